@@ -1,0 +1,236 @@
+"""Every setting of the project, with its source; locked.
+
+Run files call `get_config(preset)` and change values; a key that is not here
+raises AttributeError, a value of another type TypeError. Presets change sizes
+only, never the algorithm.
+
+Sources: [Table n] of the paper; [IPV] its lineage; [A1..E13] our answer to what
+the paper leaves open (README, table of choices); [ours] anything else.
+"""
+
+import ml_collections
+
+PRESETS = ('paper', 'small', 'nano', 'debug')
+
+
+def get_config(preset: str = 'paper') -> ml_collections.ConfigDict:
+  """Returns the locked config of a preset.
+
+  Args:
+    preset: 'paper' (Table 5 and IPV's sizes), 'small' (one modest GPU, about a
+      tenth of the parameters), 'nano' (two CPU cores) or 'debug' (tests).
+
+  Raises:
+    ValueError: for another name.
+  """
+  if preset not in PRESETS:
+    raise ValueError(f'preset is one of {PRESETS}, not {preset!r}.')
+  config = _paper()
+  if preset == 'small':
+    _small(config)
+  elif preset == 'nano':
+    _nano(config)
+  elif preset == 'debug':
+    _nano(config)
+    _debug(config)
+  config.preset = preset
+  return config.lock()
+
+
+def _paper() -> ml_collections.ConfigDict:
+  config = ml_collections.ConfigDict()
+  config.preset = 'paper'
+  config.seed = 0
+  config.task = 'walker_run'  # of env.suite
+  config.init_from = ''  # workdir of a pre-training; '' is from scratch
+
+  config.dae = dae = ml_collections.ConfigDict()
+  dae.num_keypoints = 16  # K                                   [Table 5]
+  dae.patch_size = 16  # P, pixels                              [Table 5]
+  dae.mask_ratio = 0.5  # rho                                   [Table 5]
+  dae.num_blocks = 6  # L                                       [Table 5]
+  dae.width = 256  # d                                          [B3]
+  dae.num_heads = 1  #                                          [B2]
+  dae.mlp_ratio = 4  #                                          [B3]
+  dae.decoder_width = 128  #                                    [B13]
+  dae.decoder_blocks = 2  #                                     [B13]
+
+  config.image = image = ml_collections.ConfigDict()
+  image.depth = 48  # channels of the first stage               [IPV]
+  image.num_layers = 2  # residual layers a stage               [IPV]
+  image.context_mask_ratio = 0.75  #                            [IPV]
+
+  config.rssm = rssm = ml_collections.ConfigDict()
+  rssm.deter_size = 1024  #                                     [IPV]
+  rssm.hidden = 1024  #                                         [IPV]
+  rssm.groups = 32  #                                           [IPV]
+  rssm.classes = 32  #                                          [IPV]
+
+  config.adapter = adapter = ml_collections.ConfigDict()
+  adapter.width = 1024  #                                       [D6]
+  adapter.num_blocks = 2  #                                     [D6]
+  adapter.concat_embed = False  # true on DMCR                  [D7]
+
+  config.heads = heads = ml_collections.ConfigDict()
+  heads.width = 400  #                                          [IPV]
+  heads.depth = 4  #                                            [IPV]
+
+  config.loss = loss = ml_collections.ConfigDict()
+  loss.mae = 1.0  # L_MAE                                       [D2]
+  loss.dyn = 1.0  # L_dyn                                       [D2]
+  loss.image = 1.0  # -ln p(o | s, c)                           [Eq. 9]
+  loss.kl_z = 1.0  # beta_z                                     [Table 5]
+  loss.kl_s = 1.0  # beta_s                                     [Table 5]
+  loss.reward = 1.0  # beta_r of Eq. 9                          [D9]
+  loss.aux_reward = 1.0  # beta_r of Table 5                    [D9]
+  loss.kl_balance = 0.8  #                                      [IPV]
+  loss.free_nats = 0.0  # for both KLs; 1 in DMCR               [IPV, D2]
+
+  config.optim = optim = ml_collections.ConfigDict()
+  optim.lr = 3e-4  #                                            [Table 5]
+  optim.slow_lr_scale = 0.1  # DAE, z-RSSM in fine-tuning       [D3]
+  optim.encoder_frozen_updates = 0  # 100 in Meta-World         [IPV]
+  optim.actor_lr = 8e-5  #                                      [Table 5]
+  optim.critic_lr = 8e-5  #                                     [Table 5]
+  optim.eps = 1e-5  #                                           [IPV]
+  optim.grad_clip = 100.0  # global norm, per group             [IPV]
+  optim.weight_decay = 1e-6  # coupled L2                       [IPV]
+
+  config.behavior = behavior = ml_collections.ConfigDict()
+  behavior.horizon = 15  # H                                    [Table 5]
+  behavior.discount = 0.99  # gamma                             [Table 5]
+  behavior.lam = 0.95  # lambda                                 [Table 5]
+  behavior.entropy_scale = 1e-4  # eta                          [Table 5]
+  behavior.slow_critic_every = 100  # updates                   [IPV]
+
+  config.intrinsic = intrinsic = ml_collections.ConfigDict()
+  intrinsic.scale = 0.1  # 1.0 in Meta-World                    [Table 5]
+  intrinsic.window = 5  # steps                                 [IPV]
+  intrinsic.queue_size = 4096  #                                [IPV]
+  intrinsic.projection = 128  #                                 [IPV]
+  intrinsic.neighbours = 16  #                                  [IPV]
+  intrinsic.momentum = 0.99  #                                  [IPV]
+
+  config.data = data = ml_collections.ConfigDict()
+  data.shards_dir = ''  # what run_preprocess wrote
+  data.batch_size = 16  # clips, over all devices               [Table 5]
+  data.clip_length = 25  # T, frames                            [Table 5]
+
+  config.extract = extract = ml_collections.ConfigDict()
+  extract.flow = 'dis'  #                                       [A1, A16]
+  extract.mask = 'motion_colour'  #                             [A16]
+  extract.tracker = 'farneback'  #                              [A15]
+
+  config.pretrain = pretrain = ml_collections.ConfigDict()
+  pretrain.num_steps = 600_000  # gradient steps                [Table 5]
+  pretrain.log_every = 500  # steps
+  pretrain.eval_every = 10_000  # steps; held-out clips, videos
+  pretrain.eval_batches = 8
+  pretrain.checkpoint_every = 5_000  # steps
+
+  config.env = env = ml_collections.ConfigDict()
+  env.suite = 'dmcr'
+  env.action_repeat = 2  #                                      [Sec. 10.2.1]
+  env.factors = ('body', 'floor', 'background', 'light')
+  env.episode_length = 500  # agent steps                       [D14]
+  env.shadow_size = 2048  # pixels of MuJoCo's shadow map       [MuJoCo]
+  env.texture_size = 256  # pixels of sky and floor textures    [ours]
+
+  config.replay = replay = ml_collections.ConfigDict()
+  replay.capacity = 1_000_000  # agent steps                    [Table 5]
+  replay.batch_size = 16  # 50 in Meta-World                    [Table 5]
+  replay.segment_length = 50  # T                               [Table 5]
+  replay.prioritize_ends = False  # true in Meta-World          [IPV]
+
+  config.finetune = finetune = ml_collections.ConfigDict()
+  finetune.flow_scale = 1.0  # px/frame, where nothing is loaded [A3]
+  finetune.num_steps = 511_000  # agent steps                   [D14]
+  finetune.prefill = 1_000  # agent steps, random               [Table 5]
+  finetune.initial_updates = 100  #                             [IPV]
+  finetune.train_every = 5  # agent steps                       [Table 5, D14]
+  finetune.log_every = 100  # updates
+  finetune.eval_every = 10_000  # agent steps                   [IPV]
+  finetune.eval_episodes = 10  #                                [Table 5]
+  finetune.checkpoint_every = 10_000  # agent steps
+  return config
+
+
+def _small(config: ml_collections.ConfigDict) -> None:
+  config.dae.width = 128
+  config.dae.decoder_width = 64
+  config.image.depth = 24
+  config.rssm.deter_size = 256
+  config.rssm.hidden = 256
+  config.rssm.groups = 16
+  config.rssm.classes = 16
+  config.adapter.width = 256
+  config.heads.width = 256
+
+
+def _nano(config: ml_collections.ConfigDict) -> None:
+  config.dae.num_keypoints = 8
+  config.dae.num_blocks = 2
+  config.dae.width = 64
+  config.dae.decoder_width = 32
+  config.image.depth = 8
+  config.image.num_layers = 1
+  config.rssm.deter_size = 128
+  config.rssm.hidden = 128
+  config.rssm.groups = 8
+  config.rssm.classes = 8
+  config.adapter.width = 128
+  config.heads.width = 128
+  config.heads.depth = 2
+  config.intrinsic.queue_size = 1024
+  config.intrinsic.projection = 32
+  config.replay.batch_size = 8
+  config.replay.segment_length = 32
+  config.env.shadow_size = 512
+  config.env.texture_size = 128
+  config.pretrain.num_steps = 20_000
+  config.pretrain.log_every = 50
+  config.pretrain.eval_every = 500
+  config.pretrain.eval_batches = 2
+  config.pretrain.checkpoint_every = 500
+  config.finetune.num_steps = 30_000
+  config.finetune.eval_every = 2_500
+  config.finetune.eval_episodes = 4
+  config.finetune.checkpoint_every = 2_500
+
+
+def _debug(config: ml_collections.ConfigDict) -> None:
+  config.dae.num_keypoints = 4
+  config.dae.num_blocks = 1
+  config.dae.width = 16
+  config.dae.decoder_width = 16
+  config.dae.decoder_blocks = 1
+  config.image.depth = 4
+  config.rssm.deter_size = 16
+  config.rssm.hidden = 16
+  config.rssm.groups = 4
+  config.rssm.classes = 4
+  config.adapter.width = 16
+  config.adapter.num_blocks = 1
+  config.heads.width = 16
+  config.heads.depth = 1
+  config.behavior.horizon = 4
+  config.intrinsic.queue_size = 64
+  config.intrinsic.projection = 8
+  config.intrinsic.neighbours = 4
+  config.data.batch_size = 4
+  config.replay.batch_size = 4
+  config.replay.segment_length = 8
+  config.pretrain.num_steps = 4
+  config.pretrain.log_every = 1
+  config.pretrain.eval_every = 2
+  config.pretrain.eval_batches = 1
+  config.pretrain.checkpoint_every = 2
+  config.env.episode_length = 20
+  config.finetune.num_steps = 60
+  config.finetune.prefill = 20
+  config.finetune.initial_updates = 1
+  config.finetune.train_every = 10
+  config.finetune.log_every = 1
+  config.finetune.eval_every = 30
+  config.finetune.eval_episodes = 1
+  config.finetune.checkpoint_every = 20

@@ -1,0 +1,126 @@
+"""Actor and critic in imagination (Secs. 8.1-8.3, Eqs. 10-12).
+
+Knows a world model only by two functions of its state, so every system of the
+V2 family shares it.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from drp_jax import losses, types
+from drp_jax.ops import distributions, returns
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+  """Numbers of policy learning; see configs/base.py `behavior`."""
+
+  horizon: int
+  discount: float
+  lam: float
+  entropy_scale: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Functions:
+  """A world model and its heads as pure functions.
+
+  Attributes:
+    img_step: (state, action [N, A], gumbel) -> next state.
+    reward: feat [..., F] -> [...].
+    policy: (actor params, feat) -> mean, std [..., A].
+    value: (critic params, feat) -> [...].
+  """
+
+  img_step: Callable
+  reward: Callable
+  policy: Callable
+  value: Callable
+
+
+def imagine(
+    fns: Functions,
+    actor: Any,
+    start: types.RSSMState,
+    uniform: jax.Array,
+    gumbel: jax.Array,
+) -> tuple[jax.Array, jax.Array]:
+  """Follows the policy through the world model (Sec. 8.1).
+
+  Gradients flow from later states through actions into `actor`; what the policy
+  reads is stopped.
+
+  Args:
+    fns: the world model.
+    actor: policy parameters.
+    start: leaves [N, ...].
+    uniform: [H, N, A] noise of the actions.
+    gumbel: [H, N, groups, classes] noise of the states.
+
+  Returns:
+    Features [H+1, N, F] and policy entropies [H, N] at the first H of them.
+  """
+
+  def step(state, inputs):
+    uniform, gumbel = inputs
+    feat = state.feat
+    mean, std = fns.policy(actor, jax.lax.stop_gradient(feat))
+    action = distributions.truncated_normal_sample(mean, std, uniform)
+    entropy = distributions.truncated_normal_entropy(mean, std)
+    return fns.img_step(state, action, gumbel), (feat, entropy)
+
+  last, (feats, entropy) = jax.lax.scan(step, start, (uniform, gumbel))
+  return jnp.concatenate([feats, last.feat[None]], 0), entropy
+
+
+def loss(
+    trained: dict[str, Any],
+    slow_critic: Any,
+    fns: Functions,
+    start: types.RSSMState,
+    uniform: jax.Array,
+    gumbel: jax.Array,
+    settings: Settings,
+) -> tuple[jax.Array, dict[str, jax.Array]]:
+  """Actor loss (Eq. 12) + critic loss (Eq. 11) on one imagined rollout.
+
+  Their gradients do not mix: the actor's returns use the slow critic, and the
+  critic sees stopped features and targets.
+
+  Args:
+    trained: {'actor', 'critic'} parameters.
+    slow_critic: parameters whose values bootstrap returns.
+    fns: the world model, frozen.
+    start: leaves [N, ...], stopped.
+    uniform: [H, N, A].
+    gumbel: [H, N, groups, classes].
+    settings: horizon, discounts, entropy scale.
+
+  Returns:
+    The sum of both losses [] and metrics.
+  """
+  feats, entropy = imagine(fns, trained['actor'], start, uniform, gumbel)
+  reward = fns.reward(feats[:-1])
+  slow_value = fns.value(slow_critic, feats)  # not stopped: it guides the actor
+  ret = returns.lambda_return(
+      reward, slow_value[:-1], slow_value[-1], settings.discount, settings.lam
+  )
+  steps = jnp.arange(settings.horizon)[:, None]
+  weight = jnp.broadcast_to(settings.discount**steps, ret.shape)
+  actor = losses.actor_loss(ret, entropy, weight, settings.entropy_scale)
+
+  value = fns.value(trained['critic'], jax.lax.stop_gradient(feats[:-1]))
+  critic = losses.critic_loss(value, ret, weight)
+  metrics = {
+      'loss/actor': actor,
+      'loss/critic': critic,
+      'behavior/entropy': entropy.mean(),
+      'behavior/return': ret.mean(),
+      'behavior/reward': reward.mean(),
+      'behavior/value': value.mean(),
+  }
+  return actor + critic, metrics

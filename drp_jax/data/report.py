@@ -1,0 +1,239 @@
+"""The books of a folder of shards: its plan, what is done, the final report.
+
+Beside the shards lie plan.json (what the folder was begun with),
+progress/<shard>.json (that shard is whole, and what is in it) and, once all are
+there, report.json. All are written atomically and do not depend on how often
+the writer was interrupted.
+"""
+
+import dataclasses
+import hashlib
+import json
+import math
+import os
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from drp_jax.data import clips, schema, sources
+
+
+@dataclasses.dataclass
+class Tally:
+  """What went into one shard.
+
+  Attributes:
+    num_clips: split -> clips written.
+    clips_left_out: clips that extraction refused.
+    videos: [source id, sha256] of the videos that gave a clip.
+    left_out: {source_id, reason} of the others.
+    flow_energy: sum of (u^2 + v^2) / 2 over the visible keypoints of training
+      clips, (pixels per frame)^2.
+    flow_count: how many keypoints that are.
+  """
+
+  num_clips: dict[str, int] = dataclasses.field(
+    default_factory=lambda: dict.fromkeys(clips.SPLITS, 0)
+  )
+  clips_left_out: int = 0
+  videos: list[list[str]] = dataclasses.field(default_factory=list)
+  left_out: list[dict[str, str]] = dataclasses.field(default_factory=list)
+  flow_energy: float = 0.0
+  flow_count: int = 0
+
+  def add_clip(self, split: str, example: clips.Example | None) -> None:
+    if example is None:
+      self.clips_left_out += 1
+      return
+    self.num_clips[split] += 1
+    if split == 'train':
+      energy, count = flow_energy(example)
+      self.flow_energy += energy
+      self.flow_count += count
+
+  def add_video(self, video: sources.VideoId) -> None:
+    self.videos.append([video.source_id, video.sha256])
+
+  def leave_out(self, video: sources.VideoId, reason: str) -> None:
+    self.left_out.append({'source_id': video.source_id, 'reason': reason})
+
+
+def flow_energy(example: clips.Example) -> tuple[float, int]:
+  """Sums (u^2 + v^2) / 2 of the flow at the visible keypoints of a clip.
+
+  Entry 0, which holds zeros, does not count. A point stands for the pixel it
+  rounds to (A5), at the border for the nearest one (A4).
+
+  Args:
+    example: `flow` [T, H, W, 2], `points` [T, K, 2], `visible` [T, K].
+
+  Returns:
+    The sum, and how many keypoints it is over.
+  """
+  flow = example['flow'][1:].astype(np.float64)
+  last = np.array([flow.shape[2] - 1, flow.shape[1] - 1])
+  at = np.clip(np.rint(example['points'][1:]), 0, last).astype(np.int64)
+  time = np.arange(len(flow))[:, None]
+  at_points = flow[time, at[..., 1], at[..., 0]]  # [T-1, K, 2]
+  energy = (at_points**2).sum(-1)[example['visible'][1:]] / 2
+  return float(energy.sum()), energy.size
+
+
+def begin(
+  shards_dir: pathlib.Path,
+  plan: clips.ClipPlan,
+  videos: Sequence[sources.VideoId],
+  num_shards: int,
+  worker: int,
+) -> None:
+  """Writes plan.json, or checks that a restart follows the one that is there.
+
+  Raises:
+    ValueError: if it differs, naming what.
+  """
+  source_ids = '\n'.join(video.source_id for video in videos)
+  new = {
+    'format_version': schema.FORMAT_VERSION,
+    **dataclasses.asdict(plan),
+    'num_shards': num_shards,
+    'num_videos': len(videos),
+    'source_ids_sha256': hashlib.sha256(source_ids.encode()).hexdigest(),
+  }
+  path = shards_dir / 'plan.json'
+  if not path.exists():
+    (shards_dir / 'progress').mkdir(parents=True, exist_ok=True)
+    _write_json(path, new, worker)
+    return
+  old = json.loads(path.read_text())
+  changed = [
+    f'{name} {old.get(name)!r} -> {new.get(name)!r}'
+    for name in sorted(old.keys() | new.keys())
+    if old.get(name) != new.get(name)
+  ]
+  if changed:
+    raise ValueError(
+      f'config.data.shards_dir={os.fspath(shards_dir)!r} was begun with other '
+      f'settings or videos: {"; ".join(changed)}. Use another folder, or '
+      'delete this one.'
+    )
+
+
+def is_done(shards_dir: pathlib.Path, shard: int) -> bool:
+  """Whether this shard is whole, in all splits."""
+  return _progress_path(shards_dir, shard).exists()
+
+
+def mark_done(
+  shards_dir: pathlib.Path, shard: int, tally: Tally, worker: int
+) -> None:
+  """States that the files of this shard are whole."""
+  _write_json(
+    _progress_path(shards_dir, shard), dataclasses.asdict(tally), worker
+  )
+
+
+def shard_lengths(
+  shards_dir: pathlib.Path, split: str, num_shards: int
+) -> list[int]:
+  """Clips of `split` in every shard."""
+  return [t.num_clips[split] for t in _tallies(shards_dir, num_shards)]
+
+
+def merge(
+  shards_dir: pathlib.Path, plan: clips.ClipPlan, num_shards: int
+) -> dict[str, Any]:
+  """Sums up the finished shards.
+
+  Returns:
+    A dict of the plan's settings and
+      num_clips: split -> clips.
+      num_videos: videos that gave clips.
+      clips_left_out: clips that extraction refused.
+      left_out: [{source_id, reason}] of the videos that gave none.
+      flow_scale: sigma of A3, pixels per frame: the root of the mean of
+        (u^2 + v^2) / 2 of the flow at the visible keypoints of the training
+        clips, that is the root mean square of one flow component.
+      videos_sha256: digest of the (source id, sha256) of all used videos.
+
+  Raises:
+    ValueError: if there is no training clip, or no visible keypoint that moves.
+  """
+  tallies = _tallies(shards_dir, num_shards)
+  left_out = sorted(
+    (entry for t in tallies for entry in t.left_out),
+    key=lambda entry: entry['source_id'],
+  )
+  if not sum(t.num_clips['train'] for t in tallies):
+    reasons = [f'{e["source_id"]}: {e["reason"]}' for e in left_out[:3]]
+    raise ValueError(
+      f'None of {len(left_out)} videos gave a training clip. '
+      f'First reasons: {"; ".join(reasons)}.'
+    )
+  energy = math.fsum(t.flow_energy for t in tallies)
+  count = sum(t.flow_count for t in tallies)
+  if not energy:
+    raise ValueError(
+      f'All {count} visible keypoints of the training clips stand still, so '
+      'there is no scale of the flow.'
+    )
+  used = sorted(entry for t in tallies for entry in t.videos)
+  lines = '\n'.join(f'{source_id} {digest}' for source_id, digest in used)
+  return {
+    'format_version': schema.FORMAT_VERSION,
+    **dataclasses.asdict(plan),
+    'num_shards': num_shards,
+    'num_clips': {
+      s: sum(t.num_clips[s] for t in tallies) for s in clips.SPLITS
+    },
+    'num_videos': len(used),
+    'clips_left_out': sum(t.clips_left_out for t in tallies),
+    'left_out': left_out,
+    'flow_scale': math.sqrt(energy / count),
+    'videos_sha256': hashlib.sha256(lines.encode()).hexdigest(),
+  }
+
+
+def write_report(
+  shards_dir: pathlib.Path, merged: dict[str, Any], worker: int
+) -> None:
+  """Writes report.json."""
+  _write_json(shards_dir / 'report.json', merged, worker)
+
+
+def read_report(shards_dir: str | os.PathLike) -> dict[str, Any]:
+  """Reads report.json, see `merge`.
+
+  Raises:
+    ValueError: if there is none, that is if the shards are not finished.
+  """
+  path = pathlib.Path(shards_dir, 'report.json')
+  if not path.is_file():
+    raise ValueError(
+      f'config.data.shards_dir={os.fspath(shards_dir)!r} holds no '
+      'report.json, so its shards are missing or unfinished.'
+    )
+  return json.loads(path.read_text())
+
+
+def _tallies(shards_dir: pathlib.Path, num_shards: int) -> list[Tally]:
+  return [
+    Tally(**json.loads(_progress_path(shards_dir, shard).read_text()))
+    for shard in range(num_shards)
+  ]
+
+
+def _progress_path(shards_dir: pathlib.Path, shard: int) -> pathlib.Path:
+  return shards_dir / 'progress' / f'{shard:05d}.json'
+
+
+def _write_json(path: pathlib.Path, value: dict[str, Any], worker: int) -> None:
+  """Writes a file that is either whole or not there."""
+  # Workers may write the same file, with the same content, at the same time.
+  temporary = path.with_name(f'{path.name}.{worker}.tmp')
+  with open(temporary, 'w') as file:
+    json.dump(value, file, indent=1, sort_keys=True)
+    file.flush()
+    os.fsync(file.fileno())
+  os.replace(temporary, path)

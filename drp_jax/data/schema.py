@@ -1,0 +1,75 @@
+"""The data contract, stated once: what a clip and a replay step hold.
+
+The index and unit rules are those of `drp_jax/types.py`. Patches are not stored;
+the training step crops them from `flow` at `points`, so patch size and number of
+keypoints are settings of the model, not of the data.
+"""
+
+import dataclasses
+
+import numpy as np
+
+IMAGE_SIZE = 64  # [Table 5]
+MAX_KEYPOINTS = 32  # Kmax, the largest K of Table 2
+WINDOW = 24  # W, flows in one tracking window (B6)
+FORMAT_VERSION = '1.0.0'
+
+
+@dataclasses.dataclass(frozen=True)
+class Field:
+  """Shape and type of one array; None is a length chosen per data set."""
+
+  shape: tuple[int | None, ...]
+  dtype: np.dtype
+
+
+def clip_fields(num_frames: int) -> dict[str, Field]:
+  """Arrays of one example of the shards: a clip of `num_frames` frames.
+
+  Keypoints come in random order, so the first K of Kmax are a fair sample.
+  """
+  T, S, K = num_frames, IMAGE_SIZE, MAX_KEYPOINTS
+  return {
+      'image': Field((T, S, S, 3), np.dtype(np.uint8)),
+      'flow': Field((T, S, S, 2), np.dtype(np.float16)),
+      'points': Field((T, K, 2), np.dtype(np.float32)),
+      'visible': Field((T, K), np.dtype(np.bool_)),
+      'mask': Field((S, S), np.dtype(np.bool_)),
+  }
+
+
+def replay_fields(num_keypoints: int, action_size: int) -> dict[str, Field]:
+  """Arrays of one step of an episode in the replay buffer."""
+  S, K, A = IMAGE_SIZE, num_keypoints, action_size
+  return {
+      'image': Field((S, S, 3), np.dtype(np.uint8)),
+      'flow': Field((S, S, 2), np.dtype(np.float16)),
+      'points': Field((K, 2), np.dtype(np.float32)),
+      'visible': Field((K,), np.dtype(np.bool_)),
+      'window_step': Field((), np.dtype(np.int32)),
+      'action': Field((A,), np.dtype(np.float32)),
+      'reward': Field((), np.dtype(np.float32)),
+      'is_first': Field((), np.dtype(np.bool_)),
+      'is_last': Field((), np.dtype(np.bool_)),
+      'is_terminal': Field((), np.dtype(np.bool_)),
+  }
+
+
+def check(arrays: dict[str, np.ndarray], fields: dict[str, Field], what: str):
+  """Raises ValueError, naming the field, unless `arrays` match `fields`.
+
+  Args:
+    arrays: name to array.
+    fields: what is expected, from `clip_fields` or `replay_fields`.
+    what: where the arrays came from, for the message.
+  """
+  missing = sorted(fields.keys() - arrays.keys())
+  if missing:
+    raise ValueError(f'{what}: field(s) {missing} are missing.')
+  for name, field in fields.items():
+    array = np.asarray(arrays[name])
+    if array.shape != field.shape or array.dtype != field.dtype:
+      raise ValueError(
+          f'{what}: field {name!r} is {array.dtype}{list(array.shape)}, '
+          f'expected {field.dtype}{list(field.shape)}.'
+      )

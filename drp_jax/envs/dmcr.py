@@ -1,0 +1,193 @@
+"""DMC Remastered: tasks of the suite that look different in every episode.
+
+The dynamics and rewards are the suite's. The look (see `drp_jax.envs.looks`)
+is written into the compiled model, and its two textures are uploaded to the GL
+context that is open already, which costs milliseconds where the original builds
+a new environment in hundreds.
+
+Unlike the original: file order is sorted (T8), every environment has a
+generator of its own (T9), factors are independent, and the size of the shadow
+map, which cannot be seen at 64x64, is a setting rather than drawn.
+"""
+
+from typing import Any
+
+import gymnasium
+import numpy as np
+
+from drp_jax.envs import dmc, looks, textures
+
+# The original's domains. The experiments use the first three [IPV]; the ranges
+# of cameras and lights' places differ by domain, and are not varied yet.
+DOMAINS = (
+  'walker',
+  'hopper',
+  'cheetah',
+  'ball_in_cup',
+  'cartpole',
+  'finger',
+  'fish',
+  'humanoid',
+  'pendulum',
+  'reacher',
+)
+
+# Metres, of the one floor that the original widens; the suite's is 0.8.
+CHEETAH_FLOOR_HALF_WIDTH = 15.0
+
+NUM_CONTROL_STEPS = 1000
+FLOOR_REPEAT = 3.0  # times the floor's texture repeats per metre
+
+
+def build_environment(
+  task: str, factors: tuple[str, ...], texture_size: int
+) -> Any:
+  """Loads a task with a model whose textures can be replaced.
+
+  Args:
+    task: domain and task, 'walker_run'.
+    factors: those of `looks.FACTORS` that will vary; what does not keeps the
+      suite's look.
+    texture_size: side of the textures, in texels.
+
+  Returns:
+    A `dm_control.rl.control.Environment`.
+
+  Raises:
+    ValueError: unknown task, or its domain is not in `DOMAINS`.
+    RuntimeError: there is no OpenGL to render with.
+  """
+  domain, _ = dmc.split_task(task)
+  if domain not in DOMAINS:
+    raise ValueError(
+      f'config.task={task!r}: the domains of DMC Remastered are '
+      f'{", ".join(DOMAINS)}.'
+    )
+  stock = dmc.load(task)
+  import mujoco
+  from dm_control.mujoco import wrapper
+  from dm_control.rl import control
+  from dm_control.suite import common
+
+  spec = mujoco.MjSpec.from_string(
+    common.read_model(f'{domain}.xml'),
+    include={name.removeprefix('./'): x for name, x in common.ASSETS.items()},
+  )
+  replaced = {'skybox': 'background', 'grid': 'floor'}
+  for texture in spec.textures:
+    if replaced.get(texture.name) in factors:
+      texture.builtin = mujoco.mjtBuiltin.mjBUILTIN_NONE
+      texture.mark = mujoco.mjtMark.mjMARK_NONE
+      texture.width = texture.height = texture_size
+      texture.nchannel = 3
+      texture.data = bytes(3 * texture_size**2)
+  for material in spec.materials:
+    if material.name == 'grid' and 'floor' in factors:
+      material.texrepeat = [FLOOR_REPEAT, FLOOR_REPEAT]
+  model = spec.compile()
+  if domain == 'cheetah':
+    model.geom('ground').size[1] = CHEETAH_FLOOR_HALF_WIDTH
+
+  physics = type(stock.physics).from_model(wrapper.MjModel(model))
+  step = stock.control_timestep()
+  stock.close()
+  return control.Environment(
+    physics,
+    stock.task,
+    time_limit=(NUM_CONTROL_STEPS - 0.5) * step,  # safe from rounding
+    control_timestep=step,
+  )
+
+
+class DMCR(gymnasium.Wrapper):
+  """A task of the suite, with a look drawn anew in every episode.
+
+  `reset(seed)` draws a visual seed in 1..10^6 and a dynamics seed in 1..10^5
+  from `default_rng(seed)`; without a seed that generator runs on. Both are in
+  the `info` of reset. Otherwise like `dmc.DMC`.
+  """
+
+  def __init__(
+    self,
+    task: str,
+    factors: tuple[str, ...],
+    shadow_size: int | None = None,
+    texture_size: int = 128,
+    texture_folder: str | None = None,
+  ):
+    """Opens the task.
+
+    Args:
+      task: domain and task, 'walker_run', of one of `DOMAINS`.
+      factors: which of `looks.FACTORS` vary.
+      shadow_size: see `dmc.DMC`.
+      texture_size: side of sky and floor textures, in texels. 128 shows all
+        that 64x64 images can; the original's are 800 and 300.
+      texture_folder: the user's textures; see `drp_jax.envs.textures`.
+
+    Raises:
+      ValueError: unknown task or factor, or no textures.
+      RuntimeError: there is no OpenGL to render with.
+    """
+    unknown = sorted(set(factors) - set(looks.FACTORS))
+    if unknown:
+      raise ValueError(
+        f'config.env.factors: {unknown} not in {", ".join(looks.FACTORS)}.'
+      )
+    environment = build_environment(task, factors, texture_size)
+    super().__init__(dmc.DMC(task, shadow_size, environment=environment))
+    self._physics = environment.physics
+    self._factors = tuple(factors)
+    self._textures = textures.load(texture_size, texture_folder)
+    self._rng = np.random.default_rng()
+
+  def reset(
+    self, *, seed: int | None = None, options: dict | None = None
+  ) -> tuple[np.ndarray, dict]:
+    """Starts an episode with a new look; see `gymnasium.Env.reset`."""
+    if seed is not None:
+      self._rng = np.random.default_rng(seed)
+    visual_seed = int(self._rng.integers(1, 10**6, endpoint=True))
+    dynamics_seed = int(self._rng.integers(1, 10**5, endpoint=True))
+    skies, floors = self._textures.skies, self._textures.floors
+    self._wear(looks.draw(visual_seed, len(skies), len(floors)))
+    image, info = self.env.reset(seed=dynamics_seed, options=options)
+    seeds = {'visual_seed': visual_seed, 'dynamics_seed': dynamics_seed}
+    return image, {**info, **seeds}
+
+  def advance(self, action: np.ndarray) -> tuple[float, bool, bool, dict]:
+    """Takes one control step without rendering; see `dmc.DMC.advance`."""
+    return self.env.advance(action)
+
+  def _wear(self, look: looks.Look):
+    """Writes the enabled factors of `look` into the compiled model."""
+    model = self._physics.model
+    if 'background' in self._factors:
+      self._upload('skybox', self._textures.skies[look.sky])
+    if 'floor' in self._factors:
+      self._upload('grid', self._textures.floors[look.floor])
+    if 'body' in self._factors:
+      model.mat_rgba[model.name2id('self', 'material')] = look.body
+      model.mat_rgba[model.name2id('effector', 'material')] = look.effector
+    if 'target' in self._factors:
+      model.mat_rgba[model.name2id('target', 'material')] = look.target
+    if 'reflectance' in self._factors:
+      grid = model.name2id('grid', 'material')
+      model.mat_reflectance[grid] = look.reflectance
+    if 'light' in self._factors:
+      model.vis.headlight.ambient = look.ambient
+      model.vis.headlight.diffuse = look.diffuse
+      model.vis.headlight.specular = look.specular
+
+  def _upload(self, name: str, texels: np.ndarray):
+    """Replaces a texture of the model and of its open GL context."""
+    import mujoco
+
+    model, contexts = self._physics.model, self._physics.contexts
+    index = model.name2id(name, 'texture')
+    start = model.tex_adr[index]
+    model.tex_data[start : start + texels.size] = texels.ravel()
+    with contexts.gl.make_current() as gl_context:
+      gl_context.call(
+        mujoco.mjr_uploadTexture, model.ptr, contexts.mujoco.ptr, index
+      )

@@ -1,0 +1,110 @@
+"""Chooses MuJoCo's OpenGL back end before mujoco is imported.
+
+MuJoCo reads `MUJOCO_GL` once, when it is imported, and with a back end that is
+not there it fails later with an error that names no cure. So the candidates are
+tried in a child process that renders one image, and the first that works goes
+into the environment, where processes started from here find it again.
+
+Several rendering processes on one machine: set `LP_NUM_THREADS=1`, else each
+software renderer starts a thread per core.
+
+  python -m drp_jax.envs.gl
+
+prints the back end and exits with 0, or what to install and exits with 1.
+"""
+
+import logging
+import os
+import subprocess
+import sys
+
+logger = logging.getLogger(__name__)
+
+# Hardware or llvmpipe without a display, then pure software.
+CANDIDATES = ('egl', 'osmesa') if sys.platform == 'linux' else ('glfw',)
+
+CURE = (
+  'MuJoCo finds no OpenGL to render with: '
+  'apt-get install -y --no-install-recommends libosmesa6'
+)
+
+_TIMEOUT = 60  # seconds; a first import on a cold disk takes several
+
+_PROBE = """
+import mujoco
+model = mujoco.MjModel.from_xml_string(
+    '<mujoco><worldbody><light pos="0 0 3"/>'
+    '<geom type="plane" size="1 1 1"/></worldbody></mujoco>')
+data = mujoco.MjData(model)
+mujoco.mj_forward(model, data)
+with mujoco.Renderer(model, 8, 8) as renderer:
+  renderer.update_scene(data)
+  assert renderer.render().max() > 0, 'the image is black'
+"""
+
+
+def works(backend: str) -> bool:
+  """Tells whether `backend` renders an image, tried in a child process."""
+  env = {**os.environ, 'MUJOCO_GL': backend}
+  if backend in ('egl', 'osmesa'):
+    env['PYOPENGL_PLATFORM'] = backend
+  try:
+    done = subprocess.run(
+      [sys.executable, '-c', _PROBE],
+      env=env,
+      capture_output=True,
+      text=True,
+      timeout=_TIMEOUT,
+      check=False,
+    )
+  except subprocess.TimeoutExpired:
+    logger.info('MUJOCO_GL=%s: no image after %d s.', backend, _TIMEOUT)
+    return False
+  if done.returncode:
+    last = done.stderr.strip().splitlines()[-1:]
+    logger.info('MUJOCO_GL=%s does not work: %s', backend, ' '.join(last))
+  return done.returncode == 0
+
+
+def select_backend(candidates: tuple[str, ...] = CANDIDATES) -> str:
+  """Sets `MUJOCO_GL`, unless the user did, to the first back end that works.
+
+  Call it before mujoco or dm_control is imported. The answer is kept in the
+  environment: later calls, and child processes, do not probe again.
+
+  Args:
+    candidates: values of `MUJOCO_GL` in the order to try.
+
+  Returns:
+    The value of `MUJOCO_GL`.
+
+  Raises:
+    RuntimeError: no candidate works; the message says what to install.
+  """
+  chosen = os.environ.get('MUJOCO_GL')
+  if chosen:
+    return chosen
+  if 'dm_control' in sys.modules:
+    logger.warning('dm_control was imported before its GL back end was chosen.')
+  for backend in candidates:
+    if works(backend):
+      os.environ['MUJOCO_GL'] = backend
+      if backend in ('egl', 'osmesa'):
+        os.environ['PYOPENGL_PLATFORM'] = backend
+      return backend
+  raise RuntimeError(CURE)
+
+
+def main(argv: list[str]) -> int:
+  """Prints the back end, or the cure; tries `argv` instead of the defaults."""
+  chosen = os.environ.get('MUJOCO_GL')
+  for backend in argv or ([chosen] if chosen else CANDIDATES):
+    if works(backend):
+      print(backend)
+      return 0
+  print(CURE)
+  return 1
+
+
+if __name__ == '__main__':
+  sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,46 @@
+"""Opens an environment by the names a config gives."""
+
+import gymnasium
+
+from drp_jax.envs import wrappers
+
+
+def make_env(
+  suite: str,
+  task: str,
+  *,
+  action_repeat: int,
+  shadow_size: int | None,
+  factors: tuple[str, ...] = (),
+  texture_size: int = 128,
+  texture_folder: str | None = None,
+) -> gymnasium.Env:
+  """Opens an environment: images uint8 [64, 64, 3], actions float32 [-1, 1]^A.
+
+  Args:
+    suite: 'dmc' or 'dmcr'.
+    task: its name in the suite, 'walker_run'.
+    action_repeat: control steps per agent step; 2 for dmc and dmcr [IPV].
+    shadow_size: side of the shadow map in texels, None for the suite's own.
+    factors: what varies from episode to episode, of `looks.FACTORS` (dmcr).
+    texture_size: side of textures in texels (dmcr).
+    texture_folder: the user's textures, or None for the embedded set (dmcr).
+
+  Returns:
+    The environment; `info['success']` is a bool at every step.
+
+  Raises:
+    ValueError: a name is unknown.
+    RuntimeError: there is no OpenGL to render with.
+  """
+  if suite == 'dmc':
+    from drp_jax.envs import dmc
+
+    env = dmc.DMC(task, shadow_size)
+  elif suite == 'dmcr':
+    from drp_jax.envs import dmcr
+
+    env = dmcr.DMCR(task, factors, shadow_size, texture_size, texture_folder)
+  else:
+    raise ValueError(f"config.env.suite is 'dmc' or 'dmcr', not {suite!r}.")
+  return wrappers.ActionRepeat(env, action_repeat)

@@ -1,0 +1,160 @@
+"""Skies and floors for DMC Remastered.
+
+The original's 119 photos and 383 floors are not ours to ship. Our own set is
+made of images in packages that the environments need anyway (labmaze,
+dm_control, metaworld: their versions are pinned, so a seed means the same scene
+everywhere) and of skies drawn by `procedural_sky`. A folder of the user's
+replaces it:
+
+  <folder>/sky/**/*.png     any size, stretched to a square
+  <folder>/floor/**/*.png   (also .jpg, .jpeg, .webp)
+
+Files are taken in the order of their sorted relative paths (T8).
+"""
+
+import dataclasses
+import functools
+import importlib.util
+import pathlib
+
+import numpy as np
+from PIL import Image
+
+NUM_PROCEDURAL_SKIES = 96  # with the others about as many as DMCR's 119 [ours]
+
+_SUFFIXES = ('.png', '.jpg', '.jpeg', '.webp')
+_SKYBOX = 'locomotion/arenas/assets/outdoor_natural/OutdoorSkybox2048.png'
+_GRASS = 'locomotion/arenas/assets/outdoor_natural/OutdoorGrassFloorD.png'
+_NOT_FLOORS = ('height1', 'real_door', 'tennis')  # objects and a height map
+
+
+@dataclasses.dataclass(frozen=True)
+class Textures:
+  """Images to dress scenes with.
+
+  Attributes:
+    skies: [N, S, S, 3] uint8, rows from the zenith down.
+    floors: [M, S, S, 3] uint8.
+  """
+
+  skies: np.ndarray
+  floors: np.ndarray
+
+
+@functools.cache
+def load(size: int, folder: str | None = None) -> Textures:
+  """Loads and scales all textures; a second call costs nothing.
+
+  Args:
+    size: S, side in texels.
+    folder: the user's images, or None for our own set.
+
+  Returns:
+    The textures.
+
+  Raises:
+    ValueError: `folder` lacks images of one kind.
+  """
+  if folder is not None:
+    sky_files, floor_files = _files(folder, 'sky'), _files(folder, 'floor')
+    skies = [_scale(Image.open(file), size) for file in sky_files]
+  else:
+    labmaze = _package('labmaze') / 'assets'
+    sky_files = sorted(labmaze.glob('sky_*/[bflr][ktft].png'))  # the four sides
+    skies = [_scale(Image.open(file), size) for file in sky_files]
+    skies += _cross_sides(_package('dm_control') / _SKYBOX, size)
+    skies += [procedural_sky(i, size) for i in range(NUM_PROCEDURAL_SKIES)]
+    floor_files = [
+      *sorted(labmaze.glob('style_*/floor_*_d.png')),  # `_m` are masks
+      *sorted(labmaze.glob('style_*/wall_*_d.png')),
+      _package('dm_control') / _GRASS,
+      *_metaworld_floors(),
+    ]
+  floors = [_scale(Image.open(file), size) for file in floor_files]
+  return Textures(np.stack(skies), np.stack(floors))
+
+
+def procedural_sky(index: int, size: int) -> np.ndarray:
+  """Draws a sky: a gradient of three colours, clouds, a sun, and hills.
+
+  Args:
+    index: which one; the image is a function of `index` and `size`.
+    size: S, side in texels.
+
+  Returns:
+    [S, S, 3] uint8.
+  """
+  rng = np.random.default_rng([index, 7])  # 7: a stream of its own
+  y, x = np.mgrid[:size, :size] / (size - 1)
+
+  zenith, middle, horizon, cloud, sun = rng.uniform(0, 1, [5, 3])
+  w = y[..., None] * 2
+  image = np.where(
+    w < 1, zenith + w * (middle - zenith), middle + (w - 1) * (horizon - middle)
+  )
+
+  cover = np.clip(3 * (_noise(rng, size, 3) - rng.uniform(0.4, 0.8)), 0, 1)
+  image += cover[..., None] * (cloud - image)
+
+  center, radius = rng.uniform([0, 0], [1, 0.6]), rng.uniform(0.03, 0.2)
+  distance = np.hypot(x - center[0], y - center[1])
+  image += np.exp(-((distance / radius) ** 2))[..., None] * (sun - image)
+
+  for base in np.sort(rng.uniform(0.4, 0.95, rng.integers(0, 4))):
+    ridge = base + 0.4 * (_noise(rng, size, 2)[0] - 0.5)  # [S], its height
+    color = rng.uniform(0, 1, 3) * rng.uniform(0.3, 1)
+    shade = 0.7 + 0.6 * _noise(rng, size, 8)
+    image = np.where((y > ridge)[..., None], color * shade[..., None], image)
+  return (255 * np.clip(image, 0, 1)).astype(np.uint8)
+
+
+def _noise(rng: np.random.Generator, size: int, cells: int) -> np.ndarray:
+  """Smooth noise of four octaves, [S, S] in [0, 1]; the first has `cells`."""
+  total, weight = np.zeros([size, size]), 0.0
+  for octave in range(4):
+    side = cells * 2**octave + 1
+    coarse = rng.uniform(0, 1, [side, side]).astype(np.float32)
+    image = Image.fromarray(coarse).resize([size, size], Image.BICUBIC)
+    total += np.asarray(image) / 2**octave
+    weight += 1 / 2**octave
+  return np.clip(total / weight, 0, 1)
+
+
+def _scale(image: Image.Image, size: int) -> np.ndarray:
+  image = image.convert('RGBA').convert('RGB')  # palettes warn when in one go
+  return np.asarray(image.resize([size, size], Image.BOX, reducing_gap=2.0))
+
+
+def _cross_sides(file: pathlib.Path, size: int) -> list[np.ndarray]:
+  """The four sides of a sky box that is stored as a cross of 4x3 squares."""
+  image = Image.open(file)
+  side = image.width // 4
+  boxes = [(i * side, side, (i + 1) * side, 2 * side) for i in range(4)]
+  return [_scale(image.crop(box), size) for box in boxes]
+
+
+def _metaworld_floors() -> list[pathlib.Path]:
+  assets = _package('metaworld') / 'assets'
+  files = [
+    *sorted(assets.glob('scene/textures/*.png')),
+    *sorted(assets.glob('textures/*.png')),
+  ]
+  return [file for file in files if file.stem not in _NOT_FLOORS]
+
+
+def _package(name: str) -> pathlib.Path:
+  """Where a package lies, without importing it."""
+  return pathlib.Path(
+    importlib.util.find_spec(name).submodule_search_locations[0]
+  )
+
+
+def _files(folder: str, kind: str) -> list[pathlib.Path]:
+  root = pathlib.Path(folder) / kind
+  files = [f for f in root.rglob('*') if f.suffix.lower() in _SUFFIXES]
+  if not files:
+    raise ValueError(
+      f'config.env.texture_folder={folder!r} has no images in {kind}/; allowed '
+      f'are {", ".join(_SUFFIXES)}.'
+    )
+  return sorted(files, key=lambda file: file.relative_to(root).as_posix())

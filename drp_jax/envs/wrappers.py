@@ -1,0 +1,36 @@
+"""What stands between an agent and an environment."""
+
+from typing import Any
+
+import gymnasium
+import numpy as np
+
+
+class ActionRepeat(gymnasium.Wrapper):
+  """Applies every action to `repeat` control steps and sums their rewards.
+
+  In every episode, not only the first. Stops early where the episode ends;
+  `success` is true if it was at any of the steps. Only the last of the steps is
+  rendered, so `env` has `advance`, as the environments of this folder do.
+  """
+
+  def __init__(self, env: Any, repeat: int):
+    """Wraps `env`; raises ValueError unless `repeat` is positive."""
+    super().__init__(env)
+    if repeat < 1:
+      raise ValueError(f'config.env.action_repeat is 1 or more, not {repeat}.')
+    self._repeat = repeat
+
+  def step(
+    self, action: np.ndarray
+  ) -> tuple[np.ndarray, float, bool, bool, dict]:
+    """Takes one agent step; see `gymnasium.Env.step`."""
+    total, success = 0.0, False
+    for _ in range(self._repeat):
+      reward, terminated, truncated, info = self.env.advance(action)
+      total += reward
+      success = success or info['success']
+      if terminated or truncated:
+        break
+    info = {**info, 'success': success}
+    return self.env.render(), total, terminated, truncated, info

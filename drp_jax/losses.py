@@ -1,0 +1,118 @@
+"""The losses of the paper, in its order (Eqs. 5-12).
+
+All are means over batch and time of per-frame sums: the sum over t of Eqs. 6, 9,
+11 and 12 is a mean, as in the paper's lineage.
+"""
+
+import chex
+import jax
+import jax.numpy as jnp
+
+from drp_jax.ops import distributions
+
+
+def mae_loss(
+    recon: jax.Array, patches: jax.Array, hidden: jax.Array
+) -> jax.Array:
+  """Masked reconstruction of atomic actions (Eqs. 5, 7).
+
+  The squared L2 norm over a patch's 2 P^2 values, averaged over hidden ones
+  (choice B14: literal, a sum within the patch).
+
+  Args:
+    recon: [B, T, K, 2 P^2].
+    patches: [B, T, K, 2 P^2], normalised.
+    hidden: [B, T, K] bool, the set M.
+
+  Returns:
+    [].
+  """
+  chex.assert_equal_shape([recon, patches])
+  error = jnp.square(recon - patches).sum(-1)
+  weight = hidden.astype(error.dtype)
+  return (error * weight).sum() / jnp.maximum(weight.sum(), 1.0)
+
+
+def image_loss(recon: jax.Array, image: jax.Array) -> jax.Array:
+  """-ln p(o | .) of a unit-variance Gaussian, its constant dropped.
+
+  Args:
+    recon: [B, T, H, W, 3], the mean.
+    image: [B, T, H, W, 3] in [-0.5, 0.5].
+
+  Returns:
+    [].
+  """
+  chex.assert_equal_shape([recon, image])
+  return 0.5 * jnp.square(recon - image).sum((-1, -2, -3)).mean()
+
+
+def kl_loss(
+    post: jax.Array,
+    prior: jax.Array,
+    balance: float,
+    free: float,
+    axis_name: str | None = None,
+) -> tuple[jax.Array, jax.Array]:
+  """Balanced KL of Eqs. 6 and 9 (choice C5).
+
+  balance trains the prior towards the posterior, 1 - balance the posterior
+  towards the prior; the mean is clamped at `free` nats.
+
+  Args:
+    post: [B, T, groups, classes] logits.
+    prior: [B, T, groups, classes] logits.
+    balance: share of the prior's side, 0.8 in the paper's lineage.
+    free: nats below which there is no gradient.
+    axis_name: device axis; the clamp is on the mean over all devices.
+
+  Returns:
+    The loss [] and the plain mean KL [].
+  """
+  sg = jax.lax.stop_gradient
+  to_prior = distributions.categorical_kl(sg(post), prior).mean()
+  to_post = distributions.categorical_kl(post, sg(prior)).mean()
+  if axis_name is not None:
+    to_prior, to_post = jax.lax.pmean((to_prior, to_post), axis_name)
+  loss = balance * jnp.maximum(to_prior, free)
+  loss += (1.0 - balance) * jnp.maximum(to_post, free)
+  return loss, to_post
+
+
+def reward_loss(predicted: jax.Array, reward: jax.Array) -> jax.Array:
+  """-ln p(r | s) of a unit-variance Gaussian (Eq. 9). Both [B, T] -> []."""
+  chex.assert_equal_shape([predicted, reward])
+  return 0.5 * jnp.square(predicted - reward).mean()
+
+
+def actor_loss(
+    lambda_return: jax.Array,
+    entropy: jax.Array,
+    weight: jax.Array,
+    entropy_scale: float,
+) -> jax.Array:
+  """Maximises returns and entropy (Eq. 12, choice D15).
+
+  The return at state t + 1 is what the action at state t can still change.
+
+  Args:
+    lambda_return: [H, N], V of states 0..H-1, differentiable.
+    entropy: [H, N], of the policy at states 0..H-1.
+    weight: [H, N], cumulative discounts, stopped.
+    entropy_scale: eta.
+
+  Returns:
+    [].
+  """
+  chex.assert_equal_shape([lambda_return, entropy, weight])
+  objective = lambda_return[1:] + entropy_scale * entropy[:-1]
+  return -(weight[:-1] * objective).mean()
+
+
+def critic_loss(
+    value: jax.Array, lambda_return: jax.Array, weight: jax.Array
+) -> jax.Array:
+  """Regresses values onto returns (Eq. 11). All [H, N] -> []."""
+  chex.assert_equal_shape([value, lambda_return, weight])
+  target = jax.lax.stop_gradient(lambda_return)
+  return (weight * 0.5 * jnp.square(value - target)).mean()

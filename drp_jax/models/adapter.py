@@ -1,0 +1,37 @@
+"""Adapter from the latent dynamics model to the action-specific one (D6)."""
+
+import flax.linen as nn
+import jax
+
+from drp_jax.models import layers
+
+
+class Adapter(nn.Module):
+  """Residual MLP blocks on z's features, starting as a plain projection.
+
+  Dense, then blocks x + Dense(GELU(Dense(LN x))) whose last layer starts at
+  zero, then LayerNorm. The paper only says that it is more than an MLP
+  projection (Fig. 13).
+
+  Attributes:
+    width: output width.
+    num_blocks: residual blocks.
+  """
+
+  width: int
+  num_blocks: int
+
+  @nn.compact
+  def __call__(self, z_feat: jax.Array) -> jax.Array:
+    """[..., F] -> [..., width]."""
+    x = nn.Dense(self.width, kernel_init=layers.glorot, name='in')(z_feat)
+    for i in range(self.num_blocks):
+      h = nn.LayerNorm(name=f'norm{i}')(x)
+      h = nn.Dense(
+          2 * self.width, kernel_init=layers.glorot, name=f'block{i}_in'
+      )(h)
+      zeros = nn.initializers.zeros_init()
+      x += nn.Dense(self.width, kernel_init=zeros, name=f'block{i}_out')(
+          nn.gelu(h, approximate=False)
+      )
+    return nn.LayerNorm(name='norm_out')(x)

@@ -1,0 +1,253 @@
+"""Dual-Attention Encoder of atomic actions (Secs. 4.2.2 and 9)."""
+
+import math
+
+import flax.linen as nn
+import flax.struct
+import jax
+import jax.numpy as jnp
+
+from drp_jax.models import layers, tokens
+from drp_jax.ops import masking
+
+# Score of a key that must not be seen. Large, not -inf: a query whose keys are
+# all hidden stays finite, and nobody reads it (B11).
+_NEVER = -1e9
+
+
+@flax.struct.dataclass
+class Cache:
+  """Keys and values of the current tracking window, for acting.
+
+  Attributes:
+    key: [L, B, K+1, W, D].
+    value: [L, B, K+1, W, D].
+  """
+
+  key: jax.Array
+  value: jax.Array
+
+
+def attend(query, key, value, allowed, num_heads):
+  """Softmax attention (Eqs. 14, 16).
+
+  Args:
+    query: [..., Q, D].
+    key: [..., N, D].
+    value: [..., N, D].
+    allowed: bool, broadcastable to [..., Q, N].
+    num_heads: heads; scores are scaled by sqrt(D / heads).
+
+  Returns:
+    [..., Q, D].
+  """
+
+  def heads(x):
+    return x.reshape(*x.shape[:-1], num_heads, -1)
+
+  scale = 1.0 / math.sqrt(query.shape[-1] // num_heads)
+  scores = jnp.einsum('...qhd,...nhd->...hqn', heads(query) * scale, heads(key))
+  scores = jnp.where(allowed[..., None, :, :], scores, _NEVER)
+  weights = jax.nn.softmax(scores, -1)
+  out = jnp.einsum('...hqn,...nhd->...qhd', weights, heads(value))
+  return out.reshape(query.shape)
+
+
+class DualAttentionBlock(nn.Module):
+  """One block: attend within each frame, then along each token's past.
+
+  Implements Eqs. 13-19, with a LayerNorm in front of all three branches, which
+  the text asks for and Eqs. 17-18 leave out (B1). [MAT] takes part in both
+  attentions (B9).
+
+  Attributes:
+    width: D.
+    num_heads: heads, a divisor of D. 1 is the case of Eqs. 14 and 16, which
+      has no output matrix (B2).
+    mlp_ratio: hidden width of the MLP, in multiples of D.
+  """
+
+  width: int
+  num_heads: int
+  mlp_ratio: int
+
+  def setup(self):
+    D = self.width
+    if D % self.num_heads:
+      raise ValueError(
+          f'num_heads={self.num_heads} does not divide width={D}'
+          ' (config.dae.num_heads, config.dae.width).'
+      )
+
+    def projection():
+      return nn.Dense(D, use_bias=False, kernel_init=layers.glorot)
+
+    self.intra_norm = nn.LayerNorm()
+    self.intra_query, self.intra_key, self.intra_value = (
+        projection() for _ in range(3)
+    )
+    self.inter_norm = nn.LayerNorm()
+    self.inter_query, self.inter_key, self.inter_value = (
+        projection() for _ in range(3)
+    )
+    if self.num_heads > 1:
+      self.intra_out, self.inter_out = projection(), projection()
+    self.mlp_norm = nn.LayerNorm()
+    self.mlp_in = nn.Dense(self.mlp_ratio * D, kernel_init=layers.glorot)
+    self.mlp_out = nn.Dense(D, kernel_init=layers.glorot)
+
+  def __call__(
+      self, x: jax.Array, seen: jax.Array, time_mask: jax.Array
+  ) -> jax.Array:
+    """Mixes tokens over space, then over time.
+
+    Args:
+      x: [B, T, K+1, D].
+      seen: [B, T, K+1] bool, which tokens may serve as keys.
+      time_mask: [B, T, T] bool, which steps (columns) a step (row) may see.
+
+    Returns:
+      [B, T, K+1, D].
+    """
+    x = self._intra(x, seen)
+    query, key, value = self._inter_projections(x)  # [B, K+1, T, D]
+    allowed = time_mask[:, None] & jnp.swapaxes(seen, 1, 2)[:, :, None]
+    h = attend(query, key, value, allowed, self.num_heads)
+    return self._finish(x, jnp.swapaxes(h, 1, 2))
+
+  def step(
+      self, x: jax.Array, cache: Cache, window_step: jax.Array
+  ) -> tuple[jax.Array, Cache]:
+    """One frame of `__call__` without hidden tokens, with a cache of the past.
+
+    Args:
+      x: [B, K+1, D].
+      cache: this block's keys and values, [B, K+1, W, D].
+      window_step: [B] int32, place of this frame in its window. Entries up to
+        it are the window's own, since it counts up from 0.
+
+    Returns:
+      [B, K+1, D] and the cache with this frame in it.
+    """
+    x = self._intra(x[:, None], jnp.ones((*x.shape[:2],), bool)[:, None])
+    query, key, value = self._inter_projections(x)  # [B, K+1, 1, D]
+    W = cache.key.shape[2]
+    place = jnp.arange(W)[None, None, :, None]
+    now = window_step[:, None, None, None]
+    cache = Cache(
+        jnp.where(place == now, key, cache.key),
+        jnp.where(place == now, value, cache.value),
+    )
+    allowed = (place <= now)[..., 0][:, :, None]  # [B, 1, 1, W]
+    h = attend(query, cache.key, cache.value, allowed, self.num_heads)
+    return self._finish(x, jnp.swapaxes(h, 1, 2))[:, 0], cache
+
+  def _intra(self, x, seen):
+    h = self.intra_norm(x)
+    query, key = self.intra_query(h), self.intra_key(h)  # Eq. 13
+    h = attend(
+        query, key, self.intra_value(h), seen[:, :, None], self.num_heads
+    )  # Eq. 14
+    return x + (self.intra_out(h) if self.num_heads > 1 else h)  # Eq. 17
+
+  def _inter_projections(self, x):
+    h = jnp.swapaxes(self.inter_norm(x), 1, 2)  # [B, K+1, T, D]
+    return self.inter_query(h), self.inter_key(h), self.inter_value(h)  # Eq. 15
+
+  def _finish(self, x, inter):
+    x = x + (self.inter_out(inter) if self.num_heads > 1 else inter)  # Eq. 18
+    h = nn.gelu(self.mlp_in(self.mlp_norm(x)), approximate=False)
+    return x + self.mlp_out(h)  # Eq. 19
+
+
+class DAE(nn.Module):
+  """Encodes atomic actions into local tokens and an aggregated action.
+
+  Attributes:
+    num_blocks: L.
+    width: D.
+    num_heads: heads of both attentions.
+    mlp_ratio: hidden width of the MLPs, in multiples of D.
+    image_size: side of the image, pixels.
+  """
+
+  num_blocks: int
+  width: int
+  num_heads: int
+  mlp_ratio: int
+  image_size: int
+
+  def setup(self):
+    self.tokens = tokens.AtomicActionTokens(self.width, self.image_size)
+    self.blocks = [
+        DualAttentionBlock(self.width, self.num_heads, self.mlp_ratio)
+        for _ in range(self.num_blocks)
+    ]
+    self.norm = nn.LayerNorm()
+
+  def __call__(
+      self,
+      patches: jax.Array,
+      points: jax.Array,
+      window_step: jax.Array,
+      is_first: jax.Array,
+      hidden: jax.Array,
+  ) -> jax.Array:
+    """Encodes whole sequences; step t depends on its window's steps <= t only.
+
+    Hidden tokens are nobody's keys, which equals dropping them (B11); what
+    stands at their own place in the output must not be read.
+
+    Args:
+      patches: [B, T, K, 2 P^2], normalised flow.
+      points: [B, T, K, 2], pixels.
+      window_step: [B, T] int32.
+      is_first: [B, T] bool.
+      hidden: [B, T, K] bool.
+
+    Returns:
+      [B, T, K+1, D]; slot 0 is the aggregated action a_agg, zero where
+      `is_first` (A6, C3), slot k the local motion representation of keypoint k.
+    """
+    x = self.tokens(patches, points, window_step)
+    seen = jnp.pad(~hidden, ((0, 0), (0, 0), (1, 0)), constant_values=True)
+    time_mask = masking.same_window(window_step, is_first)
+    time_mask &= masking.causal(x.shape[1])[None]  # M_causal of Eq. 16
+    for block in self.blocks:
+      x = block(x, seen, time_mask)
+    return jnp.where(is_first[..., None, None], 0.0, self.norm(x))
+
+  def initial_cache(self, batch: int, num_keypoints: int, window: int) -> Cache:
+    """An empty cache for `step`: K = `num_keypoints`, W = `window`."""
+    shape = (self.num_blocks, batch, num_keypoints + 1, window, self.width)
+    return Cache(jnp.zeros(shape), jnp.zeros(shape))
+
+  def step(
+      self,
+      patches: jax.Array,
+      points: jax.Array,
+      window_step: jax.Array,
+      is_first: jax.Array,
+      cache: Cache,
+  ) -> tuple[jax.Array, Cache]:
+    """Encodes one more frame, at the cost of one frame (design: streaming).
+
+    Args:
+      patches: [B, K, 2 P^2].
+      points: [B, K, 2].
+      window_step: [B] int32.
+      is_first: [B] bool.
+      cache: of the frames before.
+
+    Returns:
+      [B, K+1, D] as in `__call__`, and the next cache.
+    """
+    x = self.tokens(patches, points, window_step)
+    caches = []
+    for i, block in enumerate(self.blocks):
+      x, new = block.step(x, Cache(cache.key[i], cache.value[i]), window_step)
+      caches.append(new)
+    out = jnp.where(is_first[..., None, None], 0.0, self.norm(x))
+    return out, Cache(
+        jnp.stack([c.key for c in caches]), jnp.stack([c.value for c in caches])
+    )

@@ -1,0 +1,47 @@
+"""Heads on a state's features: scalars and the policy."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from drp_jax.models import layers
+
+
+class ScalarHead(nn.Module):
+  """Predicts the mean of a unit-variance Gaussian: a reward or a value.
+
+  Attributes:
+    width: hidden width.
+    depth: hidden layers.
+  """
+
+  width: int
+  depth: int
+
+  @nn.compact
+  def __call__(self, feat: jax.Array) -> jax.Array:
+    """[..., F] -> [...]."""
+    return layers.MLP(1, self.width, self.depth, name='mlp')(feat)[..., 0]
+
+
+class PolicyHead(nn.Module):
+  """Truncated normal on [-1, 1]^A  [IPV].
+
+  Attributes:
+    action_size: A.
+    width: hidden width.
+    depth: hidden layers.
+  """
+
+  action_size: int
+  width: int
+  depth: int
+
+  @nn.compact
+  def __call__(self, feat: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """[..., F] -> mean in (-1, 1) and std in (0.1, 2.1), both [..., A]."""
+    out = layers.MLP(2 * self.action_size, self.width, self.depth, name='mlp')(
+        feat
+    )
+    mean, std = jnp.split(out, 2, -1)
+    return jnp.tanh(mean), 2.0 * jax.nn.sigmoid(std / 2.0) + 0.1

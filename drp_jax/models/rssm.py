@@ -1,0 +1,186 @@
+"""Recurrent state-space model with discrete latents (Eqs. 1, 3; C5, C6).
+
+One class serves as the latent dynamics model (z), driven by aggregated actions,
+and as the action-specific dynamics model (s), driven by the robot's actions.
+"""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from drp_jax import types
+from drp_jax.models import layers
+from drp_jax.ops import distributions
+
+
+class RSSM(nn.Module):
+  """Prior p(x_t | x_{t-1}, a_t) and posterior q(x_t | x_{t-1}, a_t, o_t).
+
+  `action[t]` is stored with the step it led to, the paper's a_{t-1}.
+
+  Attributes:
+    deter_size: width of the recurrent state.
+    hidden: width of the dense layers.
+    groups: categoricals.
+    classes: classes of each.
+    action_size: width of `action`.
+    embed_size: width of `embed`.
+  """
+
+  deter_size: int
+  hidden: int
+  groups: int
+  classes: int
+  action_size: int
+  embed_size: int
+
+  def setup(self):
+    stoch = self.groups * self.classes
+    # Dense layers with two inputs are two layers with one: the parts that do
+    # not depend on the state leave the scan over time.
+    fan = stoch + self.action_size
+    init = layers.shared_glorot(fan, self.hidden)
+    self.stoch_in = nn.Dense(self.hidden, use_bias=False, kernel_init=init)
+    self.action_in = nn.Dense(self.hidden, kernel_init=init)
+    self.gru = layers.GRU()
+    self.prior_hidden = nn.Dense(self.hidden, kernel_init=layers.glorot)
+    self.prior_out = nn.Dense(stoch, kernel_init=layers.glorot)
+    fan = self.deter_size + self.embed_size
+    init = layers.shared_glorot(fan, self.hidden)
+    self.post_deter = nn.Dense(self.hidden, use_bias=False, kernel_init=init)
+    self.post_embed = nn.Dense(self.hidden, kernel_init=init)
+    self.post_out = nn.Dense(stoch, kernel_init=layers.glorot)
+
+  def initial(self, batch: int) -> types.RSSMState:
+    """The state before any observation: zeros, samples included."""
+    shape = (batch, self.groups, self.classes)
+    return types.RSSMState(
+        deter=jnp.zeros([batch, self.deter_size]),
+        stoch=jnp.zeros(shape),
+        logits=jnp.zeros(shape),
+    )
+
+  def observe(
+      self,
+      embed: jax.Array,
+      action: jax.Array,
+      is_first: jax.Array,
+      gumbel: jax.Array | None,
+  ) -> tuple[types.RSSMState, types.RSSMState]:
+    """Filters whole sequences, from the initial state.
+
+    Args:
+      embed: [B, T, E].
+      action: [B, T, A].
+      is_first: [B, T] bool; where set, the past and the action are forgotten.
+      gumbel: [B, T, groups, classes] noise, or None for modes.
+
+    Returns:
+      Posterior and prior, leaves [B, T, ...]. The prior is not sampled: its
+      `stoch` is the posterior's.
+    """
+    keep = 1.0 - is_first[..., None].astype(embed.dtype)
+    embed_in = self.post_embed(embed)
+    action_in = self.action_in(action * keep)
+    start = self.initial(embed.shape[0])
+    noise = jnp.zeros_like(keep) if gumbel is None else gumbel
+
+    def step(rssm, carry, inputs):
+      deter, stoch = carry
+      embed_in, action_in, keep, noise = inputs
+      deter = rssm._recur(deter * keep, stoch * keep[..., None], action_in)
+      logits = rssm._post_logits(deter, embed_in)
+      stoch = distributions.categorical_sample(
+          logits, None if gumbel is None else noise
+      )
+      return (deter, stoch), types.RSSMState(deter, stoch, logits)
+
+    scan = nn.scan(
+        step,
+        variable_broadcast='params',
+        split_rngs={'params': False},
+        in_axes=1,
+        out_axes=1,
+    )
+    _, post = scan(
+        self, (start.deter, start.stoch), (embed_in, action_in, keep, noise)
+    )
+    prior = post.replace(logits=self._prior_logits(post.deter))
+    return post, prior
+
+  def obs_step(
+      self,
+      state: types.RSSMState,
+      embed: jax.Array,
+      action: jax.Array,
+      is_first: jax.Array,
+      gumbel: jax.Array | None,
+  ) -> types.RSSMState:
+    """One step of `observe`: leaves [B, ...], posterior only."""
+    keep = 1.0 - is_first[..., None].astype(embed.dtype)
+    deter = self._recur(
+        state.deter * keep,
+        state.stoch * keep[..., None],
+        self.action_in(action * keep),
+    )
+    logits = self._post_logits(deter, self.post_embed(embed))
+    stoch = distributions.categorical_sample(logits, gumbel)
+    return types.RSSMState(deter, stoch, logits)
+
+  def img_step(
+      self,
+      state: types.RSSMState,
+      action: jax.Array,
+      gumbel: jax.Array | None,
+  ) -> types.RSSMState:
+    """One step of the prior: leaves [..., ...], action [..., A]."""
+    deter = self._recur(state.deter, state.stoch, self.action_in(action))
+    logits = self._prior_logits(deter)
+    stoch = distributions.categorical_sample(logits, gumbel)
+    return types.RSSMState(deter, stoch, logits)
+
+  def imagine(
+      self,
+      state: types.RSSMState,
+      action: jax.Array,
+      gumbel: jax.Array | None,
+  ) -> types.RSSMState:
+    """Rolls the prior along given actions (open-loop prediction).
+
+    Args:
+      state: leaves [B, ...], where to start.
+      action: [B, T, A].
+      gumbel: [B, T, groups, classes], or None for modes.
+
+    Returns:
+      Prior states, leaves [B, T, ...].
+    """
+    zeros = jnp.zeros(action.shape[:2])
+    noise = zeros if gumbel is None else gumbel
+
+    def step(rssm, state, inputs):
+      action, noise = inputs
+      state = rssm.img_step(state, action, None if gumbel is None else noise)
+      return state, state
+
+    scan = nn.scan(
+        step,
+        variable_broadcast='params',
+        split_rngs={'params': False},
+        in_axes=1,
+        out_axes=1,
+    )
+    return scan(self, state, (action, noise))[1]
+
+  def _recur(self, deter, stoch, action_in):
+    flat = stoch.reshape(*stoch.shape[:-2], -1)
+    return self.gru(deter, nn.elu(self.stoch_in(flat) + action_in))
+
+  def _prior_logits(self, deter):
+    return self._logits(self.prior_out(nn.elu(self.prior_hidden(deter))))
+
+  def _post_logits(self, deter, embed_in):
+    return self._logits(self.post_out(nn.elu(self.post_deter(deter) + embed_in)))
+
+  def _logits(self, x):
+    return x.reshape(*x.shape[:-1], self.groups, self.classes)

@@ -1,0 +1,78 @@
+"""Tokens of atomic actions: content + coordinate + time, and [MAT] (Fig. 9)."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from drp_jax.models import layers
+
+_COORDINATE_BANDS = 16
+
+
+def coordinate_features(points: jax.Array, image_size: int) -> jax.Array:
+  """Sines and cosines of (x, y) / image_size at octave-spaced bands (B5).
+
+  Args:
+    points: [..., 2], pixels.
+    image_size: side of the image, pixels.
+
+  Returns:
+    [..., 4 * 16]. Wave lengths run from 4 images down to 4 pixels of a 64-pixel
+    image, so neighbours differ and far points do not alias.
+  """
+  bands = jnp.logspace(-2.0, 4.0, _COORDINATE_BANDS, base=2.0)
+  angle = jnp.multiply.outer(2.0 * jnp.pi * points / image_size, bands)
+  angle = angle.reshape(*points.shape[:-1], -1)
+  return jnp.concatenate([jnp.sin(angle), jnp.cos(angle)], -1)
+
+
+def time_features(window_step: jax.Array, width: int) -> jax.Array:
+  """Fixed sine-cosine embedding of the step within a window (B6).
+
+  Args:
+    window_step: [...] int32.
+    width: D, even.
+
+  Returns:
+    [..., D] float32.
+  """
+  half = width // 2
+  rate = 10_000.0 ** (-jnp.arange(half) / half)
+  angle = jnp.multiply.outer(window_step.astype(jnp.float32), rate)
+  return jnp.concatenate([jnp.sin(angle), jnp.cos(angle)], -1)
+
+
+class AtomicActionTokens(nn.Module):
+  """Tokenises atomic actions and prepends [MAT] (Sec. 4.2.2, choices B4-B8).
+
+  Attributes:
+    width: D.
+    image_size: side of the image, pixels.
+  """
+
+  width: int
+  image_size: int
+
+  @nn.compact
+  def __call__(
+      self, patches: jax.Array, points: jax.Array, window_step: jax.Array
+  ) -> jax.Array:
+    """Builds the tokens of every frame.
+
+    Args:
+      patches: [..., K, 2 P^2], normalised flow.
+      points: [..., K, 2], pixels.
+      window_step: [...] int32.
+
+    Returns:
+      [..., K+1, D]; slot 0 is [MAT], which knows the time and no place (B8).
+    """
+    D = self.width
+    content = nn.Dense(D, kernel_init=layers.glorot, name='content')(patches)
+    coordinate = nn.Dense(D, kernel_init=layers.glorot, name='coordinate')(
+        coordinate_features(points, self.image_size)
+    )
+    mat = self.param('mat', nn.initializers.normal(0.02), (D,))
+    mat = jnp.broadcast_to(mat, (*content.shape[:-2], 1, D))
+    tokens = jnp.concatenate([mat, content + coordinate], -2)  # [..., K+1, D]
+    return tokens + time_features(window_step, D)[..., None, :]

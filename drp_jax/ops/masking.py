@@ -1,0 +1,76 @@
+"""Which tokens see which: random masks and tracking windows."""
+
+import jax
+import jax.numpy as jnp
+
+from drp_jax.ops import noise
+
+
+def random_hidden(
+    keys: jax.Array, valid: jax.Array, num_keypoints: int, ratio: float
+) -> jax.Array:
+  """Hides a random subset of the atomic actions of every clip (B12).
+
+  Uniform over all K * (T - 1) tokens with the exact count
+  floor(ratio * K * (T - 1)); a clip has one invalid entry, the first.
+
+  Args:
+    keys: [B] typed keys.
+    valid: [B, T] bool, false where there is no flow; never hidden.
+    num_keypoints: K.
+    ratio: rho in (0, 1).
+
+  Returns:
+    [B, T, K] bool.
+  """
+  B, T = valid.shape
+  K = num_keypoints
+  count = int(ratio * K * (T - 1))
+  scores = noise.draw(keys, jax.random.uniform, (T, K))
+  scores = jnp.where(valid[..., None], scores, 2.0).reshape(B, T * K)
+  rank = jnp.argsort(jnp.argsort(scores, -1), -1)
+  hidden = (rank < count) & (scores < 2.0)
+  return hidden.reshape(B, T, K)
+
+
+def keep_tokens(
+    keys: jax.Array, rows: int, num_tokens: int, num_keep: int
+) -> jax.Array:
+  """Draws `num_keep` of `num_tokens` indices for `rows` frames an example.
+
+  Args:
+    keys: [B] typed keys.
+    rows: frames of every example.
+    num_tokens: number to choose from.
+    num_keep: number to keep.
+
+  Returns:
+    [B * rows, num_keep] int32, distinct in each row.
+  """
+  scores = noise.draw(keys, jax.random.uniform, (rows, num_tokens))
+  order = jnp.argsort(scores.reshape(-1, num_tokens), -1)
+  return order[:, :num_keep]
+
+
+def same_window(window_step: jax.Array, is_first: jax.Array) -> jax.Array:
+  """Which pairs of steps lie in one tracking window.
+
+  Points keep their identity within a window only, so attention over time stays
+  inside. An entry with `is_first` has no flow and is a window of its own.
+
+  Args:
+    window_step: [B, T] int32, see `types.Motion`.
+    is_first: [B, T] bool.
+
+  Returns:
+    [B, T, T] bool, symmetric.
+  """
+  after_first = jnp.pad(is_first[:, :-1], ((0, 0), (1, 0)))
+  starts = (window_step == 0) | is_first | after_first
+  window = jnp.cumsum(starts, 1)
+  return window[:, :, None] == window[:, None, :]
+
+
+def causal(length: int) -> jax.Array:
+  """[T, T] bool: query t (rows) may see key t' (columns) if t' <= t."""
+  return jnp.tril(jnp.ones([length, length], bool))

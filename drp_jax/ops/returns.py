@@ -1,0 +1,42 @@
+"""Returns of imagined trajectories (Eq. 10)."""
+
+import chex
+import jax
+import jax.numpy as jnp
+
+
+def lambda_return(
+    reward: jax.Array,
+    value: jax.Array,
+    last_value: jax.Array,
+    discount: float,
+    lam: float,
+) -> jax.Array:
+  """Mixes multi-step returns with bootstrapped values (Eq. 10, choice D15).
+
+  V_t = r_t + discount ((1 - lam) v_{t+1} + lam V_{t+1}), and the last step
+  bootstraps with `last_value` alone.
+
+  Args:
+    reward: [H, ...], predicted at states 0..H-1.
+    value: [H, ...], critic at states 0..H-1; entry 0 is not used.
+    last_value: [...], critic at state H.
+    discount: gamma.
+    lam: lambda.
+
+  Returns:
+    [H, ...], V of states 0..H-1.
+  """
+  chex.assert_equal_shape([reward, value])
+  chex.assert_shape(last_value, reward.shape[1:])
+  next_value = jnp.concatenate([value[1:], last_value[None]], 0)
+
+  def step(ret, inputs):
+    reward_t, next_value_t = inputs
+    ret = reward_t + discount * ((1 - lam) * next_value_t + lam * ret)
+    return ret, ret
+
+  _, returns = jax.lax.scan(
+      step, last_value, (reward, next_value), reverse=True
+  )
+  return returns

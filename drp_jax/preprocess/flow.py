@@ -1,0 +1,94 @@
+"""Dense optical flow: what moved where between two frames (F_t, Sec. 4.2.1).
+
+A flow back-end is a function `flow(frame0, frame1)` of two uint8 RGB frames
+[H, W, 3] that returns float32 [H, W, 2]: the pixel (x, y) of frame0 is found at
+(x, y) + flow[y, x] in frame1, x right and y down, in pixels of these frames.
+"""
+
+from collections.abc import Callable
+
+import cv2
+import numpy as np
+
+FlowFn = Callable[[np.ndarray, np.ndarray], np.ndarray]
+
+MIN_SIDE = 128  # A1: flow of 64-pixel frames is better computed enlarged
+
+
+def make_dis() -> FlowFn:
+  """Makes the default back-end: dense inverse search (DIS), the MEDIUM preset.
+
+  Frames under 128 pixels are enlarged first, the flow is brought back to their
+  size (A1). The result depends on the two frames only.
+
+  Returns:
+    A flow function. It owns OpenCV objects: make one per thread or process.
+  """
+  # A DISOpticalFlow keeps scales of the sizes it has seen, which would make
+  # flow depend on earlier calls. Hence one object per size.
+  estimators = {}
+
+  def flow(frame0: np.ndarray, frame1: np.ndarray) -> np.ndarray:
+    height, width = frame0.shape[:2]
+    factor = -(-MIN_SIDE // min(height, width))
+    gray0, gray1 = enlarged_gray(frame0, factor), enlarged_gray(frame1, factor)
+    if gray0.shape not in estimators:
+      estimators[gray0.shape] = _dis_estimator()
+    large = estimators[gray0.shape].calc(gray0, gray1, None)
+    small = cv2.resize(large, (width, height), interpolation=cv2.INTER_AREA)
+    return small / factor
+
+  return flow
+
+
+def over_clip(flow: FlowFn, frames: np.ndarray) -> np.ndarray:
+  """Flow that led to each frame of a clip.
+
+  Args:
+    flow: a back-end.
+    frames: [T, H, W, 3] uint8 RGB.
+
+  Returns:
+    [T, H, W, 2] float16; entry t is from frame t-1 to frame t, entry 0 zeros.
+  """
+  out = np.zeros((*frames.shape[:3], 2), np.float16)
+  for t in range(1, len(frames)):
+    out[t] = flow(frames[t - 1], frames[t])
+  return out
+
+
+def enlarged_gray(frame: np.ndarray, factor: int) -> np.ndarray:
+  """Luminance of an RGB frame, enlarged `factor` times by cubic interpolation.
+
+  Args:
+    frame: [H, W, 3] uint8 RGB.
+    factor: 1 or more.
+
+  Returns:
+    [factor * H, factor * W] uint8. The pixel (x, y) of the frame is found at
+    factor * (x + 0.5) - 0.5, and so for y.
+  """
+  gray = cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY)
+  if factor == 1:
+    return gray
+  return cv2.resize(
+    gray, None, fx=factor, fy=factor, interpolation=cv2.INTER_CUBIC
+  )
+
+
+def _dis_estimator() -> cv2.DISOpticalFlow:
+  """DIS with every parameter of the MEDIUM preset set by hand."""
+  dis = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+  dis.setFinestScale(1)  # half the enlarged size: the frame's own
+  dis.setCoarsestScale(-1)  # by the size
+  dis.setPatchSize(8)
+  dis.setPatchStride(3)
+  dis.setGradientDescentIterations(25)
+  dis.setVariationalRefinementIterations(5)
+  dis.setVariationalRefinementAlpha(20.0)
+  dis.setVariationalRefinementDelta(5.0)
+  dis.setVariationalRefinementGamma(10.0)
+  dis.setVariationalRefinementEpsilon(0.01)
+  dis.setUseMeanNormalization(True)
+  dis.setUseSpatialPropagation(True)
+  return dis

@@ -1,0 +1,114 @@
+"""Extraction while acting: one frame at a time, no look ahead (A15).
+
+Uses the functions of `extract_clip`, so what an acting agent sees equals what a
+data set holds: flow to the bit, tracks too once their points are chosen.
+"""
+
+import numpy as np
+
+from drp_jax.data import schema
+from drp_jax.preprocess import extract
+from drp_jax.preprocess import keypoints as keypoints_lib
+from drp_jax.preprocess import track as track_lib
+
+
+class StreamingExtractor:
+  """Follows keypoints through an episode, in windows of W flows.
+
+  Points are chosen in the first frame of a window, from the motion to the
+  second, and followed until W flows have been seen; then they are chosen anew.
+  """
+
+  def __init__(
+    self,
+    backends: extract.Backends,
+    num_keypoints: int,
+    window: int = schema.WINDOW,
+    seed: int = 0,
+  ):
+    """Prepares for the first episode.
+
+    Args:
+      backends: from `extract.make_backends`, used by this extractor alone.
+      num_keypoints: K.
+      window: W, flows in one tracking window (B6).
+      seed: of the choice of points, together with the episode's number.
+    """
+    self._backends = backends
+    self._num_keypoints = num_keypoints
+    self._window = window
+    self._seed = seed
+    self._image = None  # the last frame
+
+  def step(
+    self, image: np.ndarray, is_first: bool, episode: int = 0
+  ) -> dict[str, np.ndarray]:
+    """Takes the next frame of an episode.
+
+    Args:
+      image: [64, 64, 3] uint8 RGB.
+      is_first: whether an episode begins here.
+      episode: its number, read where `is_first`. The results of an episode are
+        a function of (seed, episode, frames), so a resumed run sees the same.
+
+    Returns:
+      flow: [64, 64, 2] float16, from the last frame to this one.
+      points: [K, 2] float32, pixels, (x, y), in the last frame.
+      visible: [K] bool, not lost since the window began.
+      window_step: [] int32 in [0, W).
+      All are zeros where `is_first`.
+
+    Raises:
+      ValueError: if the very first frame is not `is_first`.
+    """
+    if is_first:
+      self._image, self._episode, self._num_flows = image.copy(), episode, 0
+      return self._zeros(image)
+    if self._image is None:
+      raise ValueError('is_first=False at the first step; it must be True.')
+
+    window_index, window_step = divmod(self._num_flows, self._window)
+    if window_step == 0:
+      tracks, visible = self._choose(image, window_index)
+    else:
+      tracks, visible = self._follow(image)
+    flow = self._backends.flow(self._image, image).astype(np.float16)
+    self._points, self._visible = tracks[1], visible[1]
+    self._image = image.copy()
+    self._num_flows += 1
+    return {
+      'flow': flow,
+      'points': tracks[0],
+      'visible': visible[0],
+      'window_step': np.int32(window_step),
+    }
+
+  def _choose(
+    self, image: np.ndarray, window_index: int
+  ) -> tuple[np.ndarray, np.ndarray]:
+    """Chooses points in the last frame, by their motion to this one.
+
+    Returns tracks [2, K, 2] and visible [2, K], in the last frame and this one.
+    """
+    pair = np.stack([self._image, image])
+    rng = np.random.default_rng([self._seed, self._episode, window_index])
+    track = track_lib.over_clip(self._backends.tracker, pair)
+    mask = self._backends.mask(pair)
+    return keypoints_lib.select(track, mask, self._num_keypoints, rng)
+
+  def _follow(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Follows the points of the last frame to this one; as `_choose`."""
+    tracker = self._backends.tracker
+    pair = tracker.pair(self._image, image)
+    moved, found = tracker.step(pair, self._points)
+    visible = [self._visible, self._visible & found]
+    return np.stack([self._points, moved]), np.stack(visible)
+
+  def _zeros(self, image: np.ndarray) -> dict[str, np.ndarray]:
+    """What the first frame of an episode gives."""
+    return {
+      'flow': np.zeros((*image.shape[:2], 2), np.float16),
+      'points': np.zeros((self._num_keypoints, 2), np.float32),
+      'visible': np.zeros(self._num_keypoints, bool),
+      'window_step': np.int32(0),
+    }

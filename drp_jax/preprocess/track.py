@@ -1,0 +1,159 @@
+"""Point tracking: where a point of one frame is in the next (p_t^k).
+
+One step, `step(pair(frame0, frame1), points)`, serves clips and streams alike,
+so points followed while acting equal those of a data set.
+"""
+
+import dataclasses
+import itertools
+from collections.abc import Callable
+from typing import Protocol
+
+import cv2
+import numpy as np
+
+from drp_jax.preprocess import flow
+
+# `track(points [K, 2]) -> (tracks [T, K, 2], visible [T, K])` over one clip.
+TrackFn = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
+
+_FACTOR = 2  # frames are enlarged as often
+_MAX_RETURN_ERROR = 0.5  # pixels of the enlarged frame, forward-backward check
+
+
+@dataclasses.dataclass(frozen=True)
+class Pair:
+  """Two neighbouring frames, prepared once for any number of points.
+
+  Attributes:
+    gray0: [2H, 2W] uint8, the earlier frame, enlarged.
+    gray1: [2H, 2W] uint8, the later frame, enlarged.
+    motion: [2H, 2W, 2] float32, from gray0 to gray1 in enlarged pixels.
+  """
+
+  gray0: np.ndarray
+  gray1: np.ndarray
+  motion: np.ndarray
+
+
+class Tracker(Protocol):
+  """What follows points from frame to frame, with no look ahead."""
+
+  def pair(self, frame0: np.ndarray, frame1: np.ndarray) -> Pair:
+    """Prepares two uint8 RGB frames [H, W, 3]."""
+
+  def step(
+    self, pair: Pair, points: np.ndarray
+  ) -> tuple[np.ndarray, np.ndarray]:
+    """Moves points from the earlier to the later frame; as `Farneback.step`."""
+
+
+class Farneback:
+  """Advects points by Farneback's flow: best of what needs no weights.
+
+  DIS has the lower error over all pixels but smooths thin limbs, so points
+  that follow it lag behind and fall off the body.
+  """
+
+  def pair(self, frame0: np.ndarray, frame1: np.ndarray) -> Pair:
+    """Prepares two frames.
+
+    Args:
+      frame0: [H, W, 3] uint8 RGB, the earlier.
+      frame1: [H, W, 3] uint8 RGB, the later.
+
+    Returns:
+      What `step` needs of them.
+    """
+    gray0 = flow.enlarged_gray(frame0, _FACTOR)
+    gray1 = flow.enlarged_gray(frame1, _FACTOR)
+    motion = cv2.calcOpticalFlowFarneback(
+      gray0,
+      gray1,
+      None,
+      pyr_scale=0.5,
+      levels=3,
+      winsize=9,
+      iterations=3,
+      poly_n=5,
+      poly_sigma=1.2,
+      flags=0,
+    )
+    return Pair(gray0, gray1, motion)
+
+  def step(
+    self, pair: Pair, points: np.ndarray
+  ) -> tuple[np.ndarray, np.ndarray]:
+    """Moves points from the earlier to the later frame of a pair.
+
+    Args:
+      pair: from `pair`.
+      points: [K, 2] float32, pixels of the frame, (x, y), in the earlier frame.
+
+    Returns:
+      points: [K, 2] float32 in the later frame. One that would leave the image
+        stays where it was (A12).
+      found: [K] bool, whether it is inside and a second method (Lucas-Kanade)
+        finds its way there and back.
+    """
+    enlarged = _FACTOR * (points + 0.5) - 0.5
+    moved = points + _bilinear(pair.motion, enlarged) / _FACTOR
+    height, width = (
+      pair.gray0.shape[0] // _FACTOR,
+      pair.gray0.shape[1] // _FACTOR,
+    )
+    inside = np.all((moved >= 0) & (moved <= [width - 1, height - 1]), axis=-1)
+    found = inside & _returns(pair, enlarged)
+    moved = np.where(inside[:, None], moved, points).astype(np.float32)
+    return moved, found
+
+
+def over_clip(tracker: Tracker, frames: np.ndarray) -> TrackFn:
+  """Prepares a clip, so that several sets of points can be tracked in it.
+
+  Args:
+    tracker: a back-end.
+    frames: [T, H, W, 3] uint8 RGB.
+
+  Returns:
+    `track(points)`, which follows points [K, 2] float32 of frame 0 and returns
+    their positions [T, K, 2] float32 in every frame and visible [T, K] bool:
+    false from the first frame on in which a point was lost.
+  """
+  pairs = [tracker.pair(a, b) for a, b in itertools.pairwise(frames)]
+
+  def track(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    points = points.astype(np.float32)
+    tracks, visible = [points], [np.ones(len(points), bool)]
+    for pair in pairs:
+      moved, found = tracker.step(pair, tracks[-1])
+      tracks.append(moved)
+      visible.append(visible[-1] & found)
+    return np.stack(tracks), np.stack(visible)  # [T, K, 2], [T, K]
+
+  return track
+
+
+def _bilinear(field: np.ndarray, points: np.ndarray) -> np.ndarray:
+  """Values [K, C] of a field [H, W, C] at points [K, 2], (x, y)."""
+  height, width = field.shape[:2]
+  points = np.clip(points, 0, [width - 1, height - 1])
+  x0, y0 = np.minimum(points.astype(int), [width - 2, height - 2]).T
+  x, y = (points - np.stack([x0, y0], -1)).astype(np.float32).T[..., None]
+  upper = (1 - x) * field[y0, x0] + x * field[y0, x0 + 1]
+  lower = (1 - x) * field[y0 + 1, x0] + x * field[y0 + 1, x0 + 1]
+  return (1 - y) * upper + y * lower
+
+
+def _returns(pair: Pair, enlarged: np.ndarray) -> np.ndarray:
+  """Whether Lucas-Kanade forward and backward ends where it began. [K] bool."""
+  start = np.ascontiguousarray(enlarged, np.float32)[:, None]
+  settings = dict(winSize=(13, 13), maxLevel=3)
+  there, found0, _ = cv2.calcOpticalFlowPyrLK(
+    pair.gray0, pair.gray1, start, None, **settings
+  )
+  back, found1, _ = cv2.calcOpticalFlowPyrLK(
+    pair.gray1, pair.gray0, there, None, **settings
+  )
+  error = np.linalg.norm(back - start, axis=-1)
+  return ((found0 & found1) == 1)[:, 0] & (error < _MAX_RETURN_ERROR)[:, 0]

@@ -1,0 +1,148 @@
+"""Video files in and out, through PyAV (the FFmpeg libraries).
+
+Frames come one at a time, so a long video never has to fit into memory, and
+are resized straight to 64x64 without keeping the aspect, as IPV does [IPV].
+"""
+
+import contextlib
+import itertools
+import os
+import pathlib
+from collections.abc import Iterator
+
+import av
+import cv2
+import numpy as np
+
+from drp_jax.data import schema
+
+# Visually lossless: at 64 pixels FFmpeg's defaults blur the texture that flow
+# and tracking live on.
+_CODECS = {
+  '.mp4': ('libx264', {'crf': '10'}),
+  '.webm': ('libvpx-vp9', {'crf': '10', 'b:v': '0', 'cpu-used': '4'}),
+}
+
+
+class UnusableVideo(ValueError):
+  """A video that cannot become a clip; a build lists it and goes on.
+
+  Attributes:
+    reason: one of 'missing', 'unreadable', 'empty', 'truncated', for counting.
+  """
+
+  def __init__(self, path: str | os.PathLike, reason: str, detail: str):
+    # All arguments go up, so that it survives the way out of a worker process.
+    super().__init__(path, reason, detail)
+    self.reason = reason
+
+  def __str__(self) -> str:
+    path, reason, detail = self.args
+    return f'{os.fspath(path)}: {reason} ({detail}).'
+
+
+def iterate(path: str | os.PathLike) -> Iterator[np.ndarray]:
+  """Decodes a video file, frame by frame.
+
+  Args:
+    path: any file that FFmpeg can read; its first video stream is used.
+
+  Yields:
+    [64, 64, 3] uint8 RGB, upright: a rotation in the metadata is applied.
+
+  Raises:
+    UnusableVideo: 'missing', 'unreadable' (no video in it, or damaged; may come
+      after some good frames) or 'empty'. Raised while iterating.
+  """
+  if not os.path.isfile(path):
+    raise UnusableVideo(path, 'missing', 'no such file')
+  count = 0
+  try:
+    with av.open(os.fspath(path)) as container:
+      if not container.streams.video:
+        raise UnusableVideo(path, 'unreadable', 'no video stream')
+      stream = container.streams.video[0]
+      # Extraction runs one process per core; more threads only add delay.
+      stream.codec_context.thread_count = 1
+      for frame in container.decode(stream):
+        yield _to_image(frame)
+        count += 1
+  except av.error.FFmpegError as error:
+    detail = f'after {count} frames: {error.strerror}'
+    raise UnusableVideo(path, 'unreadable', detail) from error
+  if not count:
+    raise UnusableVideo(path, 'empty', 'no frames')
+
+
+def read(path: str | os.PathLike, num_frames: int) -> np.ndarray:
+  """Decodes the first frames of a video file.
+
+  Args:
+    path: any file that FFmpeg can read.
+    num_frames: T, how many frames are needed.
+
+  Returns:
+    [T, 64, 64, 3] uint8 RGB.
+
+  Raises:
+    UnusableVideo: as `iterate`, and 'truncated' if there are fewer than T.
+  """
+  with contextlib.closing(iterate(path)) as stream:
+    frames = list(itertools.islice(stream, num_frames))
+  if len(frames) < num_frames:
+    detail = f'{len(frames)} of {num_frames} frames'
+    raise UnusableVideo(path, 'truncated', detail)
+  return np.stack(frames)
+
+
+def write_video(path: str | os.PathLike, frames: np.ndarray, fps: int) -> None:
+  """Writes frames to a video file, which appears only when it is whole.
+
+  Args:
+    path: its suffix chooses the codec: .mp4 is H.264, .webm is VP9.
+    frames: [T, H, W, 3] uint8 RGB; H and W even (chroma is halved).
+    fps: frames per second.
+
+  Raises:
+    ValueError: on another suffix, dtype or shape.
+  """
+  path = pathlib.Path(path)
+  if path.suffix not in _CODECS:
+    raise ValueError(
+      f'path={str(path)!r}: the suffix must be one of {sorted(_CODECS)}.'
+    )
+  frames = np.asarray(frames)
+  shaped = frames.ndim == 4 and frames.shape[-1] == 3 and len(frames)
+  if (
+    frames.dtype != np.uint8
+    or not shaped
+    or np.any(np.mod(frames.shape[1:3], 2))
+  ):
+    raise ValueError(
+      f'frames is {frames.dtype}{list(frames.shape)}, expected '
+      'uint8[T, H, W, 3] with T > 0 and even H and W.'
+    )
+  codec, options = _CODECS[path.suffix]
+  unfinished = path.with_name(f'.{path.stem}.unfinished{path.suffix}')
+  with av.open(str(unfinished), 'w') as container:
+    stream = container.add_stream(codec, rate=fps, options=options)
+    stream.height, stream.width = frames.shape[1:3]
+    stream.pix_fmt = 'yuv420p'
+    for frame in frames:
+      picture = av.VideoFrame.from_ndarray(
+        np.ascontiguousarray(frame), format='rgb24'
+      )
+      container.mux(stream.encode(picture))
+    container.mux(stream.encode())
+  os.replace(unfinished, path)
+
+
+def _to_image(frame: av.VideoFrame) -> np.ndarray:
+  """[64, 64, 3] uint8 RGB of a decoded frame, by area interpolation."""
+  size = (schema.IMAGE_SIZE, schema.IMAGE_SIZE)
+  image = cv2.resize(
+    frame.to_ndarray(format='rgb24'), size, interpolation=cv2.INTER_AREA
+  )
+  # FFmpeg gives degrees anticlockwise, in steps of 90 in practice.
+  quarters = round(frame.rotation / 90) % 4
+  return np.ascontiguousarray(np.rot90(image, quarters))

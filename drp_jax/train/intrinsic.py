@@ -1,0 +1,107 @@
+"""Intrinsic bonus: novelty of the latent dynamics' features (D8; IPV).
+
+Distances to the nearest of recently seen windows of z's features, after a fixed
+random projection.
+"""
+
+import dataclasses
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+  """Numbers of the bonus; see configs/base.py `intrinsic`."""
+
+  scale: float
+  window: int
+  queue_size: int
+  projection: int
+  neighbours: int
+  momentum: float
+
+
+@flax.struct.dataclass
+class IntrinsicState:
+  """What the bonus remembers.
+
+  Attributes:
+    matrix: [F, projection] float32, fixed.
+    queue: [queue_size, projection] float32, newest last.
+    count: [] int32, filled places of the queue.
+    magnitude: [] float32, running mean of the raw bonus.
+  """
+
+  matrix: jax.Array
+  queue: jax.Array
+  count: jax.Array
+  magnitude: jax.Array
+
+
+def init(key: jax.Array, feat_size: int, settings: Settings) -> IntrinsicState:
+  """An empty queue and a random projection with entries N(0, 1/projection^2)."""
+  P = settings.projection
+  return IntrinsicState(
+      matrix=jax.random.normal(key, (feat_size, P)) / P,
+      queue=jnp.zeros((settings.queue_size, P)),
+      count=jnp.zeros((), jnp.int32),
+      magnitude=jnp.ones(()),
+  )
+
+
+def window_means(feat: jax.Array, window: int) -> jax.Array:
+  """Means of `window` consecutive steps: [B, T, F] -> [B, T - window + 1, F]."""
+  n = feat.shape[1] - window + 1
+  return sum(feat[:, i : i + n] for i in range(window)) / window
+
+
+def bonus(
+    state: IntrinsicState,
+    feat: jax.Array,
+    settings: Settings,
+    axis_name: str | None,
+) -> tuple[jax.Array, IntrinsicState]:
+  """Rewards windows whose neighbours are far away.
+
+  The queue holds the current batch too, so the nearest neighbour of each window
+  is itself at distance 0.
+
+  Args:
+    state: the bonus's memory, equal on all devices.
+    feat: [b, T, F], stopped.
+    settings: numbers of the bonus.
+    axis_name: device axis, or None; windows of all devices enter the queue.
+
+  Returns:
+    [b, T - window + 1], scale times the normalised bonus, for the first step
+    of each window; and the next state.
+  """
+  vectors = window_means(feat, settings.window) @ state.matrix  # [b, n, P]
+  own = vectors.reshape(-1, vectors.shape[-1])
+  new = own
+  if axis_name is not None:
+    new = jax.lax.all_gather(own, axis_name, tiled=True)
+  size = settings.queue_size
+  queue = jnp.concatenate([state.queue, new], 0)[-size:]
+  count = jnp.minimum(state.count + new.shape[0], size)
+
+  # ||a||^2 + ||b||^2 - 2ab: the tensor of differences would not fit (T11).
+  squares = (own**2).sum(-1)[:, None] + (queue**2).sum(-1)[None]
+  squares -= 2.0 * own @ queue.T
+  empty = (jnp.arange(size) < size - count)[None]
+  squares = jnp.where(empty, jnp.inf, jnp.maximum(squares, 0.0))
+  nearest = -jax.lax.top_k(-squares, settings.neighbours)[0]
+  nearest = jnp.where(jnp.isinf(nearest), 0.0, jnp.sqrt(nearest))
+  raw = nearest.sum(-1) / jnp.minimum(settings.neighbours, count)
+
+  mean = raw.mean()
+  if axis_name is not None:
+    mean = jax.lax.pmean(mean, axis_name)
+  rate = settings.momentum
+  magnitude = rate * state.magnitude + (1.0 - rate) * mean
+  scaled = settings.scale * raw / (magnitude + 1e-8)
+  return scaled.reshape(vectors.shape[:2]), state.replace(
+      queue=queue, count=count, magnitude=magnitude
+  )

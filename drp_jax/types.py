@@ -1,0 +1,124 @@
+"""The pytrees that cross folders.
+
+Index rule (everywhere): entry t of every array belongs to frame t. `action[t]`,
+`flow[t]`, `a_agg[t]` are what led *to* frame t; `points[t]` are the keypoints in
+frame t-1, the centres of the patches of `flow[t]`. Where `is_first` is set they
+hold zeros. So everything has length T.
+
+Units: points in pixels of the stored image (x right, y down, pixel centres at
+whole numbers), flow in pixels per frame, images uint8 0..255.
+"""
+
+from typing import Any
+
+import flax.struct
+import jax
+
+
+@flax.struct.dataclass
+class Motion:
+  """Local motion of a sequence, as extraction stores it.
+
+  Attributes:
+    flow: [..., T, H, W, 2] float16 or float32, pixels per frame, (x, y).
+    points: [..., T, K, 2] float32, pixels, (x, y), in frame t-1.
+    visible: [..., T, K] bool, the tracker's confidence that it has not lost it.
+    window_step: [..., T] int32 in [0, W): which flow of its tracking window
+      entry t is. Points keep their identity while it counts up; at 0 they were
+      seeded anew. 0 where `is_first`.
+  """
+
+  flow: jax.Array
+  points: jax.Array
+  visible: jax.Array
+  window_step: jax.Array
+
+
+@flax.struct.dataclass
+class VideoBatch:
+  """Clips without actions, for pre-training.
+
+  Attributes:
+    image: [B, T, H, W, 3] uint8.
+    motion: leaves [B, T, ...].
+    is_first: [B, T] bool, true at entry 0.
+  """
+
+  image: jax.Array
+  motion: Motion
+  is_first: jax.Array
+
+
+@flax.struct.dataclass
+class ReplayBatch:
+  """Segments of episodes, for fine-tuning.
+
+  Attributes:
+    image: [B, T, H, W, 3] uint8.
+    motion: leaves [B, T, ...].
+    action: [B, T, A] float32 in [-1, 1], what led to frame t.
+    reward: [B, T] float32, received on arriving in frame t.
+    is_first: [B, T] bool; also true at entry 0 of every segment.
+    is_terminal: [B, T] bool, the episode ended here for good (no bootstrap).
+  """
+
+  image: jax.Array
+  motion: Motion
+  action: jax.Array
+  reward: jax.Array
+  is_first: jax.Array
+  is_terminal: jax.Array
+
+
+@flax.struct.dataclass
+class RSSMState:
+  """State of a recurrent state-space model with discrete latents.
+
+  Attributes:
+    deter: [..., deter_size], the recurrent part.
+    stoch: [..., groups, classes], one-hot samples with straight-through
+      gradients.
+    logits: [..., groups, classes], of the distribution `stoch` came from.
+  """
+
+  deter: jax.Array
+  stoch: jax.Array
+  logits: jax.Array
+
+  @property
+  def feat(self) -> jax.Array:
+    """[..., groups * classes + deter_size]; what heads read, stoch first."""
+    stoch = self.stoch.reshape(*self.stoch.shape[:-2], -1)
+    return jax.numpy.concatenate([stoch, self.deter], -1)
+
+
+@flax.struct.dataclass
+class Observation:
+  """What an acting agent sees at one step of B environments.
+
+  Attributes:
+    image: [B, H, W, 3] uint8.
+    motion: leaves [B, ...], one step of the streaming extractor.
+    is_first: [B] bool.
+  """
+
+  image: jax.Array
+  motion: Motion
+  is_first: jax.Array
+
+
+@flax.struct.dataclass
+class PolicyCarry:
+  """What an agent remembers between steps of B environments.
+
+  Attributes:
+    z: state of the latent dynamics model.
+    s: state of the action-specific dynamics model.
+    action: [B, A], the last action.
+    cache: the DAE's keys and values of the current window (models/dae.py).
+  """
+
+  z: RSSMState
+  s: RSSMState
+  action: jax.Array
+  cache: Any

@@ -1,0 +1,202 @@
+"""Curves as SVG: losses of a run, returns of an agent.
+
+Colours are those of Okabe and Ito, which people with any kind of colour
+blindness can tell apart, and lines differ in style as well. The pictures have
+no background, and their ink turns light where the reader prefers a dark page.
+"""
+
+import dataclasses
+import io
+import math
+from collections.abc import Mapping, Sequence
+
+import matplotlib
+import numpy as np
+from matplotlib import figure, ticker
+
+_COLOURS = ('#0072b2', '#d55e00', '#009e73', '#cc79a7', '#e69f00', '#56b4e9')
+_STYLES = ('-', '--', '-.', ':')
+_INK, _INK_ON_DARK = '#3f3f46', '#d4d4d8'
+_GRID, _GRID_ON_DARK = '#e4e4e7', '#3f3f47'
+_MANY = 60  # points; a curve with more gets a running mean
+_SETTINGS = {
+  'axes.edgecolor': _INK,
+  'axes.labelcolor': _INK,
+  'axes.titlecolor': _INK,
+  'axes.spines.right': False,
+  'axes.spines.top': False,
+  'axes.grid': True,
+  'axes.axisbelow': True,
+  'grid.color': _GRID,
+  'font.family': 'DejaVu Sans',  # comes with matplotlib
+  'font.size': 10,
+  'legend.frameon': False,
+  'legend.labelcolor': _INK,
+  'svg.hashsalt': 'drp_jax',  # the same data, the same bytes
+  'text.color': _INK,
+  'xtick.color': _INK,
+  'ytick.color': _INK,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class ReturnCurve:
+  """Returns of one system.
+
+  Attributes:
+    label: its name.
+    steps: [n], agent steps at which it was measured.
+    returns: [n, m], undiscounted episode returns; m episodes or seeds.
+  """
+
+  label: str
+  steps: np.ndarray
+  returns: np.ndarray
+
+
+def loss_curves(
+  metrics: Sequence[Mapping[str, float]],
+  names: Sequence[str],
+  unit: str = 'gradient steps',
+) -> bytes:
+  """Draws one small plot per metric.
+
+  Args:
+    metrics: lines of a run, as `train.logger.read_metrics` gives them; lines
+      without a metric and NaN leave it out.
+    names: which metrics, in this order, to what they measure and its unit.
+    unit: of the lines' 'step'.
+
+  Returns:
+    An SVG file.
+
+  Raises:
+    ValueError: if no line has one of `names`. (Values that are never finite get
+      an empty plot that says so.)
+  """
+  columns = 2 if len(names) in (2, 4) else min(3, len(names))
+  rows = math.ceil(len(names) / columns)
+  with matplotlib.rc_context(_SETTINGS):
+    fig = figure.Figure((9.6, 0.3 + 2.5 * rows), layout='constrained')
+    axes = fig.subplots(rows, columns, squeeze=False).ravel()
+    for ax, (name, label) in zip(axes, names.items(), strict=False):
+      steps, values = _series(metrics, name)
+      _draw_run(ax, steps, values)
+      ax.set_ylabel(label)
+      ax.set_title(name, loc='left', fontsize=10, fontweight='bold')
+    for ax in axes[len(names) :]:
+      ax.set_visible(False)
+    for column in range(columns):
+      below = [a for a in axes[column::columns] if a.get_visible()]
+      below[-1].set_xlabel(unit)
+    return _svg(fig)
+
+
+def return_curve(
+  curves: Sequence[ReturnCurve],
+  random_returns: np.ndarray,
+  action_repeat: int = 1,
+) -> bytes:
+  """Draws returns over agent steps against what acting at random gives.
+
+  Lines are means over episodes or seeds, bands one standard deviation to
+  either side.
+
+  Args:
+    curves: one or several systems.
+    random_returns: [m], returns of a random policy's episodes.
+    action_repeat: environment steps in an agent step (D14), for the label.
+
+  Returns:
+    An SVG file.
+  """
+  random_returns = np.asarray(random_returns, np.float64)
+  mean, std = random_returns.mean(), random_returns.std()
+  with matplotlib.rc_context(_SETTINGS):
+    fig = figure.Figure((9.6, 3.8), layout='constrained')
+    ax = fig.subplots()
+    ax.axhspan(mean - std, mean + std, color='#8a8a94', alpha=0.2, lw=0)
+    ax.axhline(mean, color='#8a8a94', ls=(0, (2, 2)), lw=1.5)
+    count = f'random policy, {random_returns.size} episodes'
+    ax.plot([], [], color='#8a8a94', ls=(0, (2, 2)), lw=1.5, label=count)
+    for index, curve in enumerate(curves):
+      colour = _COLOURS[index % len(_COLOURS)]
+      returns = np.asarray(curve.returns, np.float64)
+      centre, spread = returns.mean(1), returns.std(1)
+      ax.fill_between(
+        curve.steps,
+        centre - spread,
+        centre + spread,
+        color=colour,
+        alpha=0.18,
+        lw=0,
+      )
+      ax.plot(
+        curve.steps,
+        centre,
+        color=colour,
+        ls=_STYLES[index % len(_STYLES)],
+        lw=2,
+        marker='o',
+        ms=4,
+        label=curve.label,
+      )
+    label = 'agent steps'
+    if action_repeat > 1:
+      label += f' (1 = {action_repeat} environment steps)'
+    ax.set_xlabel(label)
+    ax.set_ylabel('episode return\n(mean ± 1 std)')
+    ax.margins(x=0.02)
+    _plain_steps(ax)
+    fig.legend(loc='outside upper left', ncols=4)
+    return _svg(fig)
+
+
+def _series(
+  metrics: Sequence[Mapping[str, float]], name: str
+) -> tuple[np.ndarray, np.ndarray]:
+  if not any(name in line for line in metrics):
+    known = sorted({key for line in metrics for key in line})
+    raise ValueError(f'no line has {name!r}; they have {known}.')
+  pairs = [
+    (line['step'], line[name])
+    for line in metrics
+    if math.isfinite(line.get(name, math.nan))
+  ]
+  return tuple(np.array(pairs, np.float64).reshape(-1, 2).T)
+
+
+def _draw_run(ax, steps: np.ndarray, values: np.ndarray):
+  """A line; if it is long, a pale one and its running mean."""
+  _plain_steps(ax)
+  if not len(steps):
+    ax.text(0.5, 0.5, 'no finite value', transform=ax.transAxes, ha='center')
+    return
+  if len(steps) <= _MANY:
+    ax.plot(steps, values, color=_COLOURS[0], lw=1.8, marker='.')
+  else:
+    window = len(steps) // 30
+    mean = np.convolve(values, np.ones(window) / window, 'valid')
+    ax.plot(steps, values, color=_COLOURS[0], lw=0.8, alpha=0.3)
+    middle = steps[window // 2 :][: len(mean)]
+    ax.plot(middle, mean, color=_COLOURS[0], lw=1.8)
+  low, high = values.min(), values.max()
+  if low > 0 and high > 30 * low:
+    ax.set_yscale('log')
+
+
+def _plain_steps(ax):
+  ax.xaxis.set_major_locator(ticker.MaxNLocator(5, integer=True))
+  ax.xaxis.set_major_formatter(ticker.EngFormatter(sep=''))
+
+
+def _svg(fig: figure.Figure) -> bytes:
+  data = io.BytesIO()
+  fig.savefig(data, format='svg', transparent=True, metadata={'Date': None})
+  dark = ''.join(
+    f'[style*="{kind}: {light}"]{{{kind}:{on_dark} !important}}'
+    for light, on_dark in ((_INK, _INK_ON_DARK), (_GRID, _GRID_ON_DARK))
+    for kind in ('fill', 'stroke')
+  )
+  style = f'<style>@media (prefers-color-scheme: dark){{{dark}}}</style></svg>'
+  return data.getvalue().replace(b'</svg>', style.encode())

@@ -1,0 +1,47 @@
+"""Tests of the texture sets."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from drp_jax.envs import textures
+
+
+def save(path, color, size=(10, 10)):
+  path.parent.mkdir(parents=True, exist_ok=True)
+  Image.new('RGB', size, color).save(path)
+
+
+def test_embedded_set():
+  loaded = textures.load(32)
+  for images in (loaded.skies, loaded.floors):
+    assert images.dtype == np.uint8 and images.shape[1:] == (32, 32, 3)
+    assert len(images) > 80
+    assert len(np.unique(images.reshape(len(images), -1), axis=0)) == len(
+      images
+    )
+  assert textures.load(32) is loaded
+
+
+def test_procedural_skies_depend_on_their_index_only():
+  sky = textures.procedural_sky(3, 48)
+  np.testing.assert_array_equal(sky, textures.procedural_sky(3, 48))
+  assert (sky != textures.procedural_sky(4, 48)).any()
+
+
+def test_folder_is_read_in_sorted_order(tmp_path):
+  save(tmp_path / 'sky' / 'b.png', (0, 0, 255))
+  save(tmp_path / 'sky' / 'a' / 'z.jpg', (255, 0, 0), (30, 20))
+  save(tmp_path / 'floor' / 'f.PNG', (0, 255, 0))
+  (tmp_path / 'sky' / 'notes.txt').write_text('not an image')
+  loaded = textures.load(16, str(tmp_path))
+  assert loaded.skies.shape == (2, 16, 16, 3)
+  assert loaded.floors.shape == (1, 16, 16, 3)
+  assert loaded.skies[0, 0, 0, 0] > 200  # a/z.jpg, red
+  np.testing.assert_array_equal(loaded.skies[1, 0, 0], [0, 0, 255])
+
+
+def test_folder_without_floors_is_named(tmp_path):
+  save(tmp_path / 'sky' / 'a.png', (0, 0, 0))
+  with pytest.raises(ValueError, match=r'texture_folder.*floor/'):
+    textures.load(16, str(tmp_path))

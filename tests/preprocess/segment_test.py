@@ -1,0 +1,54 @@
+"""The mask of the moving square, in both forms, and its fallback."""
+
+import numpy as np
+import pytest
+
+from drp_jax.preprocess import segment
+
+
+def _iou(a, b):
+  return (a & b).sum() / (a | b).sum()
+
+
+@pytest.mark.parametrize('num_frames', [25, 2])
+def test_the_square_is_found(square_clip, backends, num_frames):
+  for t in (0, 10):
+    mask = backends.mask(square_clip.frames[t : t + num_frames])
+    assert mask.shape == (64, 64) and mask.dtype == bool
+    assert _iou(mask, square_clip.masks[t]) > 0.6
+
+
+def test_the_square_is_found_by_a_moving_camera(square_clip, backends):
+  """The camera's motion is taken out: frames cut from a sliding window."""
+  frames = np.stack(
+    [square_clip.frames[t, t : t + 56, t : t + 56] for t in range(3)]
+  )
+  mask = backends.mask(frames)
+  assert _iou(mask, square_clip.masks[0, :56, :56]) > 0.6
+
+
+def test_nothing_moves_gives_the_whole_frame(square_clip, backends):
+  still = np.stack([square_clip.frames[0]] * 3)
+  assert backends.mask(still).all()
+
+
+def test_the_mask_depends_on_its_frames_only(square_clip, backends):
+  """OpenCV's clustering draws from a generator that others advance."""
+  first = backends.mask(square_clip.frames[:5])
+  for t in range(3, 9):
+    backends.mask(square_clip.frames[t : t + 2])
+  np.testing.assert_array_equal(backends.mask(square_clip.frames[:5]), first)
+
+
+def test_the_camera_is_the_motion_that_most_agree_with(scene):
+  """An affine field with a fifth of outliers; flow given, not estimated."""
+  y, x = np.mgrid[:64, :64] / 64
+  camera = np.stack([1 + 0.5 * x - 0.2 * y, -0.5 + 0.3 * y], -1)
+  outside = camera.copy()
+  outside[20:49, 20:49] += [4, -3]
+  frames = np.stack([scene[:, :64], scene[:, :64]])
+  found = segment.make_motion_colour(lambda *_: outside.astype(np.float32))
+  rest = segment.make_motion_colour(lambda *_: camera.astype(np.float32))
+  assert rest(frames).all()
+  mask = found(frames)
+  assert mask[20:49, 20:49].sum() > 0.95 * mask.sum()
