@@ -183,8 +183,9 @@ def _nano(config: ml_collections.ConfigDict) -> None:
   config.heads.depth = 2
   config.intrinsic.queue_size = 1024
   config.intrinsic.projection = 32
-  config.replay.batch_size = 8
-  config.replay.segment_length = 32
+  config.data.batch_size = 8
+  config.replay.batch_size = 6
+  config.replay.segment_length = 16
   config.env.shadow_size = 512
   config.env.texture_size = 128
   config.pretrain.num_steps = 20_000

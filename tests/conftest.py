@@ -1,21 +1,95 @@
-"""Devices, caches and strict modes of every test; systems that tests share."""
+"""Devices, caches and strict modes of all tests; what many of them share."""
 
 import os
 import pathlib
 
-# Read once, when JAX starts: four devices on any machine, and the fusion of
-# experiments/launch.py, so that tests time and round as runs do.
-_XLA_FLAGS = (
+# Read once, when JAX starts: four devices on any machine; the fusion that runs
+# use (experiments/launch.py); and little optimisation, since tests compile for
+# minutes and run for milliseconds.
+os.environ['XLA_FLAGS'] = ' '.join([
+    os.environ.get('XLA_FLAGS', ''),
     '--xla_force_host_platform_device_count=4',
     '--xla_cpu_experimental_ynn_fusion_type=individual_dot,reduce',
-)
-os.environ['XLA_FLAGS'] = ' '.join([os.environ.get('XLA_FLAGS', ''), *_XLA_FLAGS])
+    '--xla_backend_optimization_level=1',
+])
 os.environ['JAX_PLATFORMS'] = 'cpu'
 
+import dataclasses  # noqa: E402
+
 import jax  # noqa: E402
+import pytest  # noqa: E402
+import random_inputs  # noqa: E402
+
+from configs import finetune_dmcr  # noqa: E402
+from drp_jax.agents import drp  # noqa: E402
+from drp_jax.train import build, finetune  # noqa: E402
 
 _ROOT = pathlib.Path(__file__).parents[1]
 jax.config.update('jax_compilation_cache_dir', str(_ROOT / '.cache' / 'xla'))
 jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.3)
 jax.config.update('jax_numpy_rank_promotion', 'raise')
 jax.config.update('jax_debug_key_reuse', True)
+
+ACTION_SIZE = 2
+
+
+@pytest.fixture(scope='session')
+def config():
+  """The debug preset of DMC Remastered: s also sees the embedding (D7)."""
+  return finetune_dmcr.get_config('debug')
+
+
+@pytest.fixture(scope='session')
+def system(config) -> drp.DRP:
+  return build.system(config, ACTION_SIZE, None)
+
+
+@pytest.fixture(scope='session')
+def variables(config, system):
+  """All variables of `system`, none of them zero."""
+  batch = build.example_replay_batch(config, ACTION_SIZE)
+  shapes = jax.eval_shape(system.init, jax.random.key(0), batch)
+  return random_inputs.fill(shapes)
+
+
+@pytest.fixture(scope='session')
+def replay_batch(config):
+  return random_inputs.replay_batch(config.dae.num_keypoints, ACTION_SIZE)
+
+
+@pytest.fixture(scope='session')
+def video_batch(config):
+  return random_inputs.video_batch(config.dae.num_keypoints)
+
+
+@pytest.fixture(scope='session')
+def finetune_gradients(config, system, variables):
+  """One fine-tuning step on one device that hands out its gradients.
+
+  A function of (batch, weights: changes of `drp.LossWeights`) that returns the
+  gradients by parameter set, the state after the step and the metrics. The
+  weights are traced, so one compilation serves all tests.
+  """
+
+  def step(state, batch, key, weights):
+    return finetune.finetune_step(
+        state,
+        batch,
+        key,
+        system=dataclasses.replace(system, weights=drp.LossWeights(**weights)),
+        model_tx=random_inputs.recording_sgd(),
+        behavior_tx=random_inputs.recording_sgd(),
+        bonus=build.intrinsic_settings(config),
+        slow_critic_every=100,
+    )
+
+  jitted = jax.jit(step)
+
+  def call(batch, **changes):
+    state = random_inputs.finetune_state(config, variables)
+    weights = dataclasses.asdict(system.weights) | changes
+    weights = {name: float(value) for name, value in weights.items()}
+    state, metrics = jitted(state, batch, jax.random.key(3), weights)
+    return {**state.model_opt, **state.behavior_opt}, state, metrics
+
+  return call

@@ -24,14 +24,12 @@ class Adapter(nn.Module):
   @nn.compact
   def __call__(self, z_feat: jax.Array) -> jax.Array:
     """[..., F] -> [..., width]."""
-    x = nn.Dense(self.width, kernel_init=layers.glorot, name='in')(z_feat)
+    x = layers.Dense(self.width, name='in')(z_feat)
     for i in range(self.num_blocks):
       h = nn.LayerNorm(name=f'norm{i}')(x)
-      h = nn.Dense(
-          2 * self.width, kernel_init=layers.glorot, name=f'block{i}_in'
-      )(h)
+      h = layers.Dense(2 * self.width, name=f'block{i}_in')(h)
       zeros = nn.initializers.zeros_init()
-      x += nn.Dense(self.width, kernel_init=zeros, name=f'block{i}_out')(
-          nn.gelu(h, approximate=False)
+      x += layers.Dense(self.width, kernel_init=zeros, name=f'block{i}_out')(
+        nn.gelu(h, approximate=False)
       )
     return nn.LayerNorm(name='norm_out')(x)

@@ -75,29 +75,29 @@ class DualAttentionBlock(nn.Module):
     D = self.width
     if D % self.num_heads:
       raise ValueError(
-          f'num_heads={self.num_heads} does not divide width={D}'
-          ' (config.dae.num_heads, config.dae.width).'
+        f'num_heads={self.num_heads} does not divide width={D}'
+        ' (config.dae.num_heads, config.dae.width).'
       )
 
     def projection():
-      return nn.Dense(D, use_bias=False, kernel_init=layers.glorot)
+      return layers.Dense(D, use_bias=False)
 
     self.intra_norm = nn.LayerNorm()
     self.intra_query, self.intra_key, self.intra_value = (
-        projection() for _ in range(3)
+      projection() for _ in range(3)
     )
     self.inter_norm = nn.LayerNorm()
     self.inter_query, self.inter_key, self.inter_value = (
-        projection() for _ in range(3)
+      projection() for _ in range(3)
     )
     if self.num_heads > 1:
       self.intra_out, self.inter_out = projection(), projection()
     self.mlp_norm = nn.LayerNorm()
-    self.mlp_in = nn.Dense(self.mlp_ratio * D, kernel_init=layers.glorot)
-    self.mlp_out = nn.Dense(D, kernel_init=layers.glorot)
+    self.mlp_in = layers.Dense(self.mlp_ratio * D)
+    self.mlp_out = layers.Dense(D)
 
   def __call__(
-      self, x: jax.Array, seen: jax.Array, time_mask: jax.Array
+    self, x: jax.Array, seen: jax.Array, time_mask: jax.Array
   ) -> jax.Array:
     """Mixes tokens over space, then over time.
 
@@ -116,7 +116,7 @@ class DualAttentionBlock(nn.Module):
     return self._finish(x, jnp.swapaxes(h, 1, 2))
 
   def step(
-      self, x: jax.Array, cache: Cache, window_step: jax.Array
+    self, x: jax.Array, cache: Cache, window_step: jax.Array
   ) -> tuple[jax.Array, Cache]:
     """One frame of `__call__` without hidden tokens, with a cache of the past.
 
@@ -135,8 +135,8 @@ class DualAttentionBlock(nn.Module):
     place = jnp.arange(W)[None, None, :, None]
     now = window_step[:, None, None, None]
     cache = Cache(
-        jnp.where(place == now, key, cache.key),
-        jnp.where(place == now, value, cache.value),
+      jnp.where(place == now, key, cache.key),
+      jnp.where(place == now, value, cache.value),
     )
     allowed = (place <= now)[..., 0][:, :, None]  # [B, 1, 1, W]
     h = attend(query, cache.key, cache.value, allowed, self.num_heads)
@@ -146,7 +146,7 @@ class DualAttentionBlock(nn.Module):
     h = self.intra_norm(x)
     query, key = self.intra_query(h), self.intra_key(h)  # Eq. 13
     h = attend(
-        query, key, self.intra_value(h), seen[:, :, None], self.num_heads
+      query, key, self.intra_value(h), seen[:, :, None], self.num_heads
     )  # Eq. 14
     return x + (self.intra_out(h) if self.num_heads > 1 else h)  # Eq. 17
 
@@ -180,18 +180,18 @@ class DAE(nn.Module):
   def setup(self):
     self.tokens = tokens.AtomicActionTokens(self.width, self.image_size)
     self.blocks = [
-        DualAttentionBlock(self.width, self.num_heads, self.mlp_ratio)
-        for _ in range(self.num_blocks)
+      DualAttentionBlock(self.width, self.num_heads, self.mlp_ratio)
+      for _ in range(self.num_blocks)
     ]
     self.norm = nn.LayerNorm()
 
   def __call__(
-      self,
-      patches: jax.Array,
-      points: jax.Array,
-      window_step: jax.Array,
-      is_first: jax.Array,
-      hidden: jax.Array,
+    self,
+    patches: jax.Array,
+    points: jax.Array,
+    window_step: jax.Array,
+    is_first: jax.Array,
+    hidden: jax.Array,
   ) -> jax.Array:
     """Encodes whole sequences; step t depends on its window's steps <= t only.
 
@@ -223,12 +223,12 @@ class DAE(nn.Module):
     return Cache(jnp.zeros(shape), jnp.zeros(shape))
 
   def step(
-      self,
-      patches: jax.Array,
-      points: jax.Array,
-      window_step: jax.Array,
-      is_first: jax.Array,
-      cache: Cache,
+    self,
+    patches: jax.Array,
+    points: jax.Array,
+    window_step: jax.Array,
+    is_first: jax.Array,
+    cache: Cache,
   ) -> tuple[jax.Array, Cache]:
     """Encodes one more frame, at the cost of one frame (design: streaming).
 
@@ -249,5 +249,5 @@ class DAE(nn.Module):
       caches.append(new)
     out = jnp.where(is_first[..., None, None], 0.0, self.norm(x))
     return out, Cache(
-        jnp.stack([c.key for c in caches]), jnp.stack([c.value for c in caches])
+      jnp.stack([c.key for c in caches]), jnp.stack([c.value for c in caches])
     )

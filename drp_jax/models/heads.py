@@ -41,7 +41,7 @@ class PolicyHead(nn.Module):
   def __call__(self, feat: jax.Array) -> tuple[jax.Array, jax.Array]:
     """[..., F] -> mean in (-1, 1) and std in (0.1, 2.1), both [..., A]."""
     out = layers.MLP(2 * self.action_size, self.width, self.depth, name='mlp')(
-        feat
+      feat
     )
     mean, std = jnp.split(out, 2, -1)
     return jnp.tanh(mean), 2.0 * jax.nn.sigmoid(std / 2.0) + 0.1

@@ -41,11 +41,11 @@ class CrossAttention(nn.Module):
 
   @nn.compact
   def __call__(
-      self,
-      x: jax.Array,
-      context: jax.Array,
-      keys: jax.Array,
-      train: bool,
+    self,
+    x: jax.Array,
+    context: jax.Array,
+    keys: jax.Array,
+    train: bool,
   ) -> jax.Array:
     """Attends from decoder maps to context maps.
 
@@ -68,8 +68,10 @@ class CrossAttention(nn.Module):
       return self.param(name, nn.initializers.zeros_init(), (h * w, C))[None]
 
     def project(x, name):
-      x = nn.Dense(C, kernel_init=layers.glorot, name=name)(x)
-      return x.reshape(*x.shape[:-1], _NUM_HEADS, C // _NUM_HEADS)
+      init = layers.shared_glorot(C, 3 * C)  # of the packed matrix  [IPV]
+      x = layers.Dense(C, kernel_init=init, name=name)(x)
+      x = x.reshape(*x.shape[:-1], _NUM_HEADS, C // _NUM_HEADS)
+      return jnp.swapaxes(x, -3, -2)  # [..., heads, tokens, C / heads]
 
     memory = context.reshape(B, h * w, C) + positions('context_positions')
     # Project once per sequence, then gather per frame: the same numbers as the
@@ -77,20 +79,62 @@ class CrossAttention(nn.Module):
     key, value = project(memory, 'key'), project(memory, 'value')
     num_keep = int((1.0 - self.mask_ratio) * h * w)
     kept = masking.keep_tokens(keep_keys, rows, h * w, num_keep)
-    kept = kept.reshape(B, rows * num_keep)[..., None, None]
-    key, value = (
-        jnp.take_along_axis(x, kept, 1).reshape(N, num_keep, _NUM_HEADS, -1)
-        for x in (key, value)
-    )
+    kept = kept.reshape(B, rows, num_keep)
+
+    def gather(x):
+      per_frame = jax.vmap(lambda x, kept: jnp.take(x, kept, 1))(x, kept)
+      per_frame = jnp.swapaxes(per_frame, 1, 2)  # [B, rows, heads, kept, c]
+      return per_frame.reshape(N, _NUM_HEADS, num_keep, -1)
+
     tokens = x.reshape(N, h * w, C) + positions('query_positions')
     query = project(tokens, 'query') / math.sqrt(C // _NUM_HEADS)
-    scores = jnp.einsum('nqhd,nkhd->nhqk', query, key)
-    weights = noise.dropout(jax.nn.softmax(scores, -1), weight_keys, _DROPOUT)
-    out = jnp.einsum('nhqk,nkhd->nqhd', weights, value).reshape(N, h * w, C)
-    out = nn.Dense(C, kernel_init=layers.glorot, name='out')(out)
+    scores = query @ jnp.swapaxes(gather(key), -1, -2)
+    # Softmax, its division put off until the sum over tokens is small.
+    peak = jax.lax.stop_gradient(scores.max(-1, keepdims=True))
+    weights = jnp.exp(scores - peak)
+    total = weights.sum(-1, keepdims=True)
+    weights = noise.dropout(weights, weight_keys, _DROPOUT)
+    out = (weights @ gather(value)) / total
+    out = jnp.swapaxes(out, 1, 2).reshape(N, h * w, C)
+    out = layers.Dense(C, name='out')(out)
     out = noise.dropout(out, out_keys, _DROPOUT).reshape(x.shape)
     out = layers.BatchNorm(self.axis_name, name='norm')(out, train)
     return nn.relu(x + out)
+
+
+class UpConv(nn.Module):
+  """Transposed 3x3 convolution of stride 2 (PyTorch: padding 1, output 1).
+
+  Computed as a 2x2 convolution for each of the four places a pixel of the
+  larger image can have in its 2x2 cell: the same sums without the zeros.
+
+  Attributes:
+    features: output channels.
+  """
+
+  features: int
+
+  @nn.compact
+  def __call__(self, x: jax.Array) -> jax.Array:
+    """[N, h, w, C] -> [N, 2h, 2w, features]."""
+    N, h, w, C = x.shape
+    kernel = self.param('kernel', layers.glorot, (3, 3, C, self.features))
+    bias = self.param('bias', nn.initializers.zeros_init(), (self.features,))
+    # Pixel 2i takes tap 1 of pixel i, pixel 2i + 1 taps 0 of i and 2 of i + 1.
+    even = jnp.stack([kernel[1], jnp.zeros_like(kernel[1])])
+    rows = jnp.stack([even, kernel[::2]])  # [row in cell, row tap, 3, C, F]
+    even = jnp.stack([rows[:, :, 1], jnp.zeros_like(rows[:, :, 1])], 2)
+    cells = jnp.stack([even, rows[:, :, ::2]], 1)  # [row, column, 2, 2, C, F]
+    taps = jnp.moveaxis(cells, (0, 1), (3, 4)).reshape(2, 2, C, -1)
+    y = jax.lax.conv_general_dilated(
+      x,
+      taps,
+      (1, 1),
+      ((0, 1), (0, 1)),
+      dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
+    )
+    y = y.reshape(N, h, w, 2, 2, self.features).transpose(0, 1, 3, 2, 4, 5)
+    return y.reshape(N, 2 * h, 2 * w, self.features) + bias
 
 
 class ImageDecoder(nn.Module):
@@ -112,7 +156,7 @@ class ImageDecoder(nn.Module):
 
   @nn.compact
   def __call__(
-      self, feat: jax.Array, context: Context, keys: jax.Array, train: bool
+    self, feat: jax.Array, context: Context, keys: jax.Array, train: bool
   ) -> jax.Array:
     """Decodes every step of every sequence.
 
@@ -128,7 +172,7 @@ class ImageDecoder(nn.Module):
     B, T = feat.shape[:2]
     side, C = self.image_size // 16, 4 * self.depth
     stage_keys = noise.split(keys, 2)
-    x = nn.Dense(side * side * C, kernel_init=layers.glorot, name='dense')(feat)
+    x = layers.Dense(side * side * C, name='dense')(feat)
     x = x.reshape(B * T, side, side, C)
     for stage, memory in enumerate((context.coarse, context.fine, None)):
       x = jnp.repeat(jnp.repeat(x, 2, 1), 2, 2)  # nearest neighbour
@@ -138,17 +182,10 @@ class ImageDecoder(nn.Module):
         mixed = x
         if i == 0 and memory is not None:
           mixed = CrossAttention(
-              self.mask_ratio, self.axis_name, name=f'context{stage}'
+            self.mask_ratio, self.axis_name, name=f'context{stage}'
           )(x, memory, stage_keys[stage], train)
         x = layers.Residual(
-            features, self.axis_name, name=f'stage{stage}_layer{i}'
+          features, self.axis_name, name=f'stage{stage}_layer{i}'
         )(mixed, train, skip=x)
-    x = nn.ConvTranspose(
-        3,
-        (3, 3),
-        strides=(2, 2),
-        padding=((1, 2), (1, 2)),
-        kernel_init=layers.glorot,
-        name='conv_out',
-    )(x)
+    x = UpConv(3, name='conv_out')(x)
     return x.reshape(B, T, *x.shape[1:])

@@ -21,7 +21,7 @@ class ImageEncoder(nn.Module):
 
   @nn.compact
   def __call__(
-      self, image: jax.Array, train: bool
+    self, image: jax.Array, train: bool
   ) -> tuple[jax.Array, tuple[jax.Array, jax.Array, jax.Array]]:
     """Encodes images.
 
@@ -34,12 +34,12 @@ class ImageEncoder(nn.Module):
       [N, H/2, W/2, depth], [N, H/4, W/4, 2 depth], [N, H/8, W/8, 4 depth].
     """
     x = nn.Conv(
-        self.depth,
-        (3, 3),
-        strides=2,
-        padding=((1, 1), (1, 1)),  # not SAME, which would shift by a pixel
-        kernel_init=layers.glorot,
-        name='conv_in',
+      self.depth,
+      (3, 3),
+      strides=2,
+      padding=((1, 1), (1, 1)),  # not SAME, which would shift by a pixel
+      kernel_init=layers.glorot,
+      name='conv_in',
     )(image)
     x = nn.elu(x)
     maps = []
@@ -47,7 +47,7 @@ class ImageEncoder(nn.Module):
       features = self.depth * 2**stage
       for i in range(self.num_layers):
         x = layers.Residual(
-            features, self.axis_name, name=f'stage{stage}_layer{i}'
+          features, self.axis_name, name=f'stage{stage}_layer{i}'
         )(x, train)
       maps.append(x)
       x = nn.avg_pool(x, (2, 2), strides=(2, 2))

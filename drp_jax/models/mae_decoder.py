@@ -29,12 +29,12 @@ class MAEDecoder(nn.Module):
 
   @nn.compact
   def __call__(
-      self,
-      encoded: jax.Array,
-      points: jax.Array,
-      window_step: jax.Array,
-      is_first: jax.Array,
-      hidden: jax.Array,
+    self,
+    encoded: jax.Array,
+    points: jax.Array,
+    window_step: jax.Array,
+    is_first: jax.Array,
+    hidden: jax.Array,
   ) -> jax.Array:
     """Fills hidden places with a mask token and decodes all of them.
 
@@ -49,12 +49,12 @@ class MAEDecoder(nn.Module):
       [B, T, K, 2 P^2], normalised flow.
     """
     D = self.width
-    x = nn.Dense(D, kernel_init=layers.glorot, name='embed')(encoded)
+    x = layers.Dense(D, name='embed')(encoded)
     mask_token = self.param('mask_token', nn.initializers.normal(0.02), (D,))
     mask_token = jnp.broadcast_to(mask_token, x[:, :, 1:].shape)
     local = jnp.where(hidden[..., None], mask_token, x[:, :, 1:])
-    local += nn.Dense(D, kernel_init=layers.glorot, name='coordinate')(
-        tokens.coordinate_features(points, self.image_size)
+    local += layers.Dense(D, name='coordinate')(
+      tokens.coordinate_features(points, self.image_size)
     )
     x = jnp.concatenate([x[:, :, :1], local], 2)  # [B, T, K+1, D]
     x += tokens.time_features(window_step, D)[..., None, :]
@@ -62,7 +62,7 @@ class MAEDecoder(nn.Module):
     time_mask = masking.same_window(window_step, is_first)
     for i in range(self.num_blocks):
       x = dae.DualAttentionBlock(
-          D, self.num_heads, self.mlp_ratio, name=f'block{i}'
+        D, self.num_heads, self.mlp_ratio, name=f'block{i}'
       )(x, seen, time_mask)
     x = nn.LayerNorm(name='norm')(x[:, :, 1:])
-    return nn.Dense(self.patch_values, kernel_init=layers.glorot, name='out')(x)
+    return layers.Dense(self.patch_values, name='out')(x)

@@ -40,32 +40,34 @@ class RSSM(nn.Module):
     # not depend on the state leave the scan over time.
     fan = stoch + self.action_size
     init = layers.shared_glorot(fan, self.hidden)
-    self.stoch_in = nn.Dense(self.hidden, use_bias=False, kernel_init=init)
-    self.action_in = nn.Dense(self.hidden, kernel_init=init)
+    self.stoch_in = layers.Dense(self.hidden, use_bias=False, kernel_init=init)
+    self.action_in = layers.Dense(self.hidden, kernel_init=init)
     self.gru = layers.GRU()
-    self.prior_hidden = nn.Dense(self.hidden, kernel_init=layers.glorot)
-    self.prior_out = nn.Dense(stoch, kernel_init=layers.glorot)
+    self.prior_hidden = layers.Dense(self.hidden)
+    self.prior_out = layers.Dense(stoch)
     fan = self.deter_size + self.embed_size
     init = layers.shared_glorot(fan, self.hidden)
-    self.post_deter = nn.Dense(self.hidden, use_bias=False, kernel_init=init)
-    self.post_embed = nn.Dense(self.hidden, kernel_init=init)
-    self.post_out = nn.Dense(stoch, kernel_init=layers.glorot)
+    self.post_deter = layers.Dense(
+      self.hidden, use_bias=False, kernel_init=init
+    )
+    self.post_embed = layers.Dense(self.hidden, kernel_init=init)
+    self.post_out = layers.Dense(stoch)
 
   def initial(self, batch: int) -> types.RSSMState:
     """The state before any observation: zeros, samples included."""
     shape = (batch, self.groups, self.classes)
     return types.RSSMState(
-        deter=jnp.zeros([batch, self.deter_size]),
-        stoch=jnp.zeros(shape),
-        logits=jnp.zeros(shape),
+      deter=jnp.zeros([batch, self.deter_size]),
+      stoch=jnp.zeros(shape),
+      logits=jnp.zeros(shape),
     )
 
   def observe(
-      self,
-      embed: jax.Array,
-      action: jax.Array,
-      is_first: jax.Array,
-      gumbel: jax.Array | None,
+    self,
+    embed: jax.Array,
+    action: jax.Array,
+    is_first: jax.Array,
+    gumbel: jax.Array | None,
   ) -> tuple[types.RSSMState, types.RSSMState]:
     """Filters whole sequences, from the initial state.
 
@@ -91,47 +93,47 @@ class RSSM(nn.Module):
       deter = rssm._recur(deter * keep, stoch * keep[..., None], action_in)
       logits = rssm._post_logits(deter, embed_in)
       stoch = distributions.categorical_sample(
-          logits, None if gumbel is None else noise
+        logits, None if gumbel is None else noise
       )
       return (deter, stoch), types.RSSMState(deter, stoch, logits)
 
     scan = nn.scan(
-        step,
-        variable_broadcast='params',
-        split_rngs={'params': False},
-        in_axes=1,
-        out_axes=1,
+      step,
+      variable_broadcast='params',
+      split_rngs={'params': False},
+      in_axes=1,
+      out_axes=1,
     )
     _, post = scan(
-        self, (start.deter, start.stoch), (embed_in, action_in, keep, noise)
+      self, (start.deter, start.stoch), (embed_in, action_in, keep, noise)
     )
     prior = post.replace(logits=self._prior_logits(post.deter))
     return post, prior
 
   def obs_step(
-      self,
-      state: types.RSSMState,
-      embed: jax.Array,
-      action: jax.Array,
-      is_first: jax.Array,
-      gumbel: jax.Array | None,
+    self,
+    state: types.RSSMState,
+    embed: jax.Array,
+    action: jax.Array,
+    is_first: jax.Array,
+    gumbel: jax.Array | None,
   ) -> types.RSSMState:
     """One step of `observe`: leaves [B, ...], posterior only."""
     keep = 1.0 - is_first[..., None].astype(embed.dtype)
     deter = self._recur(
-        state.deter * keep,
-        state.stoch * keep[..., None],
-        self.action_in(action * keep),
+      state.deter * keep,
+      state.stoch * keep[..., None],
+      self.action_in(action * keep),
     )
     logits = self._post_logits(deter, self.post_embed(embed))
     stoch = distributions.categorical_sample(logits, gumbel)
     return types.RSSMState(deter, stoch, logits)
 
   def img_step(
-      self,
-      state: types.RSSMState,
-      action: jax.Array,
-      gumbel: jax.Array | None,
+    self,
+    state: types.RSSMState,
+    action: jax.Array,
+    gumbel: jax.Array | None,
   ) -> types.RSSMState:
     """One step of the prior: leaves [..., ...], action [..., A]."""
     deter = self._recur(state.deter, state.stoch, self.action_in(action))
@@ -140,10 +142,10 @@ class RSSM(nn.Module):
     return types.RSSMState(deter, stoch, logits)
 
   def imagine(
-      self,
-      state: types.RSSMState,
-      action: jax.Array,
-      gumbel: jax.Array | None,
+    self,
+    state: types.RSSMState,
+    action: jax.Array,
+    gumbel: jax.Array | None,
   ) -> types.RSSMState:
     """Rolls the prior along given actions (open-loop prediction).
 
@@ -164,11 +166,11 @@ class RSSM(nn.Module):
       return state, state
 
     scan = nn.scan(
-        step,
-        variable_broadcast='params',
-        split_rngs={'params': False},
-        in_axes=1,
-        out_axes=1,
+      step,
+      variable_broadcast='params',
+      split_rngs={'params': False},
+      in_axes=1,
+      out_axes=1,
     )
     return scan(self, state, (action, noise))[1]
 
@@ -180,7 +182,9 @@ class RSSM(nn.Module):
     return self._logits(self.prior_out(nn.elu(self.prior_hidden(deter))))
 
   def _post_logits(self, deter, embed_in):
-    return self._logits(self.post_out(nn.elu(self.post_deter(deter) + embed_in)))
+    return self._logits(
+      self.post_out(nn.elu(self.post_deter(deter) + embed_in))
+    )
 
   def _logits(self, x):
     return x.reshape(*x.shape[:-1], self.groups, self.classes)

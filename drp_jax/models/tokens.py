@@ -55,7 +55,7 @@ class AtomicActionTokens(nn.Module):
 
   @nn.compact
   def __call__(
-      self, patches: jax.Array, points: jax.Array, window_step: jax.Array
+    self, patches: jax.Array, points: jax.Array, window_step: jax.Array
   ) -> jax.Array:
     """Builds the tokens of every frame.
 
@@ -68,9 +68,9 @@ class AtomicActionTokens(nn.Module):
       [..., K+1, D]; slot 0 is [MAT], which knows the time and no place (B8).
     """
     D = self.width
-    content = nn.Dense(D, kernel_init=layers.glorot, name='content')(patches)
-    coordinate = nn.Dense(D, kernel_init=layers.glorot, name='coordinate')(
-        coordinate_features(points, self.image_size)
+    content = layers.Dense(D, name='content')(patches)
+    coordinate = layers.Dense(D, name='coordinate')(
+      coordinate_features(points, self.image_size)
     )
     mat = self.param('mat', nn.initializers.normal(0.02), (D,))
     mat = jnp.broadcast_to(mat, (*content.shape[:-2], 1, D))

@@ -48,8 +48,7 @@ def keep_tokens(
     [B * rows, num_keep] int32, distinct in each row.
   """
   scores = noise.draw(keys, jax.random.uniform, (rows, num_tokens))
-  order = jnp.argsort(scores.reshape(-1, num_tokens), -1)
-  return order[:, :num_keep]
+  return jax.lax.top_k(scores.reshape(-1, num_tokens), num_keep)[1]
 
 
 def same_window(window_step: jax.Array, is_first: jax.Array) -> jax.Array:

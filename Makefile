@@ -1,0 +1,74 @@
+# make demo    the whole path, from videos to an acting agent, in minutes
+# make test    the tests that take seconds (make slow: those that take minutes)
+# make lint    ruff
+# make check   lint and test, what .ci/run does
+# make install only the environment, .venv; the others make it if it is missing
+#
+# PYTHON=/path/to/python3.12 chooses the interpreter that .venv is made with.
+
+VENV := .venv
+RUN := $(VENV)/bin/python
+WORKDIR := runs/demo
+
+# Wheels of the pinned MuJoCo exist for these versions only.
+USABLE := import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))
+NEW_PIP := import pip, re, sys; \
+  sys.exit([int(n) for n in re.findall(r"\d+", pip.__version__)[:2]] < [22, 3])
+
+PYTHON ?= $(shell for name in python3 python3.12 python3.11; do \
+  $$name -c '$(USABLE)' 2> /dev/null && { echo $$name; exit; }; \
+  done; echo python3)
+
+# The stamp's name holds what was installed, so that a second call does nothing
+# and a changed requirement installs anew.
+KEY := $(shell cat setup.cfg pyproject.toml constraints.txt | cksum | cut -d ' ' -f 1)
+INSTALLED := $(VENV)/.installed-$(KEY)
+GL := $(VENV)/.gl
+
+.PHONY: help install demo test slow lint check
+.DELETE_ON_ERROR:
+
+help:
+	@sed -n 's/^# make/make/p' Makefile
+
+install: $(INSTALLED)
+
+demo: $(INSTALLED) $(GL)
+	@$(RUN) -m experiments.demo --workdir=$(WORKDIR)
+
+test: $(INSTALLED) $(GL)
+	@$(RUN) -m pytest
+
+slow: $(INSTALLED) $(GL)
+	@$(RUN) -m pytest -m slow
+
+lint: $(INSTALLED)
+	@$(RUN) -m ruff check
+	@$(RUN) -m ruff format --check
+
+check: lint test
+
+# Without pip in it, since not every python3 has ensurepip.
+$(INSTALLED):
+	@$(PYTHON) -c '$(USABLE)' 2> /dev/null || { echo >&2 \
+	  'Python 3.11 or 3.12 is needed, $(PYTHON) is not: PYTHON=/path/to/python3.12 make ...'; \
+	  exit 1; }
+	@$(PYTHON) -c '$(NEW_PIP)' 2> /dev/null || { echo >&2 \
+	  '$(PYTHON) needs pip 22.3 or newer: apt-get install python3-pip, or $(PYTHON) -m ensurepip --upgrade.'; \
+	  exit 1; }
+	@echo 'Installing into $(VENV), some 1.3 GB; takes one to five minutes.'
+	@$(PYTHON) -m venv --without-pip $(VENV)
+	@$(PYTHON) -m pip --python $(RUN) install -c constraints.txt -e '.[all,test]'
+	@rm -f $(VENV)/.installed-*
+	@touch $@
+
+# MuJoCo needs a system library to render; its own errors name no cure.
+$(GL): $(INSTALLED)
+	@if ! $(RUN) -m drp_jax.envs.gl > /dev/null && [ "$$(id -u)" = 0 ] \
+	  && command -v apt-get > /dev/null; then \
+	  echo 'Installing OpenGL for MuJoCo (libosmesa6).'; \
+	  apt-get update -qq || true; \
+	  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq \
+	    --no-install-recommends libosmesa6; \
+	fi
+	@$(RUN) -m drp_jax.envs.gl > $@ || { cat $@ >&2; exit 1; }

@@ -1,0 +1,71 @@
+"""Tests of patches: windows, borders, half pixels, scales."""
+
+import numpy as np
+import pytest
+
+from drp_jax.ops import patches
+
+
+def _coordinates() -> np.ndarray:
+  """A field that says where it is: flow[y, x] = (x, y)."""
+  x, y = np.meshgrid(np.arange(64.0), np.arange(64.0))
+  return np.stack([x, y], -1).astype(np.float32)
+
+
+def _crop_by_loops(flow, points, size):
+  K = points.shape[0]
+  out = np.zeros((K, size, size, 2), np.float32)
+  for k, (x, y) in enumerate(points):
+    centre = int(np.floor(x + 0.5)), int(np.floor(y + 0.5))
+    for row in range(size):
+      for col in range(size):
+        source_x = min(max(centre[0] - size // 2 + col, 0), 63)
+        source_y = min(max(centre[1] - size // 2 + row, 0), 63)
+        out[k, row, col] = flow[source_y, source_x]
+  return out
+
+
+def test_window_lies_around_the_centre_rows_first():
+  patch = patches.crop(_coordinates(), np.array([[20.0, 30.0]]), 4)[0]
+  np.testing.assert_array_equal(patch[0, :, 0], [18, 19, 20, 21])
+  np.testing.assert_array_equal(patch[:, 0, 1], [28, 29, 30, 31])
+
+
+def test_border_values_go_on_outside():
+  patch = patches.crop(_coordinates(), np.array([[0.0, 63.0]]), 4)[0]
+  np.testing.assert_array_equal(patch[0, :, 0], [0, 0, 0, 1])
+  np.testing.assert_array_equal(patch[:, 0, 1], [61, 62, 63, 63])
+
+
+@pytest.mark.parametrize(
+    ('point', 'pixel'), [(10.49, 10), (10.5, 11), (11.5, 12), (-0.5, 0)]
+)
+def test_half_pixels_round_up(point, pixel):
+  patch = patches.crop(_coordinates(), np.array([[point, 5.0]]), 1)
+  assert patch[0, 0, 0, 0] == pixel
+
+
+@pytest.mark.parametrize('size', [1, 5, 16, 64])
+def test_equals_loops_on_batches(size):
+  rng = np.random.default_rng(0)
+  flow = rng.normal(size=(2, 3, 64, 64, 2)).astype(np.float16)
+  points = rng.uniform(-3, 67, (2, 3, 4, 2)).astype(np.float32)
+  cropped = patches.crop(flow, points, size)
+  assert cropped.shape == (2, 3, 4, size, size, 2)
+  for b in range(2):
+    for t in range(3):
+      expected = _crop_by_loops(flow[b, t], points[b, t], size)
+      np.testing.assert_array_equal(cropped[b, t], expected)
+
+
+@pytest.mark.parametrize('size', [0, 65])
+def test_impossible_size_raises(size):
+  with pytest.raises(ValueError, match=rf'{size}.*config\.dae\.patch_size'):
+    patches.crop(_coordinates(), np.zeros((1, 2)), size)
+
+
+def test_normalise_divides_then_clips():
+  values = np.array([3.0, -5.0, 50.0, -50.0], np.float16)
+  normalised = patches.normalise(values, np.float32(2.0))
+  assert normalised.dtype == np.float32
+  np.testing.assert_allclose(normalised, [1.5, -2.5, 10.0, -10.0])

@@ -1,0 +1,120 @@
+"""Random batches and variables, made without compiling anything."""
+
+import jax
+import numpy as np
+import optax
+
+from drp_jax import types
+from drp_jax.ops import noise
+from drp_jax.train import build, intrinsic
+from drp_jax.train import state as state_lib
+
+B, T = 4, 7
+
+
+def keys(seed: int, count: int = B) -> jax.Array:
+  """New typed keys [count]; made anew for every use, as keys are used once."""
+  return noise.example_keys(jax.random.key(seed), 0, count)
+
+
+def motion(
+    num_keypoints: int, batch: int = B, length: int = T, seed: int = 0
+) -> types.Motion:
+  """Motion whose sequences lie differently in their tracking windows."""
+  rng = np.random.default_rng([seed, 0])
+  lead = (batch, length)
+  place = np.maximum(np.arange(length) - 1, 0)[None] + 22 * (
+      np.arange(batch)[:, None] % 2
+  )  # every second sequence crosses into a new window of 24
+  flow = rng.normal(size=(*lead, 64, 64, 2)).astype(np.float16)
+  points = rng.uniform(0, 63, (*lead, num_keypoints, 2)).astype(np.float32)
+  flow[:, 0], points[:, 0] = 0.0, 0.0
+  return types.Motion(
+      flow=flow,
+      points=points,
+      visible=np.ones((*lead, num_keypoints), bool),
+      window_step=(place % 24).astype(np.int32),
+  )
+
+
+def video_batch(
+    num_keypoints: int, batch: int = B, length: int = T, seed: int = 0
+) -> types.VideoBatch:
+  """Clips [batch, length, ...]."""
+  rng = np.random.default_rng([seed, 1])
+  is_first = np.broadcast_to(np.arange(length) == 0, (batch, length))
+  return types.VideoBatch(
+      image=rng.integers(0, 256, (batch, length, 64, 64, 3), np.uint8),
+      motion=motion(num_keypoints, batch, length, seed),
+      is_first=is_first.copy(),
+  )
+
+
+def replay_batch(
+    num_keypoints: int,
+    action_size: int,
+    batch: int = B,
+    length: int = T,
+    seed: int = 0,
+) -> types.ReplayBatch:
+  """Segments [batch, length, ...]."""
+  rng = np.random.default_rng([seed, 2])
+  video = video_batch(num_keypoints, batch, length, seed)
+  action = rng.uniform(-1, 1, (batch, length, action_size))
+  return types.ReplayBatch(
+      image=video.image,
+      motion=video.motion,
+      action=action.astype(np.float32),
+      reward=rng.normal(size=(batch, length)).astype(np.float32),
+      is_first=video.is_first,
+      is_terminal=np.zeros((batch, length), bool),
+  )
+
+
+def fill(shapes, seed: int = 0):
+  """Random values for a tree of variables, none at its initial zero or one."""
+  rng = np.random.default_rng(seed)
+
+  def one(path, leaf):
+    name = path[-1].key
+    x = rng.normal(size=leaf.shape)
+    if name == 'kernel':
+      x /= np.sqrt(np.prod(leaf.shape[:-1]))
+    elif name in ('scale', 'var', 'flow_scale'):
+      x = np.exp(0.1 * x)
+    else:
+      x *= 0.1
+    return x.astype(leaf.dtype)
+
+  return jax.tree.map_with_path(one, shapes)
+
+
+def recording_sgd() -> optax.GradientTransformation:
+  """Gradient descent with a tiny rate whose state is the newest gradient."""
+  return optax.GradientTransformation(
+      init=lambda params: jax.tree.map(np.zeros_like, params),
+      update=lambda grads, _, params=None: (
+          jax.tree.map(lambda g: -1e-6 * g, grads),
+          grads,
+      ),
+  )
+
+
+def finetune_state(config, variables) -> state_lib.FinetuneState:
+  """The state before the first update, for `recording_sgd`."""
+  params = dict(variables['params'])
+  collections = {k: v for k, v in variables.items() if k != 'params'}
+  learner = {name: params[name] for name in ('actor', 'critic')}
+  model = {k: v for k, v in params.items() if k not in learner}
+  settings = build.intrinsic_settings(config)
+  feat_size = config.rssm.deter_size + config.rssm.groups * config.rssm.classes
+  tx = recording_sgd()
+  return state_lib.FinetuneState(
+      step=np.int32(0),
+      params=params,
+      collections=collections,
+      model_opt=tx.init(model),
+      behavior_opt=tx.init(learner),
+      slow_critic=jax.tree.map(np.copy, params['critic']),
+      intrinsic=intrinsic.init(jax.random.key(5), feat_size, settings),
+  )
