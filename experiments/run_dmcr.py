@@ -13,16 +13,11 @@ from drp_jax.preprocess import extract, stream
 from drp_jax.train import finetune as finetune_lib
 from experiments import launch
 
-_CONFIG = config_flags.DEFINE_config_file(
-    'config', 'configs/finetune_dmcr.py', 'Settings and preset.'
-)
-_WORKDIR = flags.DEFINE_string(
-    'workdir', None, 'Where the run writes; an unfinished run goes on there.'
-)
 
-
-def make_env(config: ml_collections.ConfigDict) -> gymnasium.Env:
-  """Opens the environment that `config.env` names."""
+def make_env(
+    config: ml_collections.ConfigDict, draw: bool = True
+) -> gymnasium.Env:
+  """Opens the environment that `config.env` names; see `make.make_env`."""
   env = make.make_env(
       config.env.suite,
       config.task,
@@ -30,6 +25,7 @@ def make_env(config: ml_collections.ConfigDict) -> gymnasium.Env:
       shadow_size=config.env.shadow_size,
       factors=config.env.factors,
       texture_size=config.env.texture_size,
+      draw=draw,
   )
   return gymnasium.wrappers.TimeLimit(env, config.env.episode_length)
 
@@ -59,6 +55,12 @@ def main() -> None:
   print(f'Fine-tuning is complete in {_WORKDIR.value}.')
 
 
-if __name__ == '__main__':
+if __name__ == '__main__':  # flags too, since the demo imports this file
+  _CONFIG = config_flags.DEFINE_config_file(
+      'config', 'configs/finetune_dmcr.py', 'Settings and preset.'
+  )
+  _WORKDIR = flags.DEFINE_string(
+      'workdir', None, 'Where the run writes; an unfinished run goes on there.'
+  )
   flags.mark_flag_as_required('workdir')
   launch.run(main)

@@ -7,7 +7,6 @@ import pathlib
 
 import ml_collections
 import numpy as np
-from absl import flags
 from ml_collections import config_flags
 
 from drp_jax.data import clips, shards, sources
@@ -16,10 +15,6 @@ from drp_jax.envs import renders
 from drp_jax.preprocess import extract, video
 from drp_jax.train import logger, workdir
 from experiments import launch
-
-_CONFIG = config_flags.DEFINE_config_file(
-    'config', 'configs/preprocess.py', 'Settings.'
-)
 
 
 def preprocess(config: ml_collections.ConfigDict) -> dict:
@@ -130,5 +125,8 @@ def main() -> None:
   )
 
 
-if __name__ == '__main__':
+if __name__ == '__main__':  # flags too, since the demo imports this file
+  _CONFIG = config_flags.DEFINE_config_file(
+      'config', 'configs/preprocess.py', 'Settings.'
+  )
   launch.run(main)

@@ -6,12 +6,14 @@ import pathlib
 # Read once, when JAX starts: four devices on any machine; the fusion that runs
 # use (experiments/launch.py); and little optimisation, since tests compile for
 # minutes and run for milliseconds.
-os.environ['XLA_FLAGS'] = ' '.join([
+os.environ['XLA_FLAGS'] = ' '.join(
+  [
     os.environ.get('XLA_FLAGS', ''),
     '--xla_force_host_platform_device_count=4',
     '--xla_cpu_experimental_ynn_fusion_type=individual_dot,reduce',
     '--xla_backend_optimization_level=1',
-])
+  ]
+)
 os.environ['JAX_PLATFORMS'] = 'cpu'
 
 import dataclasses  # noqa: E402
@@ -21,8 +23,11 @@ import pytest  # noqa: E402
 import random_inputs  # noqa: E402
 
 from configs import finetune_dmcr  # noqa: E402
+from configs import preprocess as preprocess_config  # noqa: E402
 from drp_jax.agents import drp  # noqa: E402
+from drp_jax.preprocess import video  # noqa: E402
 from drp_jax.train import build, finetune  # noqa: E402
+from experiments import run_preprocess  # noqa: E402
 
 _ROOT = pathlib.Path(__file__).parents[1]
 jax.config.update('jax_compilation_cache_dir', str(_ROOT / '.cache' / 'xla'))
@@ -73,14 +78,14 @@ def finetune_gradients(config, system, variables):
 
   def step(state, batch, key, weights):
     return finetune.finetune_step(
-        state,
-        batch,
-        key,
-        system=dataclasses.replace(system, weights=drp.LossWeights(**weights)),
-        model_tx=random_inputs.recording_sgd(),
-        behavior_tx=random_inputs.recording_sgd(),
-        bonus=build.intrinsic_settings(config),
-        slow_critic_every=100,
+      state,
+      batch,
+      key,
+      system=dataclasses.replace(system, weights=drp.LossWeights(**weights)),
+      model_tx=random_inputs.recording_sgd(),
+      behavior_tx=random_inputs.recording_sgd(),
+      bonus=build.intrinsic_settings(config),
+      slow_critic_every=100,
     )
 
   jitted = jax.jit(step)
@@ -93,3 +98,20 @@ def finetune_gradients(config, system, variables):
     return {**state.model_opt, **state.behavior_opt}, state, metrics
 
   return call
+
+
+@pytest.fixture(scope='session')
+def real_shards(tmp_path_factory):
+  """Shards of real video files, made by the command that users run."""
+  videos = tmp_path_factory.mktemp('videos')
+  shards = tmp_path_factory.mktemp('shards')
+  for seed in range(2):
+    frames = random_inputs.moving_squares(80, seed)
+    video.write_video(videos / f'{seed}.mp4', frames, 25)
+  config = preprocess_config.get_config()
+  config.path, config.data.shards_dir = str(videos), str(shards)
+  config.data.clip_stride = 5
+  config.data.validation_fraction = 0.45
+  config.data.num_workers = 1
+  run_preprocess.preprocess(config)
+  return shards

@@ -72,8 +72,8 @@ def test_kl_loss_balances_the_gradients_of_its_sides():
   none, only_prior = gradients(1.0)
   np.testing.assert_array_equal(none, 0)
   by_post, by_prior = gradients(0.8)
-  np.testing.assert_allclose(by_post, 0.2 * only_post, rtol=1e-5)
-  np.testing.assert_allclose(by_prior, 0.8 * only_prior, rtol=1e-5)
+  np.testing.assert_allclose(by_post, 0.2 * only_post, rtol=1e-4)
+  np.testing.assert_allclose(by_prior, 0.8 * only_prior, rtol=1e-4)
   # Cross-entropy's gradient: q - p, over the mean's B T = 6 entries.
   difference = jax.nn.softmax(prior, -1) - jax.nn.softmax(post, -1)
   np.testing.assert_allclose(only_prior, difference / 6, atol=1e-6)

@@ -18,56 +18,56 @@ def keys(seed: int, count: int = B) -> jax.Array:
 
 
 def motion(
-    num_keypoints: int, batch: int = B, length: int = T, seed: int = 0
+  num_keypoints: int, batch: int = B, length: int = T, seed: int = 0
 ) -> types.Motion:
   """Motion whose sequences lie differently in their tracking windows."""
   rng = np.random.default_rng([seed, 0])
   lead = (batch, length)
   place = np.maximum(np.arange(length) - 1, 0)[None] + 22 * (
-      np.arange(batch)[:, None] % 2
+    np.arange(batch)[:, None] % 2
   )  # every second sequence crosses into a new window of 24
   flow = rng.normal(size=(*lead, 64, 64, 2)).astype(np.float16)
   points = rng.uniform(0, 63, (*lead, num_keypoints, 2)).astype(np.float32)
   flow[:, 0], points[:, 0] = 0.0, 0.0
   return types.Motion(
-      flow=flow,
-      points=points,
-      visible=np.ones((*lead, num_keypoints), bool),
-      window_step=(place % 24).astype(np.int32),
+    flow=flow,
+    points=points,
+    visible=np.ones((*lead, num_keypoints), bool),
+    window_step=(place % 24).astype(np.int32),
   )
 
 
 def video_batch(
-    num_keypoints: int, batch: int = B, length: int = T, seed: int = 0
+  num_keypoints: int, batch: int = B, length: int = T, seed: int = 0
 ) -> types.VideoBatch:
   """Clips [batch, length, ...]."""
   rng = np.random.default_rng([seed, 1])
   is_first = np.broadcast_to(np.arange(length) == 0, (batch, length))
   return types.VideoBatch(
-      image=rng.integers(0, 256, (batch, length, 64, 64, 3), np.uint8),
-      motion=motion(num_keypoints, batch, length, seed),
-      is_first=is_first.copy(),
+    image=rng.integers(0, 256, (batch, length, 64, 64, 3), np.uint8),
+    motion=motion(num_keypoints, batch, length, seed),
+    is_first=is_first.copy(),
   )
 
 
 def replay_batch(
-    num_keypoints: int,
-    action_size: int,
-    batch: int = B,
-    length: int = T,
-    seed: int = 0,
+  num_keypoints: int,
+  action_size: int,
+  batch: int = B,
+  length: int = T,
+  seed: int = 0,
 ) -> types.ReplayBatch:
   """Segments [batch, length, ...]."""
   rng = np.random.default_rng([seed, 2])
   video = video_batch(num_keypoints, batch, length, seed)
   action = rng.uniform(-1, 1, (batch, length, action_size))
   return types.ReplayBatch(
-      image=video.image,
-      motion=video.motion,
-      action=action.astype(np.float32),
-      reward=rng.normal(size=(batch, length)).astype(np.float32),
-      is_first=video.is_first,
-      is_terminal=np.zeros((batch, length), bool),
+    image=video.image,
+    motion=video.motion,
+    action=action.astype(np.float32),
+    reward=rng.normal(size=(batch, length)).astype(np.float32),
+    is_first=video.is_first,
+    is_terminal=np.zeros((batch, length), bool),
   )
 
 
@@ -92,11 +92,11 @@ def fill(shapes, seed: int = 0):
 def recording_sgd() -> optax.GradientTransformation:
   """Gradient descent with a tiny rate whose state is the newest gradient."""
   return optax.GradientTransformation(
-      init=lambda params: jax.tree.map(np.zeros_like, params),
-      update=lambda grads, _, params=None: (
-          jax.tree.map(lambda g: -1e-6 * g, grads),
-          grads,
-      ),
+    init=lambda params: jax.tree.map(np.zeros_like, params),
+    update=lambda grads, _, params=None: (
+      jax.tree.map(lambda g: -1e-6 * g, grads),
+      grads,
+    ),
   )
 
 
@@ -110,11 +110,23 @@ def finetune_state(config, variables) -> state_lib.FinetuneState:
   feat_size = config.rssm.deter_size + config.rssm.groups * config.rssm.classes
   tx = recording_sgd()
   return state_lib.FinetuneState(
-      step=np.int32(0),
-      params=params,
-      collections=collections,
-      model_opt=tx.init(model),
-      behavior_opt=tx.init(learner),
-      slow_critic=jax.tree.map(np.copy, params['critic']),
-      intrinsic=intrinsic.init(jax.random.key(5), feat_size, settings),
+    step=np.int32(0),
+    params=params,
+    collections=collections,
+    model_opt=tx.init(model),
+    behavior_opt=tx.init(learner),
+    slow_critic=jax.tree.map(np.copy, params['critic']),
+    intrinsic=intrinsic.init(jax.random.key(5), feat_size, settings),
   )
+
+
+def moving_squares(num_frames: int, seed: int) -> np.ndarray:
+  """A textured square that swings over a textured ground: [N, 64, 64, 3]."""
+  rng = np.random.default_rng(seed)
+  ground = rng.integers(0, 100, (16, 16, 3), np.uint8).repeat(4, 0).repeat(4, 1)
+  square = rng.integers(120, 256, (5, 5, 3), np.uint8).repeat(4, 0).repeat(4, 1)
+  frames = np.repeat(ground[None], num_frames, 0)
+  for t, frame in enumerate(frames):
+    x = 22 + int(18 * np.sin(t / 5 + seed))
+    frame[20:40, x : x + 20] = square
+  return frames

@@ -592,9 +592,18 @@ class DRP:
         'mae/zero_flow': zero,
         'entropy/z_post': _entropy(out['z']),
         'entropy/z_prior': _entropy(out['prior']),
-        'a_agg/std': jnp.std(a_agg, (0, 1)).mean(),
+        'a_agg/std': _spread(a_agg, self.axis_name),
     }
 
 
 def _entropy(state: types.RSSMState) -> jax.Array:
   return distributions.categorical_entropy(state.logits).mean()
+
+
+def _spread(x: jax.Array, axis_name: str | None) -> jax.Array:
+  """Standard deviation of [b, T, D] over all devices' b and T, mean over D."""
+  moments = x.mean((0, 1)), jnp.square(x).mean((0, 1))
+  if axis_name is not None:
+    moments = jax.lax.pmean(moments, axis_name)
+  mean, square = moments
+  return jnp.sqrt(jnp.maximum(square - jnp.square(mean), 0.0)).mean()

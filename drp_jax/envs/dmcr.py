@@ -114,6 +114,7 @@ class DMCR(gymnasium.Wrapper):
     shadow_size: int | None = None,
     texture_size: int = 128,
     texture_folder: str | None = None,
+    draw: bool = True,
   ):
     """Opens the task.
 
@@ -124,6 +125,7 @@ class DMCR(gymnasium.Wrapper):
       texture_size: side of sky and floor textures, in texels. 128 shows all
         that 64x64 images can; the original's are 800 and 300.
       texture_folder: the user's textures; see `drp_jax.envs.textures`.
+      draw: see `dmc.DMC`; the episodes are the same, and nothing is worn.
 
     Raises:
       ValueError: unknown task or factor, or no textures.
@@ -135,9 +137,10 @@ class DMCR(gymnasium.Wrapper):
         f'config.env.factors: {unknown} not in {", ".join(looks.FACTORS)}.'
       )
     environment = build_environment(task, factors, texture_size)
-    super().__init__(dmc.DMC(task, shadow_size, environment=environment))
+    super().__init__(dmc.DMC(task, shadow_size, draw, environment))
     self._physics = environment.physics
-    self._factors = tuple(factors)
+    # Without a GL context there is nothing to upload textures to.
+    self._factors = tuple(factors) if draw else ()
     self._textures = textures.load(texture_size, texture_folder)
     self._rng = np.random.default_rng()
 

@@ -14,6 +14,7 @@ def make_env(
   factors: tuple[str, ...] = (),
   texture_size: int = 128,
   texture_folder: str | None = None,
+  draw: bool = True,
 ) -> gymnasium.Env:
   """Opens an environment: images uint8 [64, 64, 3], actions float32 [-1, 1]^A.
 
@@ -25,6 +26,7 @@ def make_env(
     factors: what varies from episode to episode, of `looks.FACTORS` (dmcr).
     texture_size: side of textures in texels (dmcr).
     texture_folder: the user's textures, or None for the embedded set (dmcr).
+    draw: if false, all images are zeros (where only rewards matter).
 
   Returns:
     The environment; `info['success']` is a bool at every step.
@@ -36,11 +38,13 @@ def make_env(
   if suite == 'dmc':
     from drp_jax.envs import dmc
 
-    env = dmc.DMC(task, shadow_size)
+    env = dmc.DMC(task, shadow_size, draw)
   elif suite == 'dmcr':
     from drp_jax.envs import dmcr
 
-    env = dmcr.DMCR(task, factors, shadow_size, texture_size, texture_folder)
+    env = dmcr.DMCR(
+      task, factors, shadow_size, texture_size, texture_folder, draw
+    )
   else:
     raise ValueError(f"config.env.suite is 'dmc' or 'dmcr', not {suite!r}.")
   return wrappers.ActionRepeat(env, action_repeat)

@@ -134,7 +134,7 @@ class UpConv(nn.Module):
       dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
     )
     y = y.reshape(N, h, w, 2, 2, self.features).transpose(0, 1, 3, 2, 4, 5)
-    return y.reshape(N, 2 * h, 2 * w, self.features) + bias
+    return y.reshape(N, 2 * h, 2 * w, -1) + bias[None, None, None]
 
 
 class ImageDecoder(nn.Module):

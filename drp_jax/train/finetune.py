@@ -233,11 +233,8 @@ class _Run:
       )
       self.meta = meta
       self.log.resume(self.meta['agent_step'])
+    self.variables = self._variables()
     self.clock = time.time(), self.meta['agent_step'], int(self.state.step)
-
-  @property
-  def variables(self) -> dict[str, Any]:
-    return {'params': self.state.params, **self.state.collections}
 
   def train(self) -> state_lib.FinetuneState:
     c, meta = self.config.finetune, self.meta
@@ -311,6 +308,7 @@ class _Run:
     )
     batch = parallel.shard(build.replay_batch(arrays))
     self.state, metrics = self.update(self.state, batch, self.update_key)
+    self.variables = self._variables()
     number += 1
     if number % c.finetune.log_every == 0:
       metrics = jax.device_get(metrics)
@@ -321,6 +319,12 @@ class _Run:
       metrics['updates'] = number
       self.clock = now, step, number
       self.log.scalars(step, metrics)
+
+  def _variables(self) -> dict[str, Any]:
+    """What acting needs of the state."""
+    return parallel.on_one_device(
+        {'params': self.state.params, **self.state.collections}
+    )
 
   def _evaluate(self) -> None:
     """Runs evaluation episodes and keeps the frames of one."""

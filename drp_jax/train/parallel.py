@@ -64,3 +64,12 @@ def device_examples(batch_size: int, axis_name: str | None) -> jax.Array | int:
 def mean(tree: Any, axis_name: str | None) -> Any:
   """Averages over devices."""
   return tree if axis_name is None else jax.lax.pmean(tree, axis_name)
+
+
+def on_one_device(tree: Any) -> Any:
+  """The copy on the first local device of arrays that all devices hold.
+
+  For acting and evaluation, which run on one device. Shares buffers with
+  `tree`, so it ends when `tree` is donated to the next step.
+  """
+  return jax.tree.map(lambda x: x.addressable_data(0), tree)

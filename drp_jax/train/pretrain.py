@@ -164,7 +164,9 @@ def _evaluate(
     step: int,
     log: logger.Logger,
 ) -> None:
-  variables = {'params': state.params, **state.collections}
+  variables = parallel.on_one_device(
+      {'params': state.params, **state.collections}
+  )
   metrics, video = evaluate.held_out(system, variables, batches)
   log.scalars(step, metrics)
   log.video(step, 'open_loop', video, fps=5)

@@ -92,6 +92,48 @@ def loss_curves(
     return _svg(fig)
 
 
+def compared_curves(
+  metrics: Sequence[Mapping[str, float]],
+  names: Mapping[str, str],
+  label: str,
+  unit: str = 'gradient steps',
+) -> bytes:
+  """Draws a metric and what it is compared with on the same axes.
+
+  Args:
+    metrics: as in `loss_curves`.
+    names: metric to what it is called; the first is drawn solid.
+    label: what they all measure, and its unit.
+    unit: of the lines' 'step'.
+
+  Returns:
+    An SVG file.
+
+  Raises:
+    ValueError: if no line has one of `names`.
+  """
+  with matplotlib.rc_context(_SETTINGS):
+    fig = figure.Figure((9.6, 3.4), layout='constrained')
+    ax = fig.subplots()
+    for index, (name, title) in enumerate(names.items()):
+      steps, values = _series(metrics, name)
+      ax.plot(
+        steps,
+        values,
+        color=_COLOURS[index % len(_COLOURS)],
+        ls=_STYLES[index % len(_STYLES)],
+        lw=1.8 if index else 2.4,
+        marker='o',
+        ms=3.5,
+        label=title,
+      )
+    ax.set_xlabel(unit)
+    ax.set_ylabel(label)
+    _plain_steps(ax)
+    fig.legend(loc='outside upper left', ncols=4)
+    return _svg(fig)
+
+
 def return_curve(
   curves: Sequence[ReturnCurve],
   random_returns: np.ndarray,

@@ -38,7 +38,7 @@ def test_batch_norm_trains_on_the_batch_and_acts_on_running_statistics():
   y, updated = norm.apply(variables, x, True, mutable=['batch_stats'])
   mean, var = x.mean((0, 1, 2)), x.var((0, 1, 2))
   np.testing.assert_allclose(y, (x - mean) / np.sqrt(var + 1e-5), atol=1e-4)
-  stats = updated['batch_stats']['norm']
+  stats = jax.tree.map(np.asarray, updated['batch_stats']['norm'])
   np.testing.assert_allclose(stats['mean'], 0.1 * mean, rtol=1e-4)
   np.testing.assert_allclose(stats['var'], 0.9 + 0.1 * var, rtol=1e-4)
   acted = norm.apply({**variables, **updated}, x, False)

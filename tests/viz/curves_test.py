@@ -85,3 +85,17 @@ def test_curves_adapt_to_a_dark_page_and_repeat_byte_for_byte():
   )
   assert b'prefers-color-scheme: dark' in svg
   assert svg == again
+
+
+def test_compared_curves_share_axes_and_leave_out_other_lines():
+  lines = _metrics(10, mae=lambda i: 3.0 - 0.1 * i, zero=lambda _: 3.0)
+  lines.insert(5, {'step': 45, 'loss': 1.0})
+  names = {'mae': 'model', 'zero': 'no motion'}
+  svg = curves.compared_curves(lines, names, 'loss per patch')
+  ET.fromstring(svg)
+  texts = _texts(svg)
+  for text in ('model', 'no motion', 'loss per patch', 'gradient steps'):
+    assert texts.count(text) == 1
+  assert _lines(svg)[:1] == [1]
+  with pytest.raises(ValueError, match="'mean'"):
+    curves.compared_curves(lines, {'mean': 'mean patch'}, 'loss')

@@ -1,0 +1,186 @@
+"""The whole path at once, from videos to an acting agent; see configs/demo.py.
+
+Stages that are complete are skipped, and a stage that was killed goes on where
+it was. The workdir gets
+
+  videos/ shards/     what was extracted from what
+  pretrain/ finetune/ the two runs, as the run scripts leave them
+  times.json          seconds of every stage, over all starts of the demo
+  report.html         what came of it, on one page
+"""
+
+import contextlib
+import dataclasses
+import json
+import pathlib
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import ml_collections
+from absl import flags
+from ml_collections import config_flags
+
+from drp_jax.train import pretrain, workdir
+from experiments import demo_report, launch, run_dmcr, run_preprocess
+
+_BEAT = 2.0  # seconds of a killed stage that may go uncounted
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage:
+  """One step of the demo.
+
+  Attributes:
+    name: in times.json.
+    title: what a person reads.
+    output: what is there, in the workdir, once the stage is complete.
+    run: does the stage in a workdir, going on where it was.
+  """
+
+  name: str
+  title: str
+  output: str
+  run: Callable[[ml_collections.ConfigDict, pathlib.Path], Any]
+
+
+def demo(config: ml_collections.ConfigDict, directory: str) -> None:
+  """Runs what is left of the four stages in `directory`.
+
+  Args:
+    config: configs/demo.py.
+    directory: the workdir.
+
+  Raises:
+    ValueError: for settings that do not fit, or other ones than the workdir was
+      begun with.
+  """
+  folder = pathlib.Path(directory)
+  _begin(config, folder)
+  config = _in_workdir(config, folder)
+  for number, stage in enumerate(STAGES, 1):
+    head = f'[{number}/{len(STAGES)}] {stage.title}'
+    spent = _read_json(folder / 'times.json', {}).get(stage.name, {})
+    if spent.get('done') and (folder / stage.output).exists():
+      print(
+        f'{head}: done before, in {demo_report.duration(spent["seconds"])}.',
+        flush=True,
+      )
+      continue
+    print(f'{head} ...', flush=True)
+    with _timed(folder / 'times.json', stage.name) as entry:
+      stage.run(config, folder)
+      entry['done'] = True
+    print(
+      f'{head}: done in {demo_report.duration(entry["seconds"])}.', flush=True
+    )
+  total = sum(
+    entry['seconds'] for entry in _read_json(folder / 'times.json', {}).values()
+  )
+  print(
+    f'All in {demo_report.duration(total)}. Look at {folder / "report.html"}'
+  )
+
+
+def preprocess(config: ml_collections.ConfigDict, folder: pathlib.Path) -> None:
+  """Fetches real clips, renders robots, extracts atomic actions."""
+  del folder
+  run_preprocess.preprocess(config.preprocess)
+
+
+def pretrain_model(
+  config: ml_collections.ConfigDict, folder: pathlib.Path
+) -> None:
+  """Runs Algorithm 1 on them."""
+  pretrain.pretrain(config.pretrain, folder / 'pretrain')
+
+
+def finetune(config: ml_collections.ConfigDict, folder: pathlib.Path) -> None:
+  """Runs Algorithm 2 on the robot's task."""
+  run_dmcr.finetune(config.finetune, str(folder / 'finetune'))
+
+
+STAGES = (
+  Stage('preprocess', 'Videos to atomic actions', 'shards', preprocess),
+  Stage('pretrain', 'Pre-training', 'pretrain', pretrain_model),
+  Stage('finetune', 'Fine-tuning', 'finetune', finetune),
+  Stage('report', 'Report', 'report.html', demo_report.write),
+)
+
+
+def _begin(config: ml_collections.ConfigDict, folder: pathlib.Path) -> None:
+  """Writes demo.json, or checks that the workdir was begun with the same."""
+  folder.mkdir(parents=True, exist_ok=True)
+  path, new = folder / 'demo.json', json.loads(config.to_json())
+  if not path.exists():
+    workdir.write_json(path, new)
+  changed = _differences(json.loads(path.read_text('utf-8')), new)
+  if changed:
+    raise ValueError(
+      f'--workdir={str(folder)!r} was begun with other settings:'
+      f' {"; ".join(changed[:5])}. Use another one, or delete it.'
+    )
+
+
+def _differences(old: Any, new: Any, name: str = 'config') -> list[str]:
+  if isinstance(old, dict) and isinstance(new, dict):
+    return [
+      line
+      for key in sorted(old.keys() | new.keys())
+      for line in _differences(old.get(key), new.get(key), f'{name}.{key}')
+    ]
+  return [] if old == new else [f'{name} {old!r} -> {new!r}']
+
+
+def _in_workdir(
+  config: ml_collections.ConfigDict, folder: pathlib.Path
+) -> ml_collections.ConfigDict:
+  """Fills in the folders that hand one stage's output to the next."""
+  config = config.copy_and_resolve_references()
+  shards = str(folder / 'shards')
+  config.preprocess.path = config.preprocess.path or str(folder / 'videos')
+  config.preprocess.data.shards_dir = shards
+  config.pretrain.data.shards_dir = shards
+  config.finetune.init_from = str(folder / 'pretrain')
+  return config
+
+
+def _read_json(path: pathlib.Path, default: Any) -> Any:
+  return json.loads(path.read_text('utf-8')) if path.exists() else default
+
+
+@contextlib.contextmanager
+def _timed(path: pathlib.Path, name: str) -> Iterator[dict[str, Any]]:
+  """Adds the time spent inside to an entry of times.json, also if killed."""
+  times = _read_json(path, {})
+  entry = times.setdefault(name, {'seconds': 0.0})
+  entry['done'] = False
+  before, start = entry['seconds'], time.monotonic()
+  over = threading.Event()
+
+  def save():
+    entry['seconds'] = round(before + time.monotonic() - start, 1)
+    workdir.write_json(path, times)
+
+  def beat():
+    while not over.wait(_BEAT):
+      save()
+
+  save()
+  thread = threading.Thread(target=beat, daemon=True)
+  thread.start()
+  try:
+    yield entry
+  finally:
+    over.set()
+    thread.join()
+    save()
+
+
+if __name__ == '__main__':
+  _CONFIG = config_flags.DEFINE_config_file(
+    'config', 'configs/demo.py', 'Settings and variant.'
+  )
+  _WORKDIR = flags.DEFINE_string('workdir', 'runs/demo', 'Where all goes.')
+  launch.run(lambda: demo(_CONFIG.value, _WORKDIR.value))

@@ -1,0 +1,88 @@
+"""Turns a finished fine-tuning into a record: a curve and how it came about.
+
+  python experiments/record_result.py --workdir=runs/walker_stand \
+      --name=nano_walker_stand
+
+writes `<name>.csv` (one row per evaluation) and `<name>.json` (commit,
+hardware, hours, every setting, a random policy's returns) into
+experiments/results.
+"""
+
+import csv
+import json
+import pathlib
+
+import ml_collections
+import numpy as np
+from absl import flags
+
+from drp_jax.train import evaluate, logger
+from drp_jax.train import workdir as workdir_lib
+from experiments import launch, run_dmcr
+
+_RESULTS = pathlib.Path(__file__).parent / 'results'
+_COLUMNS = ('return', 'return_std', 'return_min', 'return_max')
+
+
+def record(workdir: str, name: str, random_episodes: int = 10) -> pathlib.Path:
+  """Writes the record of one run.
+
+  Args:
+    workdir: of a fine-tuning.
+    name: of the two files.
+    random_episodes: evaluation episodes that a random policy plays.
+
+  Returns:
+    The path of the CSV.
+
+  Raises:
+    ValueError: if the run has not been evaluated.
+  """
+  folder = pathlib.Path(workdir)
+  lines = logger.read_metrics(folder)
+  rows = [line for line in lines if 'eval/return' in line]
+  if not rows:
+    raise ValueError(f'--workdir={workdir!r} holds no evaluation.')
+  config = json.loads((folder / 'config.json').read_text())
+  updates = {x['step']: int(x['updates']) for x in lines if 'updates' in x}
+  path = _RESULTS / f'{name}.csv'
+  with open(path, 'w', newline='', encoding='utf-8') as file:
+    writer = csv.writer(file)
+    writer.writerow(
+      ['agent_step', 'env_step', 'updates_logged', 'hours', *_COLUMNS]
+    )
+    for row in rows:
+      writer.writerow([
+        row['step'],
+        row['step'] * config['env']['action_repeat'],
+        max((n for step, n in updates.items() if step <= row['step']), default=0),
+        round((row['wall_time'] - lines[0]['wall_time']) / 3600, 3),
+        *(round(row[f'eval/{column}'], 2) for column in _COLUMNS),
+      ])
+  env = run_dmcr.make_env(ml_collections.ConfigDict(config), draw=False)
+  returns = evaluate.random_returns(env, random_episodes)
+  workdir_lib.write_json(
+    path.with_suffix('.json'),
+    {
+      'run': json.loads((folder / 'run.json').read_text()),
+      'hours': (lines[-1]['wall_time'] - lines[0]['wall_time']) / 3600,
+      'random_policy': {
+        'episodes': random_episodes,
+        'mean': float(np.mean(returns)),
+        'std': float(np.std(returns)),
+      },
+      'config': config,
+    },
+  )
+  return path
+
+
+def main() -> None:
+  print(record(flags.FLAGS.workdir, flags.FLAGS.name))
+
+
+if __name__ == '__main__':
+  flags.DEFINE_string('workdir', None, 'A finished fine-tuning.')
+  flags.DEFINE_string('name', None, 'Name of the record.')
+  flags.mark_flags_as_required(['workdir', 'name'])
+  launch.run(main)

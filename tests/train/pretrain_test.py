@@ -1,0 +1,77 @@
+"""Pre-training on real shards: it learns, and resumes to the same numbers."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from configs import pretrain as pretrain_config
+from drp_jax.train import checkpoint, logger, pretrain
+
+
+def _config(shards_dir, num_steps):
+  config = pretrain_config.get_config('debug')
+  config.data.shards_dir = str(shards_dir)
+  config.pretrain.num_steps = num_steps
+  return config
+
+
+def _timeless(workdir):
+  """The metrics without what a clock says."""
+  return [
+    {k: v for k, v in line.items() if 'time' not in k}
+    for line in logger.read_metrics(workdir)
+  ]
+
+
+@pytest.fixture(scope='module')
+def unbroken(real_shards, tmp_path_factory):
+  workdir = tmp_path_factory.mktemp('unbroken')
+  state = pretrain.pretrain(_config(real_shards, 4), workdir)
+  return jax.device_get(state), workdir
+
+
+def test_a_resumed_run_equals_an_unbroken_one(unbroken, real_shards, tmp_path):
+  state, workdir = unbroken
+  pretrain.pretrain(_config(real_shards, 2), tmp_path)
+  resumed = pretrain.pretrain(_config(real_shards, 4), tmp_path)
+  jax.tree.map(np.testing.assert_array_equal, state, jax.device_get(resumed))
+  assert _timeless(workdir) == _timeless(tmp_path)
+
+
+def test_what_a_run_leaves(unbroken, real_shards):
+  state, workdir = unbroken
+  assert int(state.step) == 4
+  config = json.loads((workdir / 'config.json').read_text())
+  assert config['data']['shards_dir'] == str(real_shards)
+  assert json.loads((workdir / 'run.json').read_text())['devices'] == 4
+  names = set().union(*logger.read_metrics(workdir))
+  assert {'loss/mae', 'loss/kl_z', 'held_out/open_loop_mse'} <= names
+  report = json.loads((real_shards / 'report.json').read_text())
+  scale = state.collections['constants']['flow_scale']
+  np.testing.assert_allclose(scale, report['flow_scale'], rtol=1e-6)
+
+
+def test_load_part_reads_what_is_asked_for(unbroken):
+  state, workdir = unbroken
+  part = {'params': {'dae': state.params['dae']}}
+  loaded = checkpoint.load_part(workdir, part)
+  jax.tree.map(np.testing.assert_array_equal, part, jax.device_get(loaded))
+
+
+def test_load_part_names_what_does_not_fit(unbroken, tmp_path):
+  state, workdir = unbroken
+  wrong = {'params': {'dae': {'norm': {'scale': np.zeros(3)}}}}
+  with pytest.raises(ValueError, match='dae/norm/scale.*16.*3'):
+    checkpoint.load_part(workdir, wrong)
+  with pytest.raises(ValueError, match='missing'):
+    checkpoint.load_part(workdir, {'params': {'other': np.zeros(3)}})
+  with pytest.raises(ValueError, match='init_from=.*no checkpoint'):
+    checkpoint.load_part(tmp_path, {'params': state.params})
+
+
+def test_no_shards_is_said_clearly(tmp_path):
+  config = _config(tmp_path / 'nowhere', 4)
+  with pytest.raises(ValueError, match='config.data.shards_dir=.*nowhere'):
+    pretrain.pretrain(config, tmp_path / 'run')
