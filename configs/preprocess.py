@@ -37,11 +37,11 @@ def get_config(variant: str = 'folder') -> ml_collections.ConfigDict:
   config.embedded = embedded = ml_collections.ConfigDict()
   # Bodies other than the walker, on which the agent is fine-tuned.
   embedded.tasks = (
-      'cheetah_run',
-      'hopper_hop',
-      'finger_spin',
-      'reacher_easy',
-      'ball_in_cup_catch',
+    'cheetah_run',
+    'hopper_hop',
+    'finger_spin',
+    'reacher_easy',
+    'ball_in_cup_catch',
   )
   embedded.clips_per_task = 4
   embedded.frames = 126

@@ -12,7 +12,7 @@ from drp_jax.ops import distributions
 
 
 def mae_loss(
-    recon: jax.Array, patches: jax.Array, hidden: jax.Array
+  recon: jax.Array, patches: jax.Array, hidden: jax.Array
 ) -> jax.Array:
   """Masked reconstruction of atomic actions (Eqs. 5, 7).
 
@@ -48,11 +48,11 @@ def image_loss(recon: jax.Array, image: jax.Array) -> jax.Array:
 
 
 def kl_loss(
-    post: jax.Array,
-    prior: jax.Array,
-    balance: float,
-    free: float,
-    axis_name: str | None = None,
+  post: jax.Array,
+  prior: jax.Array,
+  balance: float,
+  free: float,
+  axis_name: str | None = None,
 ) -> tuple[jax.Array, jax.Array]:
   """Balanced KL of Eqs. 6 and 9 (choice C5).
 
@@ -86,10 +86,10 @@ def reward_loss(predicted: jax.Array, reward: jax.Array) -> jax.Array:
 
 
 def actor_loss(
-    lambda_return: jax.Array,
-    entropy: jax.Array,
-    weight: jax.Array,
-    entropy_scale: float,
+  lambda_return: jax.Array,
+  entropy: jax.Array,
+  weight: jax.Array,
+  entropy_scale: float,
 ) -> jax.Array:
   """Maximises returns and entropy (Eq. 12, choice D15).
 
@@ -110,7 +110,7 @@ def actor_loss(
 
 
 def critic_loss(
-    value: jax.Array, lambda_return: jax.Array, weight: jax.Array
+  value: jax.Array, lambda_return: jax.Array, weight: jax.Array
 ) -> jax.Array:
   """Regresses values onto returns (Eq. 11). All [H, N] -> []."""
   chex.assert_equal_shape([value, lambda_return, weight])

@@ -21,8 +21,8 @@ def prepare() -> None:
     if 'ynn_fusion_type' not in os.environ['XLA_FLAGS']:
       os.environ['XLA_FLAGS'] += f' {_CPU_FLAGS}'
   cache = pathlib.Path(
-      os.environ.get('JAX_COMPILATION_CACHE_DIR')
-      or pathlib.Path.home() / '.cache' / 'drp_jax' / 'xla'
+    os.environ.get('JAX_COMPILATION_CACHE_DIR')
+    or pathlib.Path.home() / '.cache' / 'drp_jax' / 'xla'
   )
   jax.config.update('jax_compilation_cache_dir', str(cache))
   jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.5)
@@ -55,6 +55,6 @@ def _has_accelerator() -> bool:
 
   names = {dist.metadata['Name'] for dist in metadata.distributions()}
   return any(
-      name and name.startswith(('jax-cuda', 'jax-rocm', 'libtpu'))
-      for name in names
+    name and name.startswith(('jax-cuda', 'jax-rocm', 'libtpu'))
+    for name in names
   )

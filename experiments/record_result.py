@@ -52,13 +52,17 @@ def record(workdir: str, name: str, random_episodes: int = 10) -> pathlib.Path:
       ['agent_step', 'env_step', 'updates_logged', 'hours', *_COLUMNS]
     )
     for row in rows:
-      writer.writerow([
-        row['step'],
-        row['step'] * config['env']['action_repeat'],
-        max((n for step, n in updates.items() if step <= row['step']), default=0),
-        round((row['wall_time'] - lines[0]['wall_time']) / 3600, 3),
-        *(round(row[f'eval/{column}'], 2) for column in _COLUMNS),
-      ])
+      writer.writerow(
+        [
+          row['step'],
+          row['step'] * config['env']['action_repeat'],
+          max(
+            (n for step, n in updates.items() if step <= row['step']), default=0
+          ),
+          round((row['wall_time'] - lines[0]['wall_time']) / 3600, 3),
+          *(round(row[f'eval/{column}'], 2) for column in _COLUMNS),
+        ]
+      )
   env = run_dmcr.make_env(ml_collections.ConfigDict(config), draw=False)
   returns = evaluate.random_returns(env, random_episodes)
   workdir_lib.write_json(

@@ -1,6 +1,5 @@
 """Turns videos into shards of atomic actions; see configs/preprocess.py."""
 
-import functools
 import json
 import multiprocessing
 import pathlib
@@ -30,8 +29,8 @@ def preprocess(config: ml_collections.ConfigDict) -> dict:
     ValueError: for settings or folders that do not fit, naming the key.
   """
   for key, folder in (
-      ('config.path', config.path),
-      ('config.data.shards_dir', config.data.shards_dir),
+    ('config.path', config.path),
+    ('config.data.shards_dir', config.data.shards_dir),
   ):
     if not folder:
       raise ValueError(f'{key} is empty; it must name a folder.')
@@ -39,7 +38,7 @@ def preprocess(config: ml_collections.ConfigDict) -> dict:
     fetch(config)
   elif config.source != 'folder':
     raise ValueError(
-        f"config.source is 'folder' or 'embedded', not {config.source!r}."
+      f"config.source is 'folder' or 'embedded', not {config.source!r}."
     )
   videos = sources.folder_videos(config.path)
   make_backends(config)  # fails here, not in every worker, on a wrong name
@@ -52,7 +51,9 @@ def preprocess(config: ml_collections.ConfigDict) -> dict:
       pool.starmap(_work, tasks)
   _work(config.to_json(), 0, 1)  # whatever is left, then the report
   report = report_lib.read_report(config.data.shards_dir)
-  workdir.write_json(pathlib.Path(config.data.shards_dir) / 'run.json', workdir.describe())
+  workdir.write_json(
+    pathlib.Path(config.data.shards_dir) / 'run.json', workdir.describe()
+  )
   return report
 
 
@@ -65,21 +66,21 @@ def fetch(config: ml_collections.ConfigDict) -> None:
   tasks = logger.progress(config.embedded.tasks, 'render', 'task')
   for task in tasks:
     renders.write_rollouts(
-        folder / 'robots',
-        [task],
-        config.embedded.clips_per_task,
-        config.embedded.frames,
-        config.seed,
-        video.write_video,
+      folder / 'robots',
+      [task],
+      config.embedded.clips_per_task,
+      config.embedded.frames,
+      config.seed,
+      video.write_video,
     )
 
 
 def make_backends(config: ml_collections.ConfigDict) -> extract.Backends:
   """Back-ends by the names in `config.extract`."""
   return extract.make_backends(
-      flow=config.extract.flow,
-      mask=config.extract.mask,
-      tracker=config.extract.tracker,
+    flow=config.extract.flow,
+    mask=config.extract.mask,
+    tracker=config.extract.tracker,
   )
 
 
@@ -88,25 +89,25 @@ def _work(config_json: str, worker: int, num_workers: int) -> None:
   config = ml_collections.ConfigDict(json.loads(config_json))
   backends = make_backends(config)
   plan = clips.ClipPlan(
-      clip_length=config.data.clip_length,
-      clip_stride=config.data.clip_stride,
-      validation_fraction=config.data.validation_fraction,
-      seed=config.seed,
-      extractor={'description': backends.description},
+    clip_length=config.data.clip_length,
+    clip_stride=config.data.clip_stride,
+    validation_fraction=config.data.validation_fraction,
+    seed=config.seed,
+    extractor={'description': backends.description},
   )
   videos = sources.folder_videos(config.path)
   total = len(videos[worker::num_workers])
   with logger.progress(total, f'extract [{worker}]', 'video') as bar:
     shards.write_shards(
-        config.data.shards_dir,
-        videos,
-        plan,
-        _read,
-        lambda frames, rng: extract.extract_clip(frames, backends, rng),
-        config.data.num_shards,
-        worker,
-        num_workers,
-        lambda done, *_: bar.update(done - bar.n),
+      config.data.shards_dir,
+      videos,
+      plan,
+      _read,
+      lambda frames, rng: extract.extract_clip(frames, backends, rng),
+      config.data.num_shards,
+      worker,
+      num_workers,
+      lambda done, *_: bar.update(done - bar.n),
     )
 
 
@@ -119,14 +120,14 @@ def main() -> None:
   config = _CONFIG.value
   report = preprocess(config)
   print(
-      f'{report["num_clips"]} clips of {report["num_videos"]} videos in'
-      f' {config.data.shards_dir}; {len(report["left_out"])} videos left out'
-      ' (report.json says why).'
+    f'{report["num_clips"]} clips of {report["num_videos"]} videos in'
+    f' {config.data.shards_dir}; {len(report["left_out"])} videos left out'
+    ' (report.json says why).'
   )
 
 
 if __name__ == '__main__':  # flags too, since the demo imports this file
   _CONFIG = config_flags.DEFINE_config_file(
-      'config', 'configs/preprocess.py', 'Settings.'
+    'config', 'configs/preprocess.py', 'Settings.'
   )
   launch.run(main)

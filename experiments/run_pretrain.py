@@ -7,10 +7,10 @@ from drp_jax.train import pretrain
 from experiments import launch
 
 _CONFIG = config_flags.DEFINE_config_file(
-    'config', 'configs/pretrain.py', 'Settings and preset.'
+  'config', 'configs/pretrain.py', 'Settings and preset.'
 )
 _WORKDIR = flags.DEFINE_string(
-    'workdir', None, 'Where the run writes; an unfinished run goes on there.'
+  'workdir', None, 'Where the run writes; an unfinished run goes on there.'
 )
 
 

@@ -12,17 +12,17 @@ _PACKAGE = _ROOT / 'drp_jax'
 
 # Folder or module of drp_jax -> what it may import of drp_jax beside itself.
 _MAY_IMPORT = {
-    'types': (),
-    'ops': ('types',),
-    'losses': ('types', 'ops'),
-    'models': ('types', 'ops'),
-    'agents': ('types', 'ops', 'losses', 'models'),
-    'train': ('types', 'ops', 'losses', 'models', 'agents', 'data'),
-    'convert': ('types', 'models'),
-    'data': (),
-    'envs': (),
-    'viz': (),
-    'preprocess': ('data.schema', 'data.shards'),
+  'types': (),
+  'ops': ('types',),
+  'losses': ('types', 'ops'),
+  'models': ('types', 'ops'),
+  'agents': ('types', 'ops', 'losses', 'models'),
+  'train': ('types', 'ops', 'losses', 'models', 'agents', 'data'),
+  'convert': ('types', 'models'),
+  'data': (),
+  'envs': (),
+  'viz': (),
+  'preprocess': ('data.schema', 'data.shards'),
 }
 _NO_JAX = ('data', 'envs', 'preprocess')
 _TORCH = ('preprocess', 'convert')
@@ -72,9 +72,9 @@ def test_imports_go_one_way(path):
       continue
     target = name.removeprefix('drp_jax.')
     allowed = (*_MAY_IMPORT[part], part)
-    assert any(
-        target == a or target.startswith(f'{a}.') for a in allowed
-    ), f'{_name(path)} imports {name}'
+    assert any(target == a or target.startswith(f'{a}.') for a in allowed), (
+      f'{_name(path)} imports {name}'
+    )
 
 
 @pytest.mark.parametrize('path', _FILES, ids=_name)
@@ -92,9 +92,9 @@ def test_modules_do_not_print(path):
   if _name(path) == 'drp_jax/envs/gl.py':
     return  # a command as well, for make
   called = {
-      node.func.id
-      for node in ast.walk(_tree(path))
-      if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
+    node.func.id
+    for node in ast.walk(_tree(path))
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
   }
   assert 'print' not in called
 
@@ -102,9 +102,9 @@ def test_modules_do_not_print(path):
 @pytest.mark.parametrize('path', _FILES, ids=_name)
 def test_only_one_file_names_devices_mapping(path):
   names = {
-      node.attr if isinstance(node, ast.Attribute) else node.id
-      for node in ast.walk(_tree(path))
-      if isinstance(node, ast.Attribute | ast.Name)
+    node.attr if isinstance(node, ast.Attribute) else node.id
+    for node in ast.walk(_tree(path))
+    if isinstance(node, ast.Attribute | ast.Name)
   }
   if _name(path) == 'drp_jax/train/parallel.py':
     assert 'pmap' in names
@@ -141,11 +141,11 @@ print(sum(name.startswith('drp_jax.models.') for name in sys.modules))
 
 def test_importing_the_models_is_light_and_takes_no_device():
   done = subprocess.run(
-      [sys.executable, '-c', _SCRIPT],
-      cwd=_ROOT,
-      capture_output=True,
-      text=True,
-      check=False,
+    [sys.executable, '-c', _SCRIPT],
+    cwd=_ROOT,
+    capture_output=True,
+    text=True,
+    check=False,
   )
   assert done.returncode == 0, done.stderr
   files = [path for path in _FILES if _part(path) == 'models']

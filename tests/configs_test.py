@@ -12,64 +12,64 @@ from drp_jax.train import build
 
 _ROOT = pathlib.Path(__file__).parents[1]
 _RUN_FILES = tuple(
-    path.stem
-    for path in sorted((_ROOT / 'configs').glob('*.py'))
-    if path.stem not in ('__init__', 'base', 'preprocess', 'demo')
+  path.stem
+  for path in sorted((_ROOT / 'configs').glob('*.py'))
+  if path.stem not in ('__init__', 'base', 'preprocess', 'demo')
 )
 
 # What a preset may change: sizes, and how long and how often. Never what the
 # algorithm does: losses, rates, discounts, ratios.
 _SIZES = {
-    'preset',
-    'dae.num_keypoints',
-    'dae.num_blocks',
-    'dae.width',
-    'dae.decoder_width',
-    'dae.decoder_blocks',
-    'image.depth',
-    'image.num_layers',
-    'rssm.deter_size',
-    'rssm.hidden',
-    'rssm.groups',
-    'rssm.classes',
-    'adapter.width',
-    'adapter.num_blocks',
-    'heads.width',
-    'heads.depth',
-    'behavior.horizon',
-    'intrinsic.queue_size',
-    'intrinsic.projection',
-    'intrinsic.neighbours',
-    'data.batch_size',
-    'replay.batch_size',
-    'replay.segment_length',
-    'env.shadow_size',
-    'env.texture_size',
-    'env.episode_length',
-    'pretrain.num_steps',
-    'pretrain.log_every',
-    'pretrain.eval_every',
-    'pretrain.eval_batches',
-    'pretrain.checkpoint_every',
-    'finetune.num_steps',
-    'finetune.prefill',
-    'finetune.initial_updates',
-    'finetune.train_every',
-    'finetune.log_every',
-    'finetune.eval_every',
-    'finetune.eval_episodes',
-    'finetune.checkpoint_every',
+  'preset',
+  'dae.num_keypoints',
+  'dae.num_blocks',
+  'dae.width',
+  'dae.decoder_width',
+  'dae.decoder_blocks',
+  'image.depth',
+  'image.num_layers',
+  'rssm.deter_size',
+  'rssm.hidden',
+  'rssm.groups',
+  'rssm.classes',
+  'adapter.width',
+  'adapter.num_blocks',
+  'heads.width',
+  'heads.depth',
+  'behavior.horizon',
+  'intrinsic.queue_size',
+  'intrinsic.projection',
+  'intrinsic.neighbours',
+  'data.batch_size',
+  'replay.batch_size',
+  'replay.segment_length',
+  'env.shadow_size',
+  'env.texture_size',
+  'env.episode_length',
+  'pretrain.num_steps',
+  'pretrain.log_every',
+  'pretrain.eval_every',
+  'pretrain.eval_batches',
+  'pretrain.checkpoint_every',
+  'finetune.num_steps',
+  'finetune.prefill',
+  'finetune.initial_updates',
+  'finetune.train_every',
+  'finetune.log_every',
+  'finetune.eval_every',
+  'finetune.eval_episodes',
+  'finetune.checkpoint_every',
 }
 # Of these, what only the tests' preset may change.
 _DEBUG_ONLY = {
-    'dae.decoder_blocks',
-    'behavior.horizon',
-    'intrinsic.neighbours',
-    'env.episode_length',
-    'finetune.prefill',
-    'finetune.initial_updates',
-    'finetune.train_every',
-    'finetune.log_every',
+  'dae.decoder_blocks',
+  'behavior.horizon',
+  'intrinsic.neighbours',
+  'env.episode_length',
+  'finetune.prefill',
+  'finetune.initial_updates',
+  'finetune.train_every',
+  'finetune.log_every',
 }
 
 
@@ -116,8 +116,8 @@ def test_the_demo_is_made_of_the_run_files(variant):
   assert config.is_locked
   preset = 'nano' if variant == 'demo' else 'debug'
   for name, part in (
-      ('pretrain', config.pretrain),
-      ('finetune_dmcr', config.finetune),
+    ('pretrain', config.pretrain),
+    ('finetune_dmcr', config.finetune),
   ):
     assert part.is_locked
     plain, changed = _flat(_load(name, preset)), _flat(part)
@@ -150,8 +150,8 @@ def test_a_typo_raises_and_names_itself():
 
 
 @pytest.mark.parametrize(
-    ('key', 'value'),
-    [('dae.width', 'wide'), ('optim.lr', '1e-3'), ('env.factors', 'body')],
+  ('key', 'value'),
+  [('dae.width', 'wide'), ('optim.lr', '1e-3'), ('env.factors', 'body')],
 )
 def test_a_wrong_type_raises(key, value):
   config = base.get_config()
@@ -181,9 +181,9 @@ def test_run_files_change_what_they_say_in_every_preset():
 def test_every_key_is_read_somewhere():
   """As an attribute, or whole sections by `to_dict` into named arguments."""
   source = '\n'.join(
-      path.read_text(encoding='utf-8')
-      for folder in ('drp_jax', 'experiments')
-      for path in (_ROOT / folder).rglob('*.py')
+    path.read_text(encoding='utf-8')
+    for folder in ('drp_jax', 'experiments')
+    for path in (_ROOT / folder).rglob('*.py')
   )
   for key in _flat(base.get_config()):
     section, _, name = key.rpartition('.')

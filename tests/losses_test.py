@@ -14,7 +14,9 @@ def _normal(*shape):
 
 
 def _numpy_kl(logits_p, logits_q):
-  p, q = (np.exp(x - np.max(x, -1, keepdims=True)) for x in (logits_p, logits_q))
+  p, q = (
+    np.exp(x - np.max(x, -1, keepdims=True)) for x in (logits_p, logits_q)
+  )
   p, q = (x / x.sum(-1, keepdims=True) for x in (p, q))
   return (p * np.log(p / q)).sum((-1, -2)).mean()
 
@@ -38,12 +40,12 @@ def test_mae_loss_of_nothing_hidden_is_zero():
 def test_image_loss_is_half_a_sum_a_frame():
   recon, image = _normal(2, 3, 4, 5, 3), _normal(3, 2, 4, 5, 3).swapaxes(0, 1)
   frames = [
-      0.5 * ((recon[b, t] - image[b, t]) ** 2).sum()
-      for b in range(2)
-      for t in range(3)
+    0.5 * ((recon[b, t] - image[b, t]) ** 2).sum()
+    for b in range(2)
+    for t in range(3)
   ]
   np.testing.assert_allclose(
-      losses.image_loss(recon, image), np.mean(frames), rtol=1e-5
+    losses.image_loss(recon, image), np.mean(frames), rtol=1e-5
   )
 
 
@@ -64,7 +66,7 @@ def test_kl_loss_balances_the_gradients_of_its_sides():
 
   def gradients(balance):
     return jax.grad(
-        lambda *args: losses.kl_loss(*args, balance, 0.0)[0], argnums=(0, 1)
+      lambda *args: losses.kl_loss(*args, balance, 0.0)[0], argnums=(0, 1)
     )(post, prior)
 
   only_post, none = gradients(0.0)
@@ -82,7 +84,7 @@ def test_kl_loss_balances_the_gradients_of_its_sides():
 def test_kl_loss_below_free_nats_is_constant():
   post, prior = _normal(2, 3, 2, 4), _normal(2, 3, 4, 2).swapaxes(-1, -2)
   (loss, value), gradient = jax.value_and_grad(
-      lambda *args: losses.kl_loss(*args, 0.8, 50.0), has_aux=True
+    lambda *args: losses.kl_loss(*args, 0.8, 50.0), has_aux=True
   )(post, prior)
   np.testing.assert_allclose(loss, 50.0, rtol=1e-6)
   assert value < 50.0
@@ -104,15 +106,17 @@ def test_free_nats_clamp_the_mean_over_devices(above):
     return losses.kl_loss(post, prior, 0.8, free, 'batch')[0]
 
   whole = post.reshape(2, 3, 2, 4)
-  loss, gradient = jax.value_and_grad(one_device)(whole, prior.reshape(whole.shape))
+  loss, gradient = jax.value_and_grad(one_device)(
+    whole, prior.reshape(whole.shape)
+  )
   split_loss, split_gradient = jax.pmap(
-      jax.value_and_grad(shares), 'batch', devices=jax.devices()[:2]
+    jax.value_and_grad(shares), 'batch', devices=jax.devices()[:2]
   )(post, prior)
   np.testing.assert_allclose(split_loss, loss, rtol=1e-6)
   assert bool(np.any(gradient != 0)) == above
   # A step averages over devices: each holds twice its part of the mean's.
   np.testing.assert_allclose(
-      split_gradient.reshape(whole.shape) / 2, gradient, rtol=1e-5, atol=1e-8
+    split_gradient.reshape(whole.shape) / 2, gradient, rtol=1e-5, atol=1e-8
   )
 
 
@@ -137,7 +141,7 @@ def test_critic_loss_weighs_every_state():
     for t in range(H):
       total += weight[t, n] * 0.5 * (value[t, n] - ret[t, n]) ** 2
   loss, by_return = jax.value_and_grad(losses.critic_loss, 1)(
-      value, ret, weight
+    value, ret, weight
   )
   np.testing.assert_allclose(loss, total / (N * H), rtol=1e-5)
   np.testing.assert_array_equal(by_return, 0)

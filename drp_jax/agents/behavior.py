@@ -43,11 +43,11 @@ class Functions:
 
 
 def imagine(
-    fns: Functions,
-    actor: Any,
-    start: types.RSSMState,
-    uniform: jax.Array,
-    gumbel: jax.Array,
+  fns: Functions,
+  actor: Any,
+  start: types.RSSMState,
+  uniform: jax.Array,
+  gumbel: jax.Array,
 ) -> tuple[jax.Array, jax.Array]:
   """Follows the policy through the world model (Sec. 8.1).
 
@@ -78,13 +78,13 @@ def imagine(
 
 
 def loss(
-    trained: dict[str, Any],
-    slow_critic: Any,
-    fns: Functions,
-    start: types.RSSMState,
-    uniform: jax.Array,
-    gumbel: jax.Array,
-    settings: Settings,
+  trained: dict[str, Any],
+  slow_critic: Any,
+  fns: Functions,
+  start: types.RSSMState,
+  uniform: jax.Array,
+  gumbel: jax.Array,
+  settings: Settings,
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
   """Actor loss (Eq. 12) + critic loss (Eq. 11) on one imagined rollout.
 
@@ -107,7 +107,7 @@ def loss(
   reward = fns.reward(feats[:-1])
   slow_value = fns.value(slow_critic, feats)  # not stopped: it guides the actor
   ret = returns.lambda_return(
-      reward, slow_value[:-1], slow_value[-1], settings.discount, settings.lam
+    reward, slow_value[:-1], slow_value[-1], settings.discount, settings.lam
   )
   steps = jnp.arange(settings.horizon)[:, None]
   weight = jnp.broadcast_to(settings.discount**steps, ret.shape)
@@ -116,11 +116,11 @@ def loss(
   value = fns.value(trained['critic'], jax.lax.stop_gradient(feats[:-1]))
   critic = losses.critic_loss(value, ret, weight)
   metrics = {
-      'loss/actor': actor,
-      'loss/critic': critic,
-      'behavior/entropy': entropy.mean(),
-      'behavior/return': ret.mean(),
-      'behavior/reward': reward.mean(),
-      'behavior/value': value.mean(),
+    'loss/actor': actor,
+    'loss/critic': critic,
+    'behavior/entropy': entropy.mean(),
+    'behavior/return': ret.mean(),
+    'behavior/reward': reward.mean(),
+    'behavior/value': value.mean(),
   }
   return actor + critic, metrics

@@ -12,13 +12,13 @@ import jax.numpy as jnp
 from drp_jax import losses, types
 from drp_jax.agents import behavior
 from drp_jax.models import (
-    adapter,
-    dae,
-    heads,
-    image_decoder,
-    image_encoder,
-    mae_decoder,
-    rssm,
+  adapter,
+  dae,
+  heads,
+  image_decoder,
+  image_encoder,
+  mae_decoder,
+  rssm,
 )
 from drp_jax.ops import distributions, images, masking, noise, patches
 
@@ -26,12 +26,12 @@ Metrics = dict[str, jax.Array]
 
 # What pre-training teaches and fine-tuning loads (Algorithm 2, line 1).
 PRETRAINED = (
-    'dae',
-    'mae_decoder',
-    'image_encoder',
-    'context_encoder',
-    'image_decoder',
-    'latent_dynamics',
+  'dae',
+  'mae_decoder',
+  'image_encoder',
+  'context_encoder',
+  'image_decoder',
+  'latent_dynamics',
 )
 
 
@@ -87,7 +87,7 @@ class DRPModel(nn.Module):
     return cropped.reshape(*cropped.shape[:-3], -1)
 
   def deconstruct(
-      self, motion: types.Motion, is_first: jax.Array, keys: jax.Array
+    self, motion: types.Motion, is_first: jax.Array, keys: jax.Array
   ) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
     """A masked pass for L_MAE and a full one for a_agg (B15), as one batch.
 
@@ -96,30 +96,24 @@ class DRPModel(nn.Module):
       of the full pass.
     """
     u = self.atomic_actions(motion)
-    hidden = masking.random_hidden(
-        keys, ~is_first, u.shape[2], self.mask_ratio
-    )
+    hidden = masking.random_hidden(keys, ~is_first, u.shape[2], self.mask_ratio)
     both = jax.tree.map(
-        lambda x: jnp.concatenate([x, x], 0),
-        (u, motion.points, motion.window_step, is_first),
+      lambda x: jnp.concatenate([x, x], 0),
+      (u, motion.points, motion.window_step, is_first),
     )
     encoded = self.dae(*both, jnp.concatenate([hidden, hidden & False], 0))
     masked, full = jnp.split(encoded, 2, 0)
     recon = self.mae_decoder(
-        masked, motion.points, motion.window_step, is_first, hidden
+      masked, motion.points, motion.window_step, is_first, hidden
     )
     return recon, u, hidden, full
 
   def encode(self, image: jax.Array, train: bool) -> jax.Array:
     """[B, T, H, W, 3] in [-0.5, 0.5] -> embeddings [B, T, E]."""
-    embed, _ = self.image_encoder(
-        image.reshape(-1, *image.shape[2:]), train
-    )
+    embed, _ = self.image_encoder(image.reshape(-1, *image.shape[2:]), train)
     return embed.reshape(*image.shape[:2], -1)
 
-  def context(
-      self, image: jax.Array, train: bool
-  ) -> image_decoder.Context:
+  def context(self, image: jax.Array, train: bool) -> image_decoder.Context:
     """Encodes one frame of every sequence, [B, H, W, 3]."""
     _, (_, fine, coarse) = self.context_encoder(image, train)
     return image_decoder.Context(coarse=coarse, fine=fine)
@@ -131,7 +125,7 @@ class DRPModel(nn.Module):
   def observe_s(self, z_feat, embed, action, is_first, gumbel):
     """Eq. 3 over sequences: adapter, then the action-specific model."""
     return self.action_dynamics.observe(
-        self.adapt(z_feat, embed), action, is_first, gumbel
+      self.adapt(z_feat, embed), action, is_first, gumbel
     )
 
   def adapt(self, z_feat: jax.Array, embed: jax.Array) -> jax.Array:
@@ -176,10 +170,10 @@ class DRPModel(nn.Module):
     *_, z, embed = self.init_pretrain(batch, keys)
     s, _ = self.observe_s(z.feat, embed, batch.action, batch.is_first, None)
     return (
-        self.reward(s.feat),
-        self.aux_reward(s.feat),
-        self.actor(s.feat),
-        self.critic(s.feat),
+      self.reward(s.feat),
+      self.aux_reward(s.feat),
+      self.actor(s.feat),
+      self.critic(s.feat),
     )
 
   def pretrain(self, batch: types.VideoBatch, keys: jax.Array):
@@ -191,26 +185,26 @@ class DRPModel(nn.Module):
     hide, context, sample, decode = noise.split(keys, 4)
     image = images.to_float(batch.image)
     recon, u, hidden, tokens = self.deconstruct(
-        batch.motion, batch.is_first, hide
+      batch.motion, batch.is_first, hide
     )
     a_agg = tokens[:, :, 0]  # L_dyn's gradient flows on into [MAT], DAE (C2)
     embed = self.encode(image, True)
     z, prior = self.observe_z(
-        embed, a_agg, batch.is_first, self._gumbel(sample, embed)
+      embed, a_agg, batch.is_first, self._gumbel(sample, embed)
     )
     context = self.context(_random_frame(image, context), True)
     decoded = self.decode(z.feat, context, decode, True)
     return dict(
-        recon=recon,
-        patches=u,
-        hidden=hidden,
-        a_agg=a_agg,
-        image=image,
-        embed=embed,
-        z=z,
-        prior=prior,
-        context=context,
-        decoded=decoded,
+      recon=recon,
+      patches=u,
+      hidden=hidden,
+      a_agg=a_agg,
+      image=image,
+      embed=embed,
+      z=z,
+      prior=prior,
+      context=context,
+      decoded=decoded,
     )
 
   def finetune(self, batch: types.ReplayBatch, keys: jax.Array):
@@ -218,34 +212,34 @@ class DRPModel(nn.Module):
     pretrain_keys, sample, decode = noise.split(keys, 3)
     out = self.pretrain(batch, pretrain_keys)
     s, prior = self.observe_s(
-        out['z'].feat,
-        out['embed'],
-        batch.action,
-        batch.is_first,
-        self._gumbel(sample, out['embed'], self.action_dynamics),
+      out['z'].feat,
+      out['embed'],
+      batch.action,
+      batch.is_first,
+      self._gumbel(sample, out['embed'], self.action_dynamics),
     )
     return dict(
-        out,
-        s=s,
-        s_prior=prior,
-        s_decoded=self.decode(s.feat, out['context'], decode, True),
-        aux_reward=self.aux_reward(s.feat),
-        reward=self.reward(s.feat),
+      out,
+      s=s,
+      s_prior=prior,
+      s_decoded=self.decode(s.feat, out['context'], decode, True),
+      aux_reward=self.aux_reward(s.feat),
+      reward=self.reward(s.feat),
     )
 
   def open_loop(
-      self, batch: types.VideoBatch, keys: jax.Array, context_steps: int
+    self, batch: types.VideoBatch, keys: jax.Array, context_steps: int
   ) -> tuple[jax.Array, jax.Array]:
     """Reconstructs and predicts clips; see `DRP.open_loop`."""
     decode_keys, more_keys = noise.split(keys, 2)
     image = images.to_float(batch.image)
     u = self.atomic_actions(batch.motion)
     tokens = self.dae(
-        u,
-        batch.motion.points,
-        batch.motion.window_step,
-        batch.is_first,
-        jnp.zeros(u.shape[:3], bool),
+      u,
+      batch.motion.points,
+      batch.motion.window_step,
+      batch.is_first,
+      jnp.zeros(u.shape[:3], bool),
     )
     a_agg, n = tokens[:, :, 0], context_steps
     embed = self.encode(image, False)
@@ -258,33 +252,33 @@ class DRPModel(nn.Module):
     return recon, jnp.concatenate([recon[:, :n], predicted], 1)
 
   def act(
-      self,
-      carry: types.PolicyCarry,
-      obs: types.Observation,
-      keys: jax.Array,
-      explore: bool,
+    self,
+    carry: types.PolicyCarry,
+    obs: types.Observation,
+    keys: jax.Array,
+    explore: bool,
   ) -> tuple[types.PolicyCarry, jax.Array]:
     """One step of Algorithm 2, lines 7-8; see `DRP.policy_step`."""
     z_key, s_key, action_key = noise.split(keys, 3)
     motion, first = obs.motion, obs.is_first
     u = self.atomic_actions(motion)
     tokens, cache = self.dae.step(
-        u, motion.points, motion.window_step, first, carry.cache
+      u, motion.points, motion.window_step, first, carry.cache
     )
     embed, _ = self.image_encoder(images.to_float(obs.image), False)
     z = self.latent_dynamics.obs_step(
-        carry.z,
-        embed,
-        tokens[:, 0],
-        first,
-        self._gumbel(z_key, embed),  # sampled, as in IPV (D17)
+      carry.z,
+      embed,
+      tokens[:, 0],
+      first,
+      self._gumbel(z_key, embed),  # sampled, as in IPV (D17)
     )
     s = self.action_dynamics.obs_step(
-        carry.s,
-        self.adapt(z.feat, embed),
-        carry.action,
-        first,
-        self._gumbel(s_key, embed, self.action_dynamics),
+      carry.s,
+      self.adapt(z.feat, embed),
+      carry.action,
+      first,
+      self._gumbel(s_key, embed, self.action_dynamics),
     )
     mean, std = self.actor(s.feat)
     if explore:
@@ -358,7 +352,7 @@ class DRP:
     return self.model.init(key, batch, keys, method=method)
 
   def pretrain_loss(
-      self, params: Any, collections: Any, batch: types.VideoBatch, keys
+    self, params: Any, collections: Any, batch: types.VideoBatch, keys
   ) -> tuple[jax.Array, tuple[Any, Metrics]]:
     """L_MAE + L_dyn (Eqs. 5, 6; choice C1: joint).
 
@@ -372,18 +366,18 @@ class DRP:
       The loss [], and (collections after the step, metrics).
     """
     out, updated = self._apply(
-        params, collections, batch, keys, self.model.pretrain
+      params, collections, batch, keys, self.model.pretrain
     )
     loss, metrics = self._shared_losses(out)
     return loss, (updated, dict(metrics, **{'loss/total': loss}))
 
   def world_model_loss(
-      self,
-      params: Any,
-      collections: Any,
-      batch: types.ReplayBatch,
-      keys: jax.Array,
-      bonus_fn: Callable[[jax.Array], tuple[jax.Array, Any]],
+    self,
+    params: Any,
+    collections: Any,
+    batch: types.ReplayBatch,
+    keys: jax.Array,
+    bonus_fn: Callable[[jax.Array], tuple[jax.Array, Any]],
   ) -> tuple[jax.Array, WorldModelOutput]:
     """L_MAE + L_dyn + L_action (Eqs. 7-9; choices D2-D5: one sum).
 
@@ -400,7 +394,7 @@ class DRP:
     """
     w = self.weights
     out, updated = self._apply(
-        params, collections, batch, keys, self.model.finetune
+      params, collections, batch, keys, self.model.finetune
     )
     loss, metrics = self._shared_losses(out)
     bonus, bonus_state = bonus_fn(jax.lax.stop_gradient(out['z'].feat))
@@ -408,26 +402,29 @@ class DRP:
 
     image = losses.image_loss(out['s_decoded'], out['image'])
     kl, kl_value = losses.kl_loss(
-        out['s'].logits, out['s_prior'].logits, w.kl_balance, w.free_nats,
-        self.axis_name,
+      out['s'].logits,
+      out['s_prior'].logits,
+      w.kl_balance,
+      w.free_nats,
+      self.axis_name,
     )
     reward = losses.reward_loss(
-        out['reward'][:, :n], batch.reward[:, :n] + bonus
+      out['reward'][:, :n], batch.reward[:, :n] + bonus
     )
     aux_reward = losses.reward_loss(out['aux_reward'], batch.reward)
     loss += w.image * image + w.kl_s * kl
     loss += w.reward * reward + w.aux_reward * aux_reward
     metrics |= {
-        'loss/image': image,
-        'loss/kl_s': kl,
-        'loss/reward': reward,
-        'loss/aux_reward': aux_reward,
-        'loss/total': loss,
-        'kl/s': kl_value,
-        'entropy/s_post': _entropy(out['s']),
-        'entropy/s_prior': _entropy(out['s_prior']),
-        'bonus/mean': bonus.mean(),
-        'reward/batch': batch.reward.mean(),
+      'loss/image': image,
+      'loss/kl_s': kl,
+      'loss/reward': reward,
+      'loss/aux_reward': aux_reward,
+      'loss/total': loss,
+      'kl/s': kl_value,
+      'entropy/s_post': _entropy(out['s']),
+      'entropy/s_prior': _entropy(out['s_prior']),
+      'bonus/mean': bonus.mean(),
+      'reward/batch': batch.reward.mean(),
     }
     return loss, WorldModelOutput(updated, out['s'], bonus_state, metrics)
 
@@ -437,24 +434,24 @@ class DRP:
     return jax.lax.stop_gradient(flat)
 
   def reconstruct_motion(
-      self, variables: Any, batch: types.VideoBatch, keys: jax.Array
+    self, variables: Any, batch: types.VideoBatch, keys: jax.Array
   ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """The masked pass alone: recon, patches [B, T, K, 2 P^2], hidden."""
     recon, u, hidden, _ = self.model.apply(
-        variables,
-        batch.motion,
-        batch.is_first,
-        keys,
-        method=self.model.deconstruct,
+      variables,
+      batch.motion,
+      batch.is_first,
+      keys,
+      method=self.model.deconstruct,
     )
     return recon, u, hidden
 
   def open_loop(
-      self,
-      variables: Any,
-      batch: types.VideoBatch,
-      keys: jax.Array,
-      context_steps: int,
+    self,
+    variables: Any,
+    batch: types.VideoBatch,
+    keys: jax.Array,
+    context_steps: int,
   ) -> tuple[jax.Array, jax.Array]:
     """Reconstructs clips, and predicts them from their first frames (E9).
 
@@ -473,17 +470,17 @@ class DRP:
       [-0.5, 0.5].
     """
     return self.model.apply(
-        variables, batch, keys, context_steps, method=self.model.open_loop
+      variables, batch, keys, context_steps, method=self.model.open_loop
     )
 
   def behavior_loss(
-      self,
-      trained: dict[str, Any],
-      slow_critic: Any,
-      params: Any,
-      collections: Any,
-      start: types.RSSMState,
-      keys: jax.Array,
+    self,
+    trained: dict[str, Any],
+    slow_critic: Any,
+    params: Any,
+    collections: Any,
+    start: types.RSSMState,
+    keys: jax.Array,
   ) -> tuple[jax.Array, Metrics]:
     """L_actor + L_critic (Eqs. 11, 12) in the imagination of s.
 
@@ -512,28 +509,28 @@ class DRP:
       return lambda *args: model.apply(variables, *args, method=method)
 
     fns = behavior.Functions(
-        img_step=call(model.img_step_s),
-        reward=call(model.predict_reward),
-        policy=lambda p, feat: call(model.policy, {'actor': p})(feat),
-        value=lambda p, feat: call(model.value, {'critic': p})(feat),
+      img_step=call(model.img_step_s),
+      reward=call(model.predict_reward),
+      policy=lambda p, feat: call(model.policy, {'actor': p})(feat),
+      value=lambda p, feat: call(model.value, {'critic': p})(feat),
     )
     return behavior.loss(
-        trained,
-        slow_critic,
-        fns,
-        start,
-        draw(action_keys, jax.random.uniform, (model.actor.action_size,)),
-        draw(state_keys, jax.random.gumbel, start.logits.shape[1:]),
-        self.behavior,
+      trained,
+      slow_critic,
+      fns,
+      start,
+      draw(action_keys, jax.random.uniform, (model.actor.action_size,)),
+      draw(state_keys, jax.random.gumbel, start.logits.shape[1:]),
+      self.behavior,
     )
 
   def policy_step(
-      self,
-      variables: Any,
-      carry: types.PolicyCarry,
-      obs: types.Observation,
-      keys: jax.Array,
-      explore: bool,
+    self,
+    variables: Any,
+    carry: types.PolicyCarry,
+    obs: types.Observation,
+    keys: jax.Array,
+    explore: bool,
   ) -> tuple[types.PolicyCarry, jax.Array]:
     """Sees one observation of B environments, chooses actions.
 
@@ -549,26 +546,26 @@ class DRP:
       The next carry and actions [B, A] in (-1, 1).
     """
     return self.model.apply(
-        variables, carry, obs, keys, explore, method=self.model.act
+      variables, carry, obs, keys, explore, method=self.model.act
     )
 
   def initial_carry(self, batch: int, num_keypoints: int) -> types.PolicyCarry:
     """What to remember before the first step of `batch` environments."""
     model = self.model
     return types.PolicyCarry(
-        z=model.latent_dynamics.initial(batch),
-        s=model.action_dynamics.initial(batch),
-        action=jnp.zeros([batch, model.actor.action_size]),
-        cache=model.dae.initial_cache(batch, num_keypoints, self.window),
+      z=model.latent_dynamics.initial(batch),
+      s=model.action_dynamics.initial(batch),
+      action=jnp.zeros([batch, model.actor.action_size]),
+      cache=model.dae.initial_cache(batch, num_keypoints, self.window),
     )
 
   def _apply(self, params, collections, batch, keys, method):
     return self.model.apply(
-        {'params': params, **collections},
-        batch,
-        keys,
-        method=method,
-        mutable=list(collections),
+      {'params': params, **collections},
+      batch,
+      keys,
+      method=method,
+      mutable=list(collections),
     )
 
   def _shared_losses(self, out) -> tuple[jax.Array, Metrics]:
@@ -576,23 +573,26 @@ class DRP:
     mae = losses.mae_loss(out['recon'], out['patches'], out['hidden'])
     image = losses.image_loss(out['decoded'], out['image'])
     kl, kl_value = losses.kl_loss(
-        out['z'].logits, out['prior'].logits, w.kl_balance, w.free_nats,
-        self.axis_name,
+      out['z'].logits,
+      out['prior'].logits,
+      w.kl_balance,
+      w.free_nats,
+      self.axis_name,
     )
     loss = w.mae * mae + w.dyn * (image + w.kl_z * kl)
     a_agg = out['a_agg'][:, 1:]
     zero = losses.mae_loss(
-        jnp.zeros_like(out['patches']), out['patches'], out['hidden']
+      jnp.zeros_like(out['patches']), out['patches'], out['hidden']
     )
     return loss, {
-        'loss/mae': mae,
-        'loss/image_z': image,
-        'loss/kl_z': kl,
-        'kl/z': kl_value,
-        'mae/zero_flow': zero,
-        'entropy/z_post': _entropy(out['z']),
-        'entropy/z_prior': _entropy(out['prior']),
-        'a_agg/std': _spread(a_agg, self.axis_name),
+      'loss/mae': mae,
+      'loss/image_z': image,
+      'loss/kl_z': kl,
+      'kl/z': kl_value,
+      'mae/zero_flow': zero,
+      'entropy/z_post': _entropy(out['z']),
+      'entropy/z_prior': _entropy(out['prior']),
+      'a_agg/std': _spread(a_agg, self.axis_name),
     }
 
 

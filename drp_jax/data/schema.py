@@ -30,11 +30,11 @@ def clip_fields(num_frames: int) -> dict[str, Field]:
   """
   T, S, K = num_frames, IMAGE_SIZE, MAX_KEYPOINTS
   return {
-      'image': Field((T, S, S, 3), np.dtype(np.uint8)),
-      'flow': Field((T, S, S, 2), np.dtype(np.float16)),
-      'points': Field((T, K, 2), np.dtype(np.float32)),
-      'visible': Field((T, K), np.dtype(np.bool_)),
-      'mask': Field((S, S), np.dtype(np.bool_)),
+    'image': Field((T, S, S, 3), np.dtype(np.uint8)),
+    'flow': Field((T, S, S, 2), np.dtype(np.float16)),
+    'points': Field((T, K, 2), np.dtype(np.float32)),
+    'visible': Field((T, K), np.dtype(np.bool_)),
+    'mask': Field((S, S), np.dtype(np.bool_)),
   }
 
 
@@ -42,16 +42,16 @@ def replay_fields(num_keypoints: int, action_size: int) -> dict[str, Field]:
   """Arrays of one step of an episode in the replay buffer."""
   S, K, A = IMAGE_SIZE, num_keypoints, action_size
   return {
-      'image': Field((S, S, 3), np.dtype(np.uint8)),
-      'flow': Field((S, S, 2), np.dtype(np.float16)),
-      'points': Field((K, 2), np.dtype(np.float32)),
-      'visible': Field((K,), np.dtype(np.bool_)),
-      'window_step': Field((), np.dtype(np.int32)),
-      'action': Field((A,), np.dtype(np.float32)),
-      'reward': Field((), np.dtype(np.float32)),
-      'is_first': Field((), np.dtype(np.bool_)),
-      'is_last': Field((), np.dtype(np.bool_)),
-      'is_terminal': Field((), np.dtype(np.bool_)),
+    'image': Field((S, S, 3), np.dtype(np.uint8)),
+    'flow': Field((S, S, 2), np.dtype(np.float16)),
+    'points': Field((K, 2), np.dtype(np.float32)),
+    'visible': Field((K,), np.dtype(np.bool_)),
+    'window_step': Field((), np.dtype(np.int32)),
+    'action': Field((A,), np.dtype(np.float32)),
+    'reward': Field((), np.dtype(np.float32)),
+    'is_first': Field((), np.dtype(np.bool_)),
+    'is_last': Field((), np.dtype(np.bool_)),
+    'is_terminal': Field((), np.dtype(np.bool_)),
   }
 
 
@@ -70,6 +70,6 @@ def check(arrays: dict[str, np.ndarray], fields: dict[str, Field], what: str):
     array = np.asarray(arrays[name])
     if array.shape != field.shape or array.dtype != field.dtype:
       raise ValueError(
-          f'{what}: field {name!r} is {array.dtype}{list(array.shape)}, '
-          f'expected {field.dtype}{list(field.shape)}.'
+        f'{what}: field {name!r} is {array.dtype}{list(array.shape)}, '
+        f'expected {field.dtype}{list(field.shape)}.'
       )

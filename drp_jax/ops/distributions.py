@@ -8,7 +8,7 @@ _EDGE = 1e-6  # samples stay this far inside (-1, 1)  [IPV]
 
 
 def categorical_sample(
-    logits: jax.Array, gumbel: jax.Array | None
+  logits: jax.Array, gumbel: jax.Array | None
 ) -> jax.Array:
   """Samples one-hot vectors with straight-through gradients.
 
@@ -60,7 +60,7 @@ def _bounds(mean: jax.Array, std: jax.Array):
 
 
 def truncated_normal_sample(
-    mean: jax.Array, std: jax.Array, uniform: jax.Array
+  mean: jax.Array, std: jax.Array, uniform: jax.Array
 ) -> jax.Array:
   """Samples N(mean, std) truncated to [-1, 1] by its inverse CDF.
 
@@ -83,7 +83,7 @@ def truncated_normal_sample(
 
 
 def truncated_normal_log_prob(
-    mean: jax.Array, std: jax.Array, x: jax.Array
+  mean: jax.Array, std: jax.Array, x: jax.Array
 ) -> jax.Array:
   """Log density of x [..., A] in [-1, 1], summed over A -> [...]."""
   mass = _bounds(mean, std)[-1]

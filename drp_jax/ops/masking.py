@@ -7,7 +7,7 @@ from drp_jax.ops import noise
 
 
 def random_hidden(
-    keys: jax.Array, valid: jax.Array, num_keypoints: int, ratio: float
+  keys: jax.Array, valid: jax.Array, num_keypoints: int, ratio: float
 ) -> jax.Array:
   """Hides a random subset of the atomic actions of every clip (B12).
 
@@ -34,7 +34,7 @@ def random_hidden(
 
 
 def keep_tokens(
-    keys: jax.Array, rows: int, num_tokens: int, num_keep: int
+  keys: jax.Array, rows: int, num_tokens: int, num_keep: int
 ) -> jax.Array:
   """Draws `num_keep` of `num_tokens` indices for `rows` frames an example.
 

@@ -30,7 +30,7 @@ def draw(keys: jax.Array, sampler: Callable, shape: tuple[int, ...]):
 
 
 def keep_mask(
-    keys: jax.Array, shape: tuple[int, ...], rate: float
+  keys: jax.Array, shape: tuple[int, ...], rate: float
 ) -> jax.Array:
   """Draws [B, *shape] bool, false with probability `rate`.
 

@@ -25,8 +25,8 @@ def crop(flow: jax.Array, points: jax.Array, patch_size: int) -> jax.Array:
   H, W = flow.shape[-3:-1]
   if not 1 <= patch_size <= min(H, W):
     raise ValueError(
-        f'patch_size={patch_size} must be in 1..{min(H, W)}, the image side'
-        ' (config.dae.patch_size).'
+      f'patch_size={patch_size} must be in 1..{min(H, W)}, the image side'
+      ' (config.dae.patch_size).'
     )
   chex.assert_equal_shape_prefix([flow, points], flow.ndim - 3)
   lead = flow.shape[:-3]

@@ -6,11 +6,11 @@ import jax.numpy as jnp
 
 
 def lambda_return(
-    reward: jax.Array,
-    value: jax.Array,
-    last_value: jax.Array,
-    discount: float,
-    lam: float,
+  reward: jax.Array,
+  value: jax.Array,
+  last_value: jax.Array,
+  discount: float,
+  lam: float,
 ) -> jax.Array:
   """Mixes multi-step returns with bootstrapped values (Eq. 10, choice D15).
 
@@ -37,6 +37,6 @@ def lambda_return(
     return ret, ret
 
   _, returns = jax.lax.scan(
-      step, last_value, (reward, next_value), reverse=True
+    step, last_value, (reward, next_value), reverse=True
   )
   return returns

@@ -16,13 +16,13 @@ class Checkpoints:
   def __init__(self, workdir: str | pathlib.Path):
     folder = (pathlib.Path(workdir) / _FOLDER).absolute()
     self._manager = ocp.CheckpointManager(
-        folder,
-        options=ocp.CheckpointManagerOptions(
-            max_to_keep=_KEEP,
-            # The training step donates its state, so a background writer would
-            # read buffers that are already written over.
-            enable_async_checkpointing=False,
-        ),
+      folder,
+      options=ocp.CheckpointManagerOptions(
+        max_to_keep=_KEEP,
+        # The training step donates its state, so a background writer would
+        # read buffers that are already written over.
+        enable_async_checkpointing=False,
+      ),
     )
 
   def latest_step(self) -> int | None:
@@ -38,10 +38,10 @@ class Checkpoints:
       meta: JSON values: positions of iterators, lists of files.
     """
     self._manager.save(
-        step,
-        args=ocp.args.Composite(
-            state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(meta)
-        ),
+      step,
+      args=ocp.args.Composite(
+        state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(meta)
+      ),
     )
 
   def restore(self, template: Any) -> tuple[Any, dict[str, Any]]:
@@ -54,11 +54,11 @@ class Checkpoints:
       The state and the meta data.
     """
     restored = self._manager.restore(
-        self.latest_step(),
-        args=ocp.args.Composite(
-            state=ocp.args.StandardRestore(_abstract(template)),
-            meta=ocp.args.JsonRestore(),
-        ),
+      self.latest_step(),
+      args=ocp.args.Composite(
+        state=ocp.args.StandardRestore(_abstract(template)),
+        meta=ocp.args.JsonRestore(),
+      ),
     )
     return restored['state'], restored['meta']
 
@@ -84,52 +84,50 @@ def load_part(workdir: str | pathlib.Path, template: Any) -> Any:
   folder = (pathlib.Path(workdir) / _FOLDER).absolute()
   steps = ocp.utils.checkpoint_steps(folder) if folder.is_dir() else []
   if not steps:
-    raise ValueError(
-        f'config.init_from={str(workdir)!r} holds no checkpoint.'
-    )
+    raise ValueError(f'config.init_from={str(workdir)!r} holds no checkpoint.')
   path = folder / str(max(steps)) / 'state'
   abstract = _abstract(template)
   with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
     saved = {
-        _name(key): tuple(leaf.shape)
-        for key, leaf in jax.tree.leaves_with_path(
-            reader.metadata(path).item_metadata.tree
-        )
+      _name(key): tuple(leaf.shape)
+      for key, leaf in jax.tree.leaves_with_path(
+        reader.metadata(path).item_metadata.tree
+      )
     }
     wanted = {
-        _name(key): tuple(leaf.shape)
-        for key, leaf in jax.tree.leaves_with_path(abstract)
+      _name(key): tuple(leaf.shape)
+      for key, leaf in jax.tree.leaves_with_path(abstract)
     }
     wrong = [
-        f'{name}: {saved.get(name, "missing")} in the file, {shape} wanted'
-        for name, shape in wanted.items()
-        if saved.get(name) != shape
+      f'{name}: {saved.get(name, "missing")} in the file, {shape} wanted'
+      for name, shape in wanted.items()
+      if saved.get(name) != shape
     ]
     if wrong:
       raise ValueError(
-          f'The checkpoint of config.init_from={str(workdir)!r} does'
-          f' not fit this model (another preset?): {"; ".join(wrong[:3])}'
-          f'{f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""}.'
+        f'The checkpoint of config.init_from={str(workdir)!r} does'
+        f' not fit this model (another preset?): {"; ".join(wrong[:3])}'
+        f'{f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""}.'
       )
     return reader.restore(
-        path,
-        args=ocp.args.PyTreeRestore(
-            item=abstract,
-            restore_args=ocp.checkpoint_utils.construct_restore_args(abstract),
-            partial_restore=True,
-        ),
+      path,
+      args=ocp.args.PyTreeRestore(
+        item=abstract,
+        restore_args=ocp.checkpoint_utils.construct_restore_args(abstract),
+        partial_restore=True,
+      ),
     )
 
 
 def _abstract(tree: Any) -> Any:
   device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
   return jax.tree.map(
-      lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device), tree
+    lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device), tree
   )
 
 
 def _name(key_path: Any) -> str:
   return '/'.join(
-      str(getattr(key, 'key', getattr(key, 'name', getattr(key, 'idx', key))))
-      for key in key_path
+    str(getattr(key, 'key', getattr(key, 'name', getattr(key, 'idx', key))))
+    for key in key_path
   )

@@ -20,22 +20,22 @@ _SEED = 1_000_003  # of episodes and noise; training never uses it
 
 
 def held_out_batches(
-    config: ml_collections.ConfigDict,
+  config: ml_collections.ConfigDict,
 ) -> list[types.VideoBatch]:
   """Reads a fixed sample of the validation split, the same at every call."""
   iterator = input_pipeline.make_iterator(
-      config.data.shards_dir,
-      'validation',
-      config.data.batch_size,
-      config.dae.num_keypoints,
-      _SEED,
+    config.data.shards_dir,
+    'validation',
+    config.data.batch_size,
+    config.dae.num_keypoints,
+    _SEED,
   )
   count = config.pretrain.eval_batches
   return [build.video_batch(next(iterator)) for _ in range(count)]
 
 
 def held_out(
-    system: drp.DRP, variables: Any, batches: list[types.VideoBatch]
+  system: drp.DRP, variables: Any, batches: list[types.VideoBatch]
 ) -> tuple[dict[str, float], np.ndarray]:
   """Measures a pre-trained model on clips it was not trained on.
 
@@ -76,28 +76,28 @@ def _held_out(system: drp.DRP, variables: Any, batch: types.VideoBatch):
     return jnp.square(x - image)[:, n:].mean()
 
   metrics = {
-      'held_out/mae': losses.mae_loss(recon, patches, hidden),
-      'held_out/mae_zero_flow': losses.mae_loss(
-          jnp.zeros_like(patches), patches, hidden
-      ),
-      'held_out/mae_mean_patch': losses.mae_loss(
-          jnp.broadcast_to(mean_patch, patches.shape), patches, hidden
-      ),
-      'held_out/recon_mse': mse(decoded),
-      'held_out/open_loop_mse': mse(predicted),
-      'held_out/copy_last_mse': mse(image[:, n - 1 : n]),
-      'held_out/visible': (batch.motion.visible & moving[..., None]).sum()
-      / (moving.sum() * batch.motion.visible.shape[-1]),
+    'held_out/mae': losses.mae_loss(recon, patches, hidden),
+    'held_out/mae_zero_flow': losses.mae_loss(
+      jnp.zeros_like(patches), patches, hidden
+    ),
+    'held_out/mae_mean_patch': losses.mae_loss(
+      jnp.broadcast_to(mean_patch, patches.shape), patches, hidden
+    ),
+    'held_out/recon_mse': mse(decoded),
+    'held_out/open_loop_mse': mse(predicted),
+    'held_out/copy_last_mse': mse(image[:, n - 1 : n]),
+    'held_out/visible': (batch.motion.visible & moving[..., None]).sum()
+    / (moving.sum() * batch.motion.visible.shape[-1]),
   }
   return metrics, images.to_uint8(decoded), images.to_uint8(predicted)
 
 
 def agent_returns(
-    env: gymnasium.Env,
-    extractor: Any,
-    actor: rollout.PolicyActor,
-    variables: Any,
-    episodes: int,
+  env: gymnasium.Env,
+  extractor: Any,
+  actor: rollout.PolicyActor,
+  variables: Any,
+  episodes: int,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
   """Runs seeded evaluation episodes: mode actions, sampled latents (D17).
 

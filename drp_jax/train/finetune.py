@@ -19,14 +19,14 @@ from drp_jax.data import replay as replay_lib
 from drp_jax.data import schema
 from drp_jax.ops import noise
 from drp_jax.train import (
-    build,
-    checkpoint,
-    evaluate,
-    intrinsic,
-    logger,
-    parallel,
-    rollout,
-    workdir,
+  build,
+  checkpoint,
+  evaluate,
+  intrinsic,
+  logger,
+  parallel,
+  rollout,
+  workdir,
 )
 from drp_jax.train import state as state_lib
 
@@ -35,7 +35,7 @@ EPISODE_FILE = 'eval_episode.npy'  # frames of the newest evaluation episode
 
 
 def init_state(
-    config: ml_collections.ConfigDict, system: drp.DRP, action_size: int
+  config: ml_collections.ConfigDict, system: drp.DRP, action_size: int
 ) -> state_lib.FinetuneState:
   """Random parameters, the pre-trained ones among them loaded (Alg. 2, 1-3).
 
@@ -55,8 +55,8 @@ def init_state(
   collections['constants'] = {'flow_scale': flow_scale}
   if config.init_from:
     part = {
-        'params': {name: params[name] for name in drp.PRETRAINED},
-        'collections': collections,
+      'params': {name: params[name] for name in drp.PRETRAINED},
+      'collections': collections,
     }
     loaded = checkpoint.load_part(config.init_from, part)
     params = {**params, **loaded['params']}
@@ -64,30 +64,30 @@ def init_state(
   feat_size = config.rssm.deter_size + config.rssm.groups * config.rssm.classes
   model, learner = _split(params)
   return state_lib.FinetuneState(
-      step=jnp.zeros((), jnp.int32),
-      params=params,
-      collections=collections,
-      model_opt=build.model_optimizer(config).init(model),
-      behavior_opt=build.behavior_optimizer(config).init(learner),
-      # A copy, since the step donates its input buffers one by one.
-      slow_critic=jax.tree.map(jnp.copy, params['critic']),
-      intrinsic=intrinsic.init(
-          intrinsic_key, feat_size, build.intrinsic_settings(config)
-      ),
+    step=jnp.zeros((), jnp.int32),
+    params=params,
+    collections=collections,
+    model_opt=build.model_optimizer(config).init(model),
+    behavior_opt=build.behavior_optimizer(config).init(learner),
+    # A copy, since the step donates its input buffers one by one.
+    slow_critic=jax.tree.map(jnp.copy, params['critic']),
+    intrinsic=intrinsic.init(
+      intrinsic_key, feat_size, build.intrinsic_settings(config)
+    ),
   )
 
 
 def finetune_step(
-    state: state_lib.FinetuneState,
-    batch: types.ReplayBatch,
-    key: jax.Array,
-    *,
-    system: drp.DRP,
-    model_tx: optax.GradientTransformation,
-    behavior_tx: optax.GradientTransformation,
-    bonus: intrinsic.Settings,
-    slow_critic_every: int,
-    axis_name: str | None = None,
+  state: state_lib.FinetuneState,
+  batch: types.ReplayBatch,
+  key: jax.Array,
+  *,
+  system: drp.DRP,
+  model_tx: optax.GradientTransformation,
+  behavior_tx: optax.GradientTransformation,
+  bonus: intrinsic.Settings,
+  slow_critic_every: int,
+  axis_name: str | None = None,
 ) -> tuple[state_lib.FinetuneState, dict[str, jax.Array]]:
   """One update of everything (Algorithm 2, lines 10-23) on one device's share.
 
@@ -114,11 +114,11 @@ def finetune_step(
   model_keys, behavior_keys = noise.split(keys, 2)
   model, learner = _split(state.params)
   bonus_fn = functools.partial(
-      intrinsic.bonus, state.intrinsic, settings=bonus, axis_name=axis_name
+    intrinsic.bonus, state.intrinsic, settings=bonus, axis_name=axis_name
   )
 
   grads, out = jax.grad(system.world_model_loss, has_aux=True)(
-      model, state.collections, batch, model_keys, bonus_fn
+    model, state.collections, batch, model_keys, bonus_fn
   )
   grads, metrics = parallel.mean((grads, out.metrics), axis_name)
   updates, model_opt = model_tx.update(grads, state.model_opt, model)
@@ -126,43 +126,43 @@ def finetune_step(
 
   refresh = state.step % slow_critic_every == 0
   slow_critic = jax.tree.map(
-      lambda new, old: jnp.where(refresh, new, old),
-      learner['critic'],
-      state.slow_critic,
+    lambda new, old: jnp.where(refresh, new, old),
+    learner['critic'],
+    state.slow_critic,
   )
   learner_grads, more = jax.grad(system.behavior_loss, has_aux=True)(
-      learner,
-      slow_critic,
-      model,
-      out.collections,
-      system.start_states(out),
-      behavior_keys,
+    learner,
+    slow_critic,
+    model,
+    out.collections,
+    system.start_states(out),
+    behavior_keys,
   )
   learner_grads, more = parallel.mean((learner_grads, more), axis_name)
   updates, behavior_opt = behavior_tx.update(
-      learner_grads, state.behavior_opt, learner
+    learner_grads, state.behavior_opt, learner
   )
   learner = optax.apply_updates(learner, updates)
   metrics |= more | {
-      f'grad_norm/{name}': optax.global_norm(tree)
-      for name, tree in {**grads, **learner_grads}.items()
+    f'grad_norm/{name}': optax.global_norm(tree)
+    for name, tree in {**grads, **learner_grads}.items()
   }
   return state.replace(
-      step=state.step + 1,
-      params={**model, **learner},
-      collections=out.collections,
-      model_opt=model_opt,
-      behavior_opt=behavior_opt,
-      slow_critic=slow_critic,
-      intrinsic=out.bonus_state,
+    step=state.step + 1,
+    params={**model, **learner},
+    collections=out.collections,
+    model_opt=model_opt,
+    behavior_opt=behavior_opt,
+    slow_critic=slow_critic,
+    intrinsic=out.bonus_state,
   ), metrics
 
 
 def finetune(
-    config: ml_collections.ConfigDict,
-    directory: str | pathlib.Path,
-    make_env: Callable[[], gymnasium.Env],
-    make_extractor: Callable[[int], rollout.Extractor],
+  config: ml_collections.ConfigDict,
+  directory: str | pathlib.Path,
+  make_env: Callable[[], gymnasium.Env],
+  make_extractor: Callable[[int], rollout.Extractor],
 ) -> state_lib.FinetuneState:
   """Runs Algorithm 2 to its end, going on from the newest checkpoint.
 
@@ -196,19 +196,19 @@ class _Run:
     action_size = self.env.action_space.shape[0]
     self.system = build.system(c, action_size, parallel.AXIS)
     self.update = parallel.pmap_step(
-        finetune_step,
-        system=self.system,
-        model_tx=build.model_optimizer(c),
-        behavior_tx=build.behavior_optimizer(c),
-        bonus=build.intrinsic_settings(c),
-        slow_critic_every=c.behavior.slow_critic_every,
+      finetune_step,
+      system=self.system,
+      model_tx=build.model_optimizer(c),
+      behavior_tx=build.behavior_optimizer(c),
+      bonus=build.intrinsic_settings(c),
+      slow_critic_every=c.behavior.slow_critic_every,
     )
     update_key, act_key, eval_key = jax.random.split(
-        jax.random.key(c.seed + 1), 3
+      jax.random.key(c.seed + 1), 3
     )
     self.update_key = update_key
     actor = functools.partial(
-        rollout.PolicyActor, self.system, c.dae.num_keypoints
+      rollout.PolicyActor, self.system, c.dae.num_keypoints
     )
     self.actor = actor(act_key, True)
     self.eval_actor = actor(eval_key, False)
@@ -216,7 +216,7 @@ class _Run:
     self.saved = checkpoint.Checkpoints(directory)
     workdir.begin(directory, c)
     self.log = logger.Logger(
-        directory, c.finetune.num_steps, 'finetune', ('eval/return',)
+      directory, c.finetune.num_steps, 'finetune', ('eval/return',)
     )
     # What a checkpoint's JSON holds beside the replay: agent steps taken,
     # episodes finished, and the agent step of the newest evaluation.
@@ -229,7 +229,7 @@ class _Run:
     else:
       self.state, meta = self.saved.restore(self.state)
       self.replay = replay_lib.Replay.restore(
-          folder, fields, meta.pop('replay'), c.replay.capacity
+        folder, fields, meta.pop('replay'), c.replay.capacity
       )
       self.meta = meta
       self.log.resume(self.meta['agent_step'])
@@ -246,14 +246,14 @@ class _Run:
           self._update()
         last = meta['agent_step'] >= c.num_steps
         due = meta['agent_step'] // c.eval_every > (
-            meta['evaluated'] // c.eval_every
+          meta['evaluated'] // c.eval_every
         )
         if last or due:
           self._evaluate()
         if last or meta['agent_step'] - saved_at >= c.checkpoint_every:
           saved_at = meta['agent_step']
           self.saved.save(
-              saved_at, self.state, {**meta, 'replay': self.replay.state()}
+            saved_at, self.state, {**meta, 'replay': self.replay.state()}
           )
     self.log.close()
     self.saved.close()
@@ -275,7 +275,7 @@ class _Run:
       return self.actor(self.variables, step)
 
     for step, info in rollout.episode(
-        self.env, self.extractor, act, self.config.seed, number
+      self.env, self.extractor, act, self.config.seed, number
     ):
       self.replay.add(step)
       total += float(step['reward'])
@@ -288,23 +288,23 @@ class _Run:
         self._update()
     meta['episode'] += 1
     self.log.scalars(
-        meta['agent_step'],
-        {
-            'episode/return': total,
-            'episode/success': float(success),
-            'episode/number': meta['episode'],
-            'env_step': meta['agent_step'] * self.config.env.action_repeat,
-        },
+      meta['agent_step'],
+      {
+        'episode/return': total,
+        'episode/success': float(success),
+        'episode/number': meta['episode'],
+        'env_step': meta['agent_step'] * self.config.env.action_repeat,
+      },
     )
 
   def _update(self) -> None:
     """One update from replay (lines 10-23)."""
     c, number = self.config, int(self.state.step)
     arrays = self.replay.sample(
-        np.random.default_rng([c.seed, 1, number]),
-        c.replay.batch_size,
-        c.replay.segment_length,
-        c.replay.prioritize_ends,
+      np.random.default_rng([c.seed, 1, number]),
+      c.replay.batch_size,
+      c.replay.segment_length,
+      c.replay.prioritize_ends,
     )
     batch = parallel.shard(build.replay_batch(arrays))
     self.state, metrics = self.update(self.state, batch, self.update_key)
@@ -323,29 +323,29 @@ class _Run:
   def _variables(self) -> dict[str, Any]:
     """What acting needs of the state."""
     return parallel.on_one_device(
-        {'params': self.state.params, **self.state.collections}
+      {'params': self.state.params, **self.state.collections}
     )
 
   def _evaluate(self) -> None:
     """Runs evaluation episodes and keeps the frames of one."""
     returns, successes, frames = evaluate.agent_returns(
-        self.eval_env,
-        self.eval_extractor,
-        self.eval_actor,
-        self.variables,
-        self.config.finetune.eval_episodes,
+      self.eval_env,
+      self.eval_extractor,
+      self.eval_actor,
+      self.variables,
+      self.config.finetune.eval_episodes,
     )
     step = self.meta['agent_step']
     self.meta['evaluated'] = step
     self.log.scalars(
-        step,
-        {
-            'eval/return': returns.mean(),
-            'eval/return_std': returns.std(),
-            'eval/return_min': returns.min(),
-            'eval/return_max': returns.max(),
-            'eval/success': successes.mean(),
-        },
+      step,
+      {
+        'eval/return': returns.mean(),
+        'eval/return_std': returns.std(),
+        'eval/return_min': returns.min(),
+        'eval/return_max': returns.max(),
+        'eval/success': successes.mean(),
+      },
     )
     self.log.video(step, 'eval/episode', frames[::5], fps=10)
     partial = self.directory / f'.{EPISODE_FILE}'

@@ -44,10 +44,10 @@ def init(key: jax.Array, feat_size: int, settings: Settings) -> IntrinsicState:
   """An empty queue and a random projection with entries N(0, 1/projection^2)."""
   P = settings.projection
   return IntrinsicState(
-      matrix=jax.random.normal(key, (feat_size, P)) / P,
-      queue=jnp.zeros((settings.queue_size, P)),
-      count=jnp.zeros((), jnp.int32),
-      magnitude=jnp.ones(()),
+    matrix=jax.random.normal(key, (feat_size, P)) / P,
+    queue=jnp.zeros((settings.queue_size, P)),
+    count=jnp.zeros((), jnp.int32),
+    magnitude=jnp.ones(()),
   )
 
 
@@ -58,10 +58,10 @@ def window_means(feat: jax.Array, window: int) -> jax.Array:
 
 
 def bonus(
-    state: IntrinsicState,
-    feat: jax.Array,
-    settings: Settings,
-    axis_name: str | None,
+  state: IntrinsicState,
+  feat: jax.Array,
+  settings: Settings,
+  axis_name: str | None,
 ) -> tuple[jax.Array, IntrinsicState]:
   """Rewards windows whose neighbours are far away.
 
@@ -103,5 +103,5 @@ def bonus(
   magnitude = rate * state.magnitude + (1.0 - rate) * mean
   scaled = settings.scale * raw / (magnitude + 1e-8)
   return scaled.reshape(vectors.shape[:2]), state.replace(
-      queue=queue, count=count, magnitude=magnitude
+    queue=queue, count=count, magnitude=magnitude
   )

@@ -6,11 +6,11 @@ import optax
 
 
 def adam(
-    learning_rate: optax.ScalarOrSchedule,
-    *,
-    eps: float,
-    grad_clip: float,
-    weight_decay: float,
+  learning_rate: optax.ScalarOrSchedule,
+  *,
+  eps: float,
+  grad_clip: float,
+  weight_decay: float,
 ) -> optax.GradientTransformation:
   """Adam with coupled L2, added after clipping by global norm  [IPV].
 
@@ -24,16 +24,16 @@ def adam(
     The optimizer of one group.
   """
   return optax.chain(
-      optax.clip_by_global_norm(grad_clip),
-      optax.add_decayed_weights(weight_decay),
-      optax.scale_by_adam(b1=0.9, b2=0.999, eps=eps),
-      optax.scale_by_learning_rate(learning_rate),
+    optax.clip_by_global_norm(grad_clip),
+    optax.add_decayed_weights(weight_decay),
+    optax.scale_by_adam(b1=0.9, b2=0.999, eps=eps),
+    optax.scale_by_learning_rate(learning_rate),
   )
 
 
 def grouped(
-    groups: Mapping[str, optax.GradientTransformation],
-    members: Mapping[str, str],
+  groups: Mapping[str, optax.GradientTransformation],
+  members: Mapping[str, str],
 ) -> optax.GradientTransformation:
   """One optimizer per group of parameter sets, each clipped by itself.
 
@@ -45,7 +45,7 @@ def grouped(
     An optimizer of trees whose top keys are in `members`.
   """
   return optax.multi_transform(
-      dict(groups), lambda params: {key: members[key] for key in params}
+    dict(groups), lambda params: {key: members[key] for key in params}
   )
 
 

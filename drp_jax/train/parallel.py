@@ -27,11 +27,11 @@ def pmap_step(step: Callable, **static: Any) -> Callable:
     donated: do not use it again.
   """
   return jax.pmap(
-      functools.partial(step, axis_name=AXIS, **static),
-      axis_name=AXIS,
-      in_axes=(None, 0, None),
-      out_axes=(None, None),
-      donate_argnums=(0,),
+    functools.partial(step, axis_name=AXIS, **static),
+    axis_name=AXIS,
+    in_axes=(None, 0, None),
+    out_axes=(None, None),
+    donate_argnums=(0,),
   )
 
 
@@ -46,8 +46,8 @@ def shard(batch: Any) -> Any:
   def split(x):
     if x.shape[0] % devices:
       raise ValueError(
-          f'A batch of {x.shape[0]} does not divide among {devices} devices'
-          ' (config.data.batch_size, config.replay.batch_size).'
+        f'A batch of {x.shape[0]} does not divide among {devices} devices'
+        ' (config.data.batch_size, config.replay.batch_size).'
       )
     return np.reshape(x, (devices, x.shape[0] // devices, *x.shape[1:]))
 

@@ -15,21 +15,21 @@ from drp_jax.agents import drp
 from drp_jax.data import input_pipeline, report
 from drp_jax.ops import noise
 from drp_jax.train import (
-    build,
-    checkpoint,
-    evaluate,
-    logger,
-    parallel,
-    workdir,
+  build,
+  checkpoint,
+  evaluate,
+  logger,
+  parallel,
+  workdir,
 )
 from drp_jax.train import state as state_lib
 
 
 def init_state(
-    config: ml_collections.ConfigDict,
-    system: drp.DRP,
-    tx: optax.GradientTransformation,
-    flow_scale: float,
+  config: ml_collections.ConfigDict,
+  system: drp.DRP,
+  tx: optax.GradientTransformation,
+  flow_scale: float,
 ) -> state_lib.PretrainState:
   """Random parameters, and the flow scale of the data (A3).
 
@@ -45,21 +45,21 @@ def init_state(
   params = variables.pop('params')
   variables['constants'] = {'flow_scale': jnp.float32(flow_scale)}
   return state_lib.PretrainState(
-      step=jnp.zeros((), jnp.int32),
-      params=params,
-      collections=variables,
-      opt_state=tx.init(params),
+    step=jnp.zeros((), jnp.int32),
+    params=params,
+    collections=variables,
+    opt_state=tx.init(params),
   )
 
 
 def pretrain_step(
-    state: state_lib.PretrainState,
-    batch: types.VideoBatch,
-    key: jax.Array,
-    *,
-    system: drp.DRP,
-    tx: optax.GradientTransformation,
-    axis_name: str | None = None,
+  state: state_lib.PretrainState,
+  batch: types.VideoBatch,
+  key: jax.Array,
+  *,
+  system: drp.DRP,
+  tx: optax.GradientTransformation,
+  axis_name: str | None = None,
 ) -> tuple[state_lib.PretrainState, dict[str, jax.Array]]:
   """Takes one gradient step on one device's share of the batch.
 
@@ -80,22 +80,22 @@ def pretrain_step(
   first = parallel.device_examples(b, axis_name)
   keys = noise.example_keys(jax.random.fold_in(key, state.step), first, b)
   grads, (collections, metrics) = jax.grad(system.pretrain_loss, has_aux=True)(
-      state.params, state.collections, batch, keys
+    state.params, state.collections, batch, keys
   )
   grads, metrics = parallel.mean((grads, metrics), axis_name)
   updates, opt_state = tx.update(grads, state.opt_state, state.params)
   params = optax.apply_updates(state.params, updates)
   metrics['grad_norm/all'] = optax.global_norm(grads)
   return state.replace(
-      step=state.step + 1,
-      params=params,
-      collections=collections,
-      opt_state=opt_state,
+    step=state.step + 1,
+    params=params,
+    collections=collections,
+    opt_state=opt_state,
   ), metrics
 
 
 def pretrain(
-    config: ml_collections.ConfigDict, directory: str | pathlib.Path
+  config: ml_collections.ConfigDict, directory: str | pathlib.Path
 ) -> state_lib.PretrainState:
   """Runs Algorithm 1 to its end, going on from the newest checkpoint.
 
@@ -112,13 +112,13 @@ def pretrain(
   system = build.system(config, 1, parallel.AXIS)
   tx = build.pretrain_optimizer(config)
   iterator = input_pipeline.make_iterator(
-      config.data.shards_dir,
-      'train',
-      config.data.batch_size,
-      config.dae.num_keypoints,
-      config.seed,
-      jax.process_index(),
-      jax.process_count(),
+    config.data.shards_dir,
+    'train',
+    config.data.batch_size,
+    config.dae.num_keypoints,
+    config.seed,
+    jax.process_index(),
+    jax.process_count(),
   )
   held_out = evaluate.held_out_batches(config)
   flow_scale = report.read_report(config.data.shards_dir)['flow_scale']
@@ -126,7 +126,7 @@ def pretrain(
   saved = checkpoint.Checkpoints(directory)
   workdir.begin(directory, config)
   log = logger.Logger(
-      directory, config.pretrain.num_steps, 'pretrain', ('loss/total',)
+    directory, config.pretrain.num_steps, 'pretrain', ('loss/total',)
   )
   if saved.latest_step() is not None:
     state, meta = saved.restore(state)
@@ -158,14 +158,14 @@ def pretrain(
 
 
 def _evaluate(
-    system: drp.DRP,
-    state: state_lib.PretrainState,
-    batches: list[types.VideoBatch],
-    step: int,
-    log: logger.Logger,
+  system: drp.DRP,
+  state: state_lib.PretrainState,
+  batches: list[types.VideoBatch],
+  step: int,
+  log: logger.Logger,
 ) -> None:
   variables = parallel.on_one_device(
-      {'params': state.params, **state.collections}
+    {'params': state.params, **state.collections}
   )
   metrics, video = evaluate.held_out(system, variables, batches)
   log.scalars(step, metrics)

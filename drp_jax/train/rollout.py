@@ -30,11 +30,11 @@ def episode_seed(seed: int, number: int) -> int:
 
 
 def episode(
-    env: gymnasium.Env,
-    extractor: Extractor,
-    act: Callable[[Step], np.ndarray],
-    seed: int,
-    number: int,
+  env: gymnasium.Env,
+  extractor: Extractor,
+  act: Callable[[Step], np.ndarray],
+  seed: int,
+  number: int,
 ) -> Iterator[tuple[Step, dict[str, Any]]]:
   """Runs one episode.
 
@@ -58,13 +58,13 @@ def episode(
   first = True
   while True:
     step = {
-        'image': image,
-        **extractor.step(image, first, number),
-        'action': action,
-        'reward': np.float32(reward),
-        'is_first': np.bool_(first),
-        'is_last': np.bool_(over),
-        'is_terminal': np.bool_(terminal),
+      'image': image,
+      **extractor.step(image, first, number),
+      'action': action,
+      'reward': np.float32(reward),
+      'is_first': np.bool_(first),
+      'is_last': np.bool_(over),
+      'is_terminal': np.bool_(terminal),
     }
     yield step, info
     if over:
@@ -86,7 +86,7 @@ class PolicyActor:
   """
 
   def __init__(
-      self, system: drp.DRP, num_keypoints: int, key: jax.Array, explore: bool
+    self, system: drp.DRP, num_keypoints: int, key: jax.Array, explore: bool
   ):
     """Prepares to act.
 
@@ -111,12 +111,12 @@ class PolicyActor:
     counters = np.array([self._number, self._time], np.int32)
     motion = jax.tree.map(lambda x: np.asarray(x)[None], build.motion(step))
     obs = types.Observation(
-        image=step['image'][None],
-        motion=motion,
-        is_first=np.asarray(step['is_first'])[None],
+      image=step['image'][None],
+      motion=motion,
+      is_first=np.asarray(step['is_first'])[None],
     )
     self._carry, action = self._step(
-        variables, self._carry, obs, self._key, counters
+      variables, self._carry, obs, self._key, counters
     )
     self._time += 1
     return np.asarray(action)[0]

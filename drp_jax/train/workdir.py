@@ -28,21 +28,21 @@ def describe() -> dict[str, Any]:
   commit = 'unknown'
   if (root / '.git').exists():
     git = subprocess.run(
-        ['git', 'describe', '--always', '--dirty'],
-        cwd=root,
-        capture_output=True,
-        text=True,
-        check=False,
+      ['git', 'describe', '--always', '--dirty'],
+      cwd=root,
+      capture_output=True,
+      text=True,
+      check=False,
     )
     commit = git.stdout.strip() or commit
   return {
-      'commit': commit,
-      'jax': jax.__version__,
-      'python': platform.python_version(),
-      'platform': jax.default_backend(),
-      'devices': jax.device_count(),
-      'cpu_cores': os.cpu_count(),
-      'machine': platform.machine(),
+    'commit': commit,
+    'jax': jax.__version__,
+    'python': platform.python_version(),
+    'platform': jax.default_backend(),
+    'devices': jax.device_count(),
+    'cpu_cores': os.cpu_count(),
+    'machine': platform.machine(),
   }
 
 

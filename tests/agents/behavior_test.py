@@ -16,7 +16,7 @@ from drp_jax.ops import distributions
 
 _H, _N, _A = 4, 3, 2
 _SETTINGS = behavior.Settings(
-    horizon=_H, discount=0.9, lam=0.7, entropy_scale=0.05
+  horizon=_H, discount=0.9, lam=0.7, entropy_scale=0.05
 )
 _STD = 0.4
 
@@ -31,10 +31,10 @@ def _policy(params, feat):
 
 
 _FUNCTIONS = behavior.Functions(
-    img_step=_img_step,
-    reward=lambda feat: (feat[..., 1:] ** 2).sum(-1),
-    policy=_policy,
-    value=lambda params, feat: jnp.sin(feat[..., 1:]).sum(-1) * params,
+  img_step=_img_step,
+  reward=lambda feat: (feat[..., 1:] ** 2).sum(-1),
+  policy=_policy,
+  value=lambda params, feat: jnp.sin(feat[..., 1:]).sum(-1) * params,
 )
 _TRAINED = {'actor': jnp.float32(0.3), 'critic': jnp.float32(0.5)}
 _SLOW = jnp.float32(0.7)
@@ -43,9 +43,9 @@ _SLOW = jnp.float32(0.7)
 def _inputs():
   rng = np.random.default_rng(0)
   start = types.RSSMState(
-      deter=rng.normal(size=(_N, _A)).astype(np.float32),
-      stoch=np.zeros((_N, 1, 1), np.float32),
-      logits=np.zeros((_N, 1, 1), np.float32),
+    deter=rng.normal(size=(_N, _A)).astype(np.float32),
+    stoch=np.zeros((_N, 1, 1), np.float32),
+    logits=np.zeros((_N, 1, 1), np.float32),
   )
   uniform = rng.uniform(size=(_H, _N, _A)).astype(np.float32)
   gumbel = 0.1 * rng.gumbel(size=(_H, _N, _A, 1)).astype(np.float32)
@@ -56,7 +56,7 @@ def _inputs():
 def _loss_and_gradients():
   def loss(trained, slow, start, uniform, gumbel):
     return behavior.loss(
-        trained, slow, _FUNCTIONS, start, uniform, gumbel, _SETTINGS
+      trained, slow, _FUNCTIONS, start, uniform, gumbel, _SETTINGS
     )
 
   return jax.jit(jax.value_and_grad(loss, argnums=(0, 1), has_aux=True))
@@ -79,7 +79,7 @@ def _rollout_by_loops(actor):
 def test_imagination_returns_the_states_before_each_action_and_the_last():
   start, uniform, gumbel = _inputs()
   feats, entropy = behavior.imagine(
-      _FUNCTIONS, _TRAINED['actor'], start, uniform, gumbel
+    _FUNCTIONS, _TRAINED['actor'], start, uniform, gumbel
   )
   position, entropies = _rollout_by_loops(0.3)
   assert feats.shape == (_H + 1, _N, 1 + _A)
@@ -132,19 +132,19 @@ def test_gradients_of_actor_and_critic_do_not_mix():
 def test_actor_gradient_follows_rewards_and_slow_values_through_the_model():
   """A horizon of two, written out: r_1 + 0.9 v_2, through both actions."""
   settings = behavior.Settings(
-      horizon=2, discount=0.9, lam=0.0, entropy_scale=0.05
+    horizon=2, discount=0.9, lam=0.0, entropy_scale=0.05
   )
   start, uniform, gumbel = _inputs()
 
   def actor_loss(actor):
     _, metrics = behavior.loss(
-        {**_TRAINED, 'actor': actor},
-        _SLOW,
-        _FUNCTIONS,
-        start,
-        uniform[:2],
-        gumbel[:2],
-        settings,
+      {**_TRAINED, 'actor': actor},
+      _SLOW,
+      _FUNCTIONS,
+      start,
+      uniform[:2],
+      gumbel[:2],
+      settings,
     )
     return metrics['loss/actor']
 
@@ -153,16 +153,16 @@ def test_actor_gradient_follows_rewards_and_slow_values_through_the_model():
   def by_hand(actor):
     x0 = start.deter
     a0 = distributions.truncated_normal_sample(
-        jnp.tanh(actor * x0), jnp.full_like(x0, _STD), uniform[0]
+      jnp.tanh(actor * x0), jnp.full_like(x0, _STD), uniform[0]
     )
     x1 = 0.8 * x0 + a0 + gumbel[0, ..., 0]
     held = jax.lax.stop_gradient(x1)
     a1 = distributions.truncated_normal_sample(
-        jnp.tanh(actor * held), jnp.full_like(x0, _STD), uniform[1]
+      jnp.tanh(actor * held), jnp.full_like(x0, _STD), uniform[1]
     )
     x2 = 0.8 * x1 + a1 + gumbel[1, ..., 0]
     entropy = distributions.truncated_normal_entropy(
-        jnp.tanh(actor * x0), jnp.full_like(x0, _STD)
+      jnp.tanh(actor * x0), jnp.full_like(x0, _STD)
     )
     ret = (x1**2).sum(-1) + 0.9 * _SLOW * jnp.sin(x2).sum(-1)
     return -(ret + 0.05 * entropy).mean()

@@ -13,7 +13,7 @@ from drp_jax import types
 from drp_jax.ops import images, noise
 
 _OFF = dict(
-    mae=0, dyn=0, image=0, kl_z=0, kl_s=0, reward=0, aux_reward=0, free_nats=0
+  mae=0, dyn=0, image=0, kl_z=0, kl_s=0, reward=0, aux_reward=0, free_nats=0
 )
 _LATENT = {'dae', 'latent_dynamics', 'image_encoder'}
 _DECODER = {'image_decoder', 'context_encoder'}
@@ -24,30 +24,30 @@ def _reached(gradients) -> set[str]:
   for leaf in jax.tree.leaves(gradients):
     assert np.isfinite(leaf).all()
   return {
-      name
-      for name, tree in gradients.items()
-      if any(np.any(leaf != 0) for leaf in jax.tree.leaves(tree))
+    name
+    for name, tree in gradients.items()
+    if any(np.any(leaf != 0) for leaf in jax.tree.leaves(tree))
   }
 
 
 @pytest.mark.parametrize(
-    ('weights', 'reached'),
-    [
-        (dict(mae=1), {'dae', 'mae_decoder'}),
-        (dict(dyn=1), _LATENT | _DECODER),  # the image from z, without KL
-        (dict(dyn=1, kl_z=1), _LATENT | _DECODER),
-        (dict(image=1), _LATENT | _DECODER | {'adapter', 'action_dynamics'}),
-        (dict(kl_s=1), _LATENT | {'adapter', 'action_dynamics'}),
-        (dict(reward=1), _LATENT | {'adapter', 'action_dynamics', 'reward'}),
-        (
-            dict(aux_reward=1),
-            _LATENT | {'adapter', 'action_dynamics', 'aux_reward'},
-        ),
-    ],
-    ids=lambda x: '+'.join(sorted(x)) if isinstance(x, dict) else '',
+  ('weights', 'reached'),
+  [
+    (dict(mae=1), {'dae', 'mae_decoder'}),
+    (dict(dyn=1), _LATENT | _DECODER),  # the image from z, without KL
+    (dict(dyn=1, kl_z=1), _LATENT | _DECODER),
+    (dict(image=1), _LATENT | _DECODER | {'adapter', 'action_dynamics'}),
+    (dict(kl_s=1), _LATENT | {'adapter', 'action_dynamics'}),
+    (dict(reward=1), _LATENT | {'adapter', 'action_dynamics', 'reward'}),
+    (
+      dict(aux_reward=1),
+      _LATENT | {'adapter', 'action_dynamics', 'aux_reward'},
+    ),
+  ],
+  ids=lambda x: '+'.join(sorted(x)) if isinstance(x, dict) else '',
 )
 def test_each_loss_reaches_its_parameter_sets(
-    finetune_gradients, replay_batch, weights, reached
+  finetune_gradients, replay_batch, weights, reached
 ):
   """C2: L_dyn teaches [MAT] and the DAE; D4: L_action's gradient flows on."""
   gradients, _, _ = finetune_gradients(replay_batch, **{**_OFF, **weights})
@@ -59,19 +59,28 @@ def test_each_loss_reaches_its_parameter_sets(
 
 def test_weights_scale_losses(finetune_gradients, replay_batch):
   _, _, metrics = finetune_gradients(
-      replay_batch,
-      mae=2,
-      dyn=3,
-      image=5,
-      kl_z=7,
-      kl_s=11,
-      reward=13,
-      aux_reward=17,
-      free_nats=0,
+    replay_batch,
+    mae=2,
+    dyn=3,
+    image=5,
+    kl_z=7,
+    kl_s=11,
+    reward=13,
+    aux_reward=17,
+    free_nats=0,
   )
-  loss = {name: float(metrics[f'loss/{name}']) for name in (
-      'mae', 'image_z', 'kl_z', 'image', 'kl_s', 'reward', 'aux_reward'
-  )}
+  loss = {
+    name: float(metrics[f'loss/{name}'])
+    for name in (
+      'mae',
+      'image_z',
+      'kl_z',
+      'image',
+      'kl_s',
+      'reward',
+      'aux_reward',
+    )
+  }
   expected = 2 * loss['mae'] + 3 * (loss['image_z'] + 7 * loss['kl_z'])
   expected += 5 * loss['image'] + 11 * loss['kl_s']
   expected += 13 * loss['reward'] + 17 * loss['aux_reward']
@@ -83,20 +92,20 @@ def test_free_nats_stop_both_kls(finetune_gradients, replay_batch):
   weights = {**_OFF, 'dyn': 1, 'kl_z': 1, 'kl_s': 1}
   without, _, _ = finetune_gradients(replay_batch, **{**_OFF, 'dyn': 1})
   gradients, _, metrics = finetune_gradients(
-      replay_batch, **{**weights, 'free_nats': 1000}
+    replay_batch, **{**weights, 'free_nats': 1000}
   )
   np.testing.assert_allclose(metrics['loss/kl_z'], 1000, rtol=1e-6)
   np.testing.assert_allclose(metrics['loss/kl_s'], 1000, rtol=1e-6)
   assert 'action_dynamics' not in _reached(gradients)
   jax.tree.map(
-      lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5),
-      gradients['latent_dynamics'],
-      without['latent_dynamics'],
+    lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5),
+    gradients['latent_dynamics'],
+    without['latent_dynamics'],
   )
 
 
 def test_behavioural_reward_ends_with_the_last_window(
-    config, finetune_gradients, replay_batch
+  config, finetune_gradients, replay_batch
 ):
   """Its head sees T - 4 steps with the bonus, the other one all (1.3)."""
   n = random_inputs.T - config.intrinsic.window + 1
@@ -113,7 +122,7 @@ def test_behavioural_reward_ends_with_the_last_window(
 
 
 def test_what_happened_before_the_first_entry_is_ignored(
-    finetune_gradients, replay_batch
+  finetune_gradients, replay_batch
 ):
   """The action and the motion that led to a segment's first frame."""
   action = replay_batch.action.copy()
@@ -131,29 +140,29 @@ def test_what_happened_before_the_first_entry_is_ignored(
 def test_policy_learning_reads_s_only(system, variables):
   """Imagination needs no aggregated actions and no z (D10)."""
   world = {
-      name: jax.tree.map(lambda x: x * np.nan, tree)
-      if name not in ('action_dynamics', 'reward', 'actor', 'critic')
-      else tree
-      for name, tree in variables['params'].items()
+    name: jax.tree.map(lambda x: x * np.nan, tree)
+    if name not in ('action_dynamics', 'reward', 'actor', 'critic')
+    else tree
+    for name, tree in variables['params'].items()
   }
   learner = {name: world[name] for name in ('actor', 'critic')}
   rng = np.random.default_rng(0)
   groups = (8, 4, 4)
   start = types.RSSMState(
-      deter=rng.normal(size=(8, 16)).astype(np.float32),
-      stoch=np.eye(4, dtype=np.float32)[rng.integers(0, 4, groups[:2])],
-      logits=rng.normal(size=groups).astype(np.float32),
+    deter=rng.normal(size=(8, 16)).astype(np.float32),
+    stoch=np.eye(4, dtype=np.float32)[rng.integers(0, 4, groups[:2])],
+    logits=rng.normal(size=groups).astype(np.float32),
   )
 
   @jax.jit
   def run(world, key):
     return jax.grad(system.behavior_loss, has_aux=True)(
-        learner,
-        variables['params']['critic'],
-        world,
-        {'constants': variables['constants']},
-        start,
-        noise.example_keys(key, 0, 2),
+      learner,
+      variables['params']['critic'],
+      world,
+      {'constants': variables['constants']},
+      start,
+      noise.example_keys(key, 0, 2),
     )
 
   gradients, metrics = run(world, jax.random.key(0))
@@ -163,9 +172,9 @@ def test_policy_learning_reads_s_only(system, variables):
 
 def test_starts_are_all_posteriors_sequence_by_sequence(system):
   state = types.RSSMState(
-      deter=np.arange(24.0).reshape(2, 3, 4),
-      stoch=np.zeros((2, 3, 1, 1)),
-      logits=np.zeros((2, 3, 1, 1)),
+    deter=np.arange(24.0).reshape(2, 3, 4),
+    stoch=np.zeros((2, 3, 1, 1)),
+    logits=np.zeros((2, 3, 1, 1)),
   )
   output = dataclasses.make_dataclass('Output', ['s'])(state)
   starts = system.start_states(output)
@@ -177,14 +186,14 @@ def _deconstruct(system):
   def run(variables, batch, keys):
     method = system.model.deconstruct
     return system.model.apply(
-        variables, batch.motion, batch.is_first, keys, method=method
+      variables, batch.motion, batch.is_first, keys, method=method
     )
 
   return jax.jit(run)
 
 
 def test_hidden_patches_reach_neither_reconstruction_nor_masked_tokens(
-    system, variables
+  system, variables
 ):
   """Patches are cropped from one field, so each frame has a field a point."""
   K = 1  # then hiding a token hides its frame's whole field
@@ -205,9 +214,7 @@ def test_hidden_patches_reach_neither_reconstruction_nor_masked_tokens(
 
 
 def test_a_agg_is_zero_at_first_entries(system, variables, video_batch):
-  *_, full = _deconstruct(system)(
-      variables, video_batch, random_inputs.keys(0)
-  )
+  *_, full = _deconstruct(system)(variables, video_batch, random_inputs.keys(0))
   np.testing.assert_array_equal(full[:, 0], 0)
   assert (np.abs(full[:, 1:, 0]).max(-1) > 1e-3).all()
 
@@ -234,9 +241,9 @@ def test_acting_sees_what_training_sees(config, system, variables):
   carry = jax.tree.map(lambda x: x + 0.5, carry)
   for t in range(T):
     obs = types.Observation(
-        image=batch.image[:, t],
-        motion=jax.tree.map(lambda x, t=t: x[:, t], motion),
-        is_first=batch.is_first[:, t],
+      image=batch.image[:, t],
+      motion=jax.tree.map(lambda x, t=t: x[:, t], motion),
+      is_first=batch.is_first[:, t],
     )
     carry, action = act(variables, carry, obs, _act_keys(t))
     acted.append((carry.z, carry.s))
@@ -246,23 +253,23 @@ def test_acting_sees_what_training_sees(config, system, variables):
   def gumbel(which, dynamics):
     shape = (dynamics.groups, dynamics.classes)
     return jnp.stack(
-        [
-            noise.draw(
-                noise.split(_act_keys(t), 3)[which], jax.random.gumbel, shape
-            )
-            for t in range(T)
-        ],
-        1,
+      [
+        noise.draw(
+          noise.split(_act_keys(t), 3)[which], jax.random.gumbel, shape
+        )
+        for t in range(T)
+      ],
+      1,
     )
 
   def whole(module, motion, image, action, z_gumbel, s_gumbel):
     u = module.atomic_actions(motion)
     tokens = module.dae(
-        u,
-        motion.points,
-        motion.window_step,
-        batch.is_first,
-        jnp.zeros(u.shape[:3], bool),
+      u,
+      motion.points,
+      motion.window_step,
+      batch.is_first,
+      jnp.zeros(u.shape[:3], bool),
     )
     embed = module.encode(images.to_float(image), False)
     z, _ = module.observe_z(embed, tokens[:, :, 0], batch.is_first, z_gumbel)
@@ -271,19 +278,17 @@ def test_acting_sees_what_training_sees(config, system, variables):
 
   # The action at step t led to frame t + 1.
   action = np.stack([np.zeros_like(actions[0]), *actions[:-1]], 1)
-  z, s = jax.jit(
-      lambda *args: model.apply(variables, *args, method=whole)
-  )(
-      motion,
-      batch.image,
-      action,
-      gumbel(0, model.latent_dynamics),
-      gumbel(1, model.action_dynamics),
+  z, s = jax.jit(lambda *args: model.apply(variables, *args, method=whole))(
+    motion,
+    batch.image,
+    action,
+    gumbel(0, model.latent_dynamics),
+    gumbel(1, model.action_dynamics),
   )
   for name, a, b in (('z', acted[0], z), ('s', acted[1], s)):
     for part in ('deter', 'logits', 'stoch'):
       np.testing.assert_allclose(
-          getattr(a, part), getattr(b, part), atol=2e-4, err_msg=f'{name}.{part}'
+        getattr(a, part), getattr(b, part), atol=2e-4, err_msg=f'{name}.{part}'
       )
 
 
@@ -291,15 +296,15 @@ def test_mode_actions_have_no_noise_of_their_own(config, system, variables):
   K = config.dae.num_keypoints
   batch = random_inputs.replay_batch(K, 2, 1, 1)
   obs = types.Observation(
-      image=batch.image[:, 0],
-      motion=jax.tree.map(lambda x: x[:, 0], batch.motion),
-      is_first=batch.is_first[:, 0],
+    image=batch.image[:, 0],
+    motion=jax.tree.map(lambda x: x[:, 0], batch.motion),
+    is_first=batch.is_first[:, 0],
   )
-  carry, action = jax.jit(
-      functools.partial(system.policy_step, explore=False)
-  )(variables, system.initial_carry(1, K), obs, _act_keys(0))
+  carry, action = jax.jit(functools.partial(system.policy_step, explore=False))(
+    variables, system.initial_carry(1, K), obs, _act_keys(0)
+  )
   mean, _ = system.model.apply(
-      variables, carry.s.feat, method=system.model.policy
+    variables, carry.s.feat, method=system.model.policy
   )
   np.testing.assert_allclose(action, mean, atol=1e-5)
   np.testing.assert_array_equal(carry.action, action)

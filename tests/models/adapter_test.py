@@ -16,8 +16,8 @@ def test_starts_as_a_normalised_projection():
   np.testing.assert_allclose(model.apply(params, feat), x, atol=1e-4)
   blocks = [name for name in params['params'] if name.startswith('block')]
   assert sorted(blocks) == [
-      'block0_in',
-      'block0_out',
-      'block1_in',
-      'block1_out',
+    'block0_in',
+    'block0_out',
+    'block1_in',
+    'block1_out',
   ]

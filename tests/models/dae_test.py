@@ -12,7 +12,7 @@ from drp_jax.models import dae
 
 _B, _T, _K, _D, _U = 2, 6, 3, 8, 8
 _MODEL = dae.DAE(
-    num_blocks=2, width=_D, num_heads=1, mlp_ratio=2, image_size=64
+  num_blocks=2, width=_D, num_heads=1, mlp_ratio=2, image_size=64
 )
 # Two windows and the first entry: a | b b b | c c.
 _STEP = np.tile([0, 0, 1, 2, 0, 1], (_B, 1))
@@ -22,18 +22,18 @@ _FIRST = np.tile(np.arange(_T) == 0, (_B, 1))
 def _inputs(seed=0):
   rng = np.random.default_rng(seed)
   return dict(
-      patches=rng.normal(size=(_B, _T, _K, _U)).astype(np.float32),
-      points=rng.uniform(0, 63, (_B, _T, _K, 2)).astype(np.float32),
-      window_step=_STEP,
-      is_first=_FIRST,
-      hidden=np.zeros((_B, _T, _K), bool),
+    patches=rng.normal(size=(_B, _T, _K, _U)).astype(np.float32),
+    points=rng.uniform(0, 63, (_B, _T, _K, 2)).astype(np.float32),
+    window_step=_STEP,
+    is_first=_FIRST,
+    hidden=np.zeros((_B, _T, _K), bool),
   )
 
 
 @functools.cache
 def _params():
   shapes = jax.eval_shape(
-      lambda key: _MODEL.init(key, **_inputs()), jax.random.key(0)
+    lambda key: _MODEL.init(key, **_inputs()), jax.random.key(0)
   )
   return random_inputs.fill(shapes)
 
@@ -79,30 +79,32 @@ def _block_by_loops(p, x, seen, time_mask, num_heads):
 
   T, N, _ = x.shape
   h = _layer_norm(x, p['intra_norm'])
-  intra = np.stack([
+  intra = np.stack(
+    [
       _attend_by_loops(
-          project(h[t], 'intra_query'),
-          project(h[t], 'intra_key'),
-          project(h[t], 'intra_value'),
-          np.tile(seen[t], (N, 1)),
-          num_heads,
+        project(h[t], 'intra_query'),
+        project(h[t], 'intra_key'),
+        project(h[t], 'intra_value'),
+        np.tile(seen[t], (N, 1)),
+        num_heads,
       )
       for t in range(T)
-  ])
+    ]
+  )
   x = x + out(intra, 'intra_out')
   h = _layer_norm(x, p['inter_norm'])
   inter = np.stack(
-      [
-          _attend_by_loops(
-              project(h[:, k], 'inter_query'),
-              project(h[:, k], 'inter_key'),
-              project(h[:, k], 'inter_value'),
-              time_mask & seen[:, k][None],
-              num_heads,
-          )
-          for k in range(N)
-      ],
-      1,
+    [
+      _attend_by_loops(
+        project(h[:, k], 'inter_query'),
+        project(h[:, k], 'inter_key'),
+        project(h[:, k], 'inter_value'),
+        time_mask & seen[:, k][None],
+        num_heads,
+      )
+      for k in range(N)
+    ],
+    1,
   )
   x = x + out(inter, 'inter_out')
   h = _layer_norm(x, p['mlp_norm']) @ p['mlp_in']['kernel']
@@ -121,18 +123,20 @@ def test_block_equals_loops(num_heads):
   time_mask = np.tril(np.ones((1, 4, 4), bool))
   time_mask[:, 2:, :2] = False
   params = random_inputs.fill(
-      jax.eval_shape(block.init, jax.random.key(0), x, seen, time_mask)
+    jax.eval_shape(block.init, jax.random.key(0), x, seen, time_mask)
   )
   out = block.apply(params, x, seen, time_mask)
   expected = _block_by_loops(
-      params['params'], x[0], seen[0], time_mask[0], num_heads
+    params['params'], x[0], seen[0], time_mask[0], num_heads
   )
   np.testing.assert_allclose(out[0][seen[0]], expected[seen[0]], atol=1e-4)
 
 
 def test_one_head_has_no_output_matrix():
   names = set(_params()['params']['blocks_0'])
-  assert {f'{a}_{b}' for a in ('intra', 'inter') for b in ('query', 'value')} < names
+  assert {
+    f'{a}_{b}' for a in ('intra', 'inter') for b in ('query', 'value')
+  } < names
   assert not {'intra_out', 'inter_out'} & names
 
 
@@ -140,9 +144,7 @@ def test_heads_that_do_not_divide_the_width_raise():
   block = dae.DualAttentionBlock(8, 3, 2)
   x = np.zeros((1, 2, 3, 8), np.float32)
   with pytest.raises(ValueError, match=r'num_heads=3.*config\.dae\.width'):
-    block.init(
-        jax.random.key(0), x, x[..., 0] == 0, np.ones((1, 2, 2), bool)
-    )
+    block.init(jax.random.key(0), x, x[..., 0] == 0, np.ones((1, 2, 2), bool))
 
 
 def test_future_motion_cannot_change_the_past():
@@ -196,12 +198,14 @@ def test_order_of_keypoints_does_not_matter():
   order = np.array([2, 0, 1])
   inputs = _inputs()
   out = _encode(
-      patches=inputs['patches'][:, :, order],
-      points=inputs['points'][:, :, order],
+    patches=inputs['patches'][:, :, order],
+    points=inputs['points'][:, :, order],
   )
   base = _encode()
   np.testing.assert_allclose(out[:, :, 0], base[:, :, 0], atol=1e-5)
-  np.testing.assert_allclose(out[:, :, 1:], base[:, :, 1:][:, :, order], atol=1e-5)
+  np.testing.assert_allclose(
+    out[:, :, 1:], base[:, :, 1:][:, :, order], atol=1e-5
+  )
 
 
 def test_hidden_patches_influence_nothing_that_is_read():
@@ -211,9 +215,9 @@ def test_hidden_patches_influence_nothing_that_is_read():
   points = np.where(hidden[..., None], 1.0, _inputs()['points'])
   base = _encode(hidden=hidden)
   out = _encode(
-      hidden=hidden,
-      patches=changed.astype(np.float32),
-      points=points.astype(np.float32),
+    hidden=hidden,
+    patches=changed.astype(np.float32),
+    points=points.astype(np.float32),
   )
   read = np.concatenate([np.ones((_B, _T, 1), bool), ~hidden], 2)
   np.testing.assert_array_equal(out[read], base[read])
@@ -223,13 +227,13 @@ def test_hidden_patches_influence_nothing_that_is_read():
 def test_streaming_over_two_windows_equals_the_sequence():
   inputs, params = _inputs(), _params()
   step = jax.jit(
-      lambda cache, *args: _MODEL.apply(params, *args, cache, method='step')
+    lambda cache, *args: _MODEL.apply(params, *args, cache, method='step')
   )
   cache = _MODEL.initial_cache(_B, _K, 3)
   for t in range(_T):
     args = (
-        inputs[name][:, t]
-        for name in ('patches', 'points', 'window_step', 'is_first')
+      inputs[name][:, t]
+      for name in ('patches', 'points', 'window_step', 'is_first')
     )
     out, cache = step(cache, *args)
     np.testing.assert_allclose(out, _encode()[:, t], atol=1e-5)

@@ -12,7 +12,7 @@ from drp_jax.ops import masking, noise
 _B, _T, _C = 2, 3, 4
 _ATTENTION = image_decoder.CrossAttention(mask_ratio=0.75)
 _DECODER = image_decoder.ImageDecoder(
-    depth=2, num_layers=1, image_size=64, mask_ratio=0.75
+  depth=2, num_layers=1, image_size=64, mask_ratio=0.75
 )
 
 
@@ -23,7 +23,7 @@ def _normal(*shape):
 
 def _context(seed=0):
   return image_decoder.Context(
-      coarse=_normal(_B, 8, 8, 8) + seed, fine=_normal(_B, 16, 16, 4)
+    coarse=_normal(_B, 8, 8, 8) + seed, fine=_normal(_B, 16, 16, 4)
   )
 
 
@@ -31,13 +31,13 @@ def _context(seed=0):
 def _variables(model, *args):
   del args
   inputs = (
-      (_normal(_B * _T, 4, 4, _C), _normal(_B, 4, 4, _C))
-      if model is _ATTENTION
-      else (_normal(_B, _T, 5), _context())
+    (_normal(_B * _T, 4, 4, _C), _normal(_B, 4, 4, _C))
+    if model is _ATTENTION
+    else (_normal(_B, _T, 5), _context())
   )
   shapes = jax.eval_shape(
-      lambda key: model.init(key, *inputs, random_inputs.keys(0, _B), False),
-      jax.random.key(0),
+    lambda key: model.init(key, *inputs, random_inputs.keys(0, _B), False),
+    jax.random.key(0),
   )
   return random_inputs.fill(shapes)
 
@@ -45,9 +45,7 @@ def _variables(model, *args):
 @functools.cache
 def _jitted(model, train):
   def call(*args):
-    out = model.apply(
-        _variables(model), *args, train, mutable=['batch_stats']
-    )
+    out = model.apply(_variables(model), *args, train, mutable=['batch_stats'])
     return out[0]
 
   return jax.jit(call)
@@ -120,13 +118,13 @@ def test_dropout_in_training_only():
 
   def weights_and_out(train):
     _, state = _ATTENTION.apply(
-        variables,
-        x,
-        context,
-        random_inputs.keys(0, _B),
-        train,
-        capture_intermediates=lambda module, _: module.name == 'out',
-        mutable=['intermediates', 'batch_stats'],
+      variables,
+      x,
+      context,
+      random_inputs.keys(0, _B),
+      train,
+      capture_intermediates=lambda module, _: module.name == 'out',
+      mutable=['intermediates', 'batch_stats'],
     )
     return np.asarray(state['intermediates']['out']['__call__'][0])
 

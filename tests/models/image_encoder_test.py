@@ -14,7 +14,7 @@ _MODEL = image_encoder.ImageEncoder(depth=2, num_layers=1)
 @functools.cache
 def _apply():
   shapes = jax.eval_shape(
-      lambda key: _MODEL.init(key, _images(), False), jax.random.key(0)
+    lambda key: _MODEL.init(key, _images(), False), jax.random.key(0)
   )
   variables = random_inputs.fill(shapes)
   return jax.jit(lambda image: _MODEL.apply(variables, image, False))
@@ -44,14 +44,20 @@ def test_images_do_not_mix_in_evaluation():
 
 def test_first_convolution_pads_as_in_torch():
   """Output i sees inputs 2i - 1, 2i, 2i + 1; SAME would see 2i .. 2i + 2."""
-  variables = jax.tree.map(np.array, _MODEL.init(jax.random.key(0), _images(), False))
+  variables = jax.tree.map(
+    np.array, _MODEL.init(jax.random.key(0), _images(), False)
+  )
   kernel = np.zeros((3, 3, 3, 2), np.float32)
   kernel[0, 1, 0, 0] = 1.0  # looks at the row above the centre
   variables['params']['conv_in']['kernel'] = kernel
   image = np.zeros((1, 64, 64, 3), np.float32)
   image[0, 3] = 1.0  # an odd row: 2i - 1 for i = 2
   _, state = _MODEL.apply(
-      variables, image, False, capture_intermediates=True, mutable=['intermediates']
+    variables,
+    image,
+    False,
+    capture_intermediates=True,
+    mutable=['intermediates'],
   )
   out = state['intermediates']['conv_in']['__call__'][0]
   rows = np.nonzero(np.asarray(out)[0, :, 5, 0])[0]

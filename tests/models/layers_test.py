@@ -58,9 +58,9 @@ def _conv(x, kernel):
   padded = np.pad(x, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
   H, W = x.shape[1:3]
   return sum(
-      padded[:, i : i + H, j : j + W] @ kernel[i, j]
-      for i in range(size)
-      for j in range(size)
+    padded[:, i : i + H, j : j + W] @ kernel[i, j]
+    for i in range(size)
+    for j in range(size)
   )
 
 
@@ -69,9 +69,9 @@ def test_residual_skips_what_it_is_told_to():
   x, skip = rng.normal(size=(2, 2, 4, 4, 3))
   layer = layers.Residual(5)
   variables = random_inputs.fill(
-      jax.eval_shape(
-          lambda key: layer.init(key, x, False, skip), jax.random.key(0)
-      )
+    jax.eval_shape(
+      lambda key: layer.init(key, x, False, skip), jax.random.key(0)
+    )
   )
   p = variables['params']
 
@@ -89,7 +89,7 @@ def test_residual_skips_what_it_is_told_to():
 def test_residual_of_the_same_width_has_no_skip_convolution():
   x = np.zeros((1, 4, 4, 3), np.float32)
   shapes = jax.eval_shape(
-      lambda key: layers.Residual(3).init(key, x, False), jax.random.key(0)
+    lambda key: layers.Residual(3).init(key, x, False), jax.random.key(0)
   )
   names = {'conv1', 'norm1', 'conv2', 'norm2'}
   assert set(shapes['params']) == names
@@ -99,9 +99,9 @@ def test_residual_of_the_same_width_has_no_skip_convolution():
 def test_initialisers_keep_their_limits():
   shape = (200, 50)
   for init, limit in (
-      (layers.torch_default_init(200), 1 / np.sqrt(200)),
-      (layers.shared_glorot(300, 50), np.sqrt(6 / 350)),
-      (layers.glorot, np.sqrt(6 / 250)),
+    (layers.torch_default_init(200), 1 / np.sqrt(200)),
+    (layers.shared_glorot(300, 50), np.sqrt(6 / 350)),
+    (layers.glorot, np.sqrt(6 / 250)),
   ):
     values = np.abs(init(jax.random.key(0), shape))
     assert values.max() <= limit

@@ -10,12 +10,12 @@ from drp_jax.models import mae_decoder
 
 _B, _T, _K, _D = 2, 5, 3, 6
 _MODEL = mae_decoder.MAEDecoder(
-    num_blocks=1,
-    width=8,
-    num_heads=1,
-    mlp_ratio=2,
-    image_size=64,
-    patch_values=8,
+  num_blocks=1,
+  width=8,
+  num_heads=1,
+  mlp_ratio=2,
+  image_size=64,
+  patch_values=8,
 )
 
 
@@ -25,20 +25,18 @@ def _inputs():
   hidden[:, 0] = False
   hidden[:, 2:, 0] = True
   return dict(
-      encoded=rng.normal(size=(_B, _T, _K + 1, _D)).astype(np.float32),
-      points=rng.uniform(0, 63, (_B, _T, _K, 2)).astype(np.float32),
-      window_step=np.tile([0, 0, 1, 2, 0], (_B, 1)),
-      is_first=np.tile(np.arange(_T) == 0, (_B, 1)),
-      hidden=hidden,
+    encoded=rng.normal(size=(_B, _T, _K + 1, _D)).astype(np.float32),
+    points=rng.uniform(0, 63, (_B, _T, _K, 2)).astype(np.float32),
+    window_step=np.tile([0, 0, 1, 2, 0], (_B, 1)),
+    is_first=np.tile(np.arange(_T) == 0, (_B, 1)),
+    hidden=hidden,
   )
 
 
 @functools.cache
 def _jitted():
   params = random_inputs.fill(
-      jax.eval_shape(
-          lambda key: _MODEL.init(key, **_inputs()), jax.random.key(0)
-      )
+    jax.eval_shape(lambda key: _MODEL.init(key, **_inputs()), jax.random.key(0))
   )
   return jax.jit(lambda inputs: _MODEL.apply(params, **inputs))
 

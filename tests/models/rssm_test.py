@@ -11,7 +11,7 @@ from drp_jax.models import rssm
 
 _B, _T, _A, _E = 2, 5, 3, 6
 _MODEL = rssm.RSSM(
-    deter_size=8, hidden=7, groups=2, classes=4, action_size=_A, embed_size=_E
+  deter_size=8, hidden=7, groups=2, classes=4, action_size=_A, embed_size=_E
 )
 
 
@@ -20,10 +20,10 @@ def _apply(method):
   """`method` under jit, with fixed parameters."""
   embed, action, first, gumbel = _inputs()
   shapes = jax.eval_shape(
-      lambda key: _MODEL.init(
-          key, embed, action, first, gumbel, method='observe'
-      ),
-      jax.random.key(0),
+    lambda key: _MODEL.init(
+      key, embed, action, first, gumbel, method='observe'
+    ),
+    jax.random.key(0),
   )
   params = random_inputs.fill(shapes)
   return jax.jit(lambda *args: _MODEL.apply(params, *args, method=method))
@@ -35,10 +35,10 @@ def _inputs():
   first[:, 0] = True
   first[1, 3] = True
   return (
-      rng.normal(size=(_B, _T, _E)).astype(np.float32),
-      rng.uniform(-1, 1, (_B, _T, _A)).astype(np.float32),
-      first,
-      rng.gumbel(size=(_B, _T, 2, 4)).astype(np.float32),
+    rng.normal(size=(_B, _T, _E)).astype(np.float32),
+    rng.uniform(-1, 1, (_B, _T, _A)).astype(np.float32),
+    first,
+    rng.gumbel(size=(_B, _T, 2, 4)).astype(np.float32),
   )
 
 
@@ -56,7 +56,7 @@ def test_features_are_samples_then_the_recurrent_part():
   post, _ = _apply('observe')(*_inputs())
   assert post.feat.shape == (_B, _T, 2 * 4 + 8)
   np.testing.assert_array_equal(
-      post.feat[..., :8], post.stoch.reshape(_B, _T, 8)
+    post.feat[..., :8], post.stoch.reshape(_B, _T, 8)
   )
   np.testing.assert_array_equal(post.feat[..., 8:], post.deter)
 
@@ -67,7 +67,7 @@ def test_observe_is_a_loop_of_obs_step():
   state = _MODEL.initial(_B)
   for t in range(_T):
     state = _apply('obs_step')(
-        state, embed[:, t], action[:, t], first[:, t], gumbel[:, t]
+      state, embed[:, t], action[:, t], first[:, t], gumbel[:, t]
     )
     _assert_close(state, _at(post, t))
 
@@ -79,10 +79,10 @@ def test_img_step_is_the_prior_of_the_observed_path():
     state = _apply('img_step')(_at(post, t - 1), action[:, t], gumbel[:, t])
     goes_on = ~first[:, t]
     np.testing.assert_allclose(
-        state.logits[goes_on], prior.logits[goes_on, t], atol=1e-5
+      state.logits[goes_on], prior.logits[goes_on, t], atol=1e-5
     )
     np.testing.assert_allclose(
-        state.deter[goes_on], post.deter[goes_on, t], atol=1e-5
+      state.deter[goes_on], post.deter[goes_on, t], atol=1e-5
     )
 
 
@@ -97,9 +97,7 @@ def test_imagine_is_a_loop_of_img_step():
 
 def test_without_noise_samples_are_modes():
   post, _ = _apply('observe')(*_inputs()[:3], None)
-  np.testing.assert_array_equal(
-      post.stoch.argmax(-1), post.logits.argmax(-1)
-  )
+  np.testing.assert_array_equal(post.stoch.argmax(-1), post.logits.argmax(-1))
 
 
 def test_is_first_forgets_the_past_and_the_action():
@@ -113,7 +111,7 @@ def test_is_first_forgets_the_past_and_the_action():
   _assert_close(_at(post, 3), _at(base, 3))
   np.testing.assert_array_equal(prior.logits[:, 3:], base_prior.logits[:, 3:])
   _assert_close(
-      jax.tree.map(lambda x: x[0], post), jax.tree.map(lambda x: x[0], base)
+    jax.tree.map(lambda x: x[0], post), jax.tree.map(lambda x: x[0], base)
   )
   assert np.abs(post.deter - base.deter)[1, 1].max() > 1e-3
 

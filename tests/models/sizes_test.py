@@ -39,9 +39,9 @@ def test_image_towers():
   assert _count(params['image_encoder']) == 1_562_112
   assert _count(params['context_encoder']) == 1_562_112
   attention = {
-      name: tree
-      for name, tree in params['image_decoder'].items()
-      if name.startswith('context')
+    name: tree
+    for name, tree in params['image_decoder'].items()
+    if name.startswith('context')
   }
   assert len(attention) == 2
   assert _count(attention) == 259_776
@@ -49,28 +49,28 @@ def test_image_towers():
 
 
 @pytest.mark.parametrize(
-    ('embed_size', 'count'),
-    [(3072, 14_745_600), (2048, 13_697_024), (5120, 16_842_752)],
+  ('embed_size', 'count'),
+  [(3072, 14_745_600), (2048, 13_697_024), (5120, 16_842_752)],
 )
 def test_rssm_of_the_lineage(embed_size, count):
   """Action slots of 50, as there: latent, Meta-World's and DMCR's model."""
   model = rssm.RSSM(1024, 1024, 32, 32, action_size=50, embed_size=embed_size)
   shapes = jax.eval_shape(
-      lambda key: model.init(
-          key,
-          jnp.zeros([1, 2, embed_size]),
-          jnp.zeros([1, 2, 50]),
-          jnp.zeros([1, 2], bool),
-          None,
-          method='observe',
-      ),
-      jax.random.key(0),
+    lambda key: model.init(
+      key,
+      jnp.zeros([1, 2, embed_size]),
+      jnp.zeros([1, 2, 50]),
+      jnp.zeros([1, 2], bool),
+      None,
+      method='observe',
+    ),
+    jax.random.key(0),
   )
   assert _count(shapes) == count
 
 
 @pytest.mark.parametrize(
-    ('config_file', 'observed'), [(base, 1024), (finetune_dmcr, 1024 + 3072)]
+  ('config_file', 'observed'), [(base, 1024), (finetune_dmcr, 1024 + 3072)]
 )
 def test_rssms_of_drp(config_file, observed):
   params = _params(config_file)
@@ -105,18 +105,25 @@ def test_adapter():
 
 def test_parameter_sets_of_algorithm_2():
   names = {
-      'dae',
-      'mae_decoder',
-      'image_encoder',
-      'context_encoder',
-      'image_decoder',
-      'latent_dynamics',
+    'dae',
+    'mae_decoder',
+    'image_encoder',
+    'context_encoder',
+    'image_decoder',
+    'latent_dynamics',
   }
   config, system = _system(base)
   video = build.example_video_batch(config)
   shapes = jax.eval_shape(system.init, jax.random.key(0), video)
   assert set(shapes['params']) == names
-  more = {'adapter', 'action_dynamics', 'reward', 'aux_reward', 'actor', 'critic'}
+  more = {
+    'adapter',
+    'action_dynamics',
+    'reward',
+    'aux_reward',
+    'actor',
+    'critic',
+  }
   assert set(_params(base)) == names | more
   for name in names:  # what fine-tuning loads fits
     shape = jax.tree.map(lambda x: x.shape, shapes['params'][name])
@@ -131,17 +138,17 @@ def test_shapes_on_the_way():
     return jax.ShapeDtypeStruct((B, T, *shape), dtype)
 
   batch = types.ReplayBatch(
-      image=array(64, 64, 3, dtype=jnp.uint8),
-      motion=types.Motion(
-          flow=array(64, 64, 2, dtype=jnp.float16),
-          points=array(K, 2),
-          visible=array(K, dtype=bool),
-          window_step=array(dtype=jnp.int32),
-      ),
-      action=array(_ACTION_SIZE),
-      reward=array(),
-      is_first=array(dtype=bool),
-      is_terminal=array(dtype=bool),
+    image=array(64, 64, 3, dtype=jnp.uint8),
+    motion=types.Motion(
+      flow=array(64, 64, 2, dtype=jnp.float16),
+      points=array(K, 2),
+      visible=array(K, dtype=bool),
+      window_step=array(dtype=jnp.int32),
+    ),
+    action=array(_ACTION_SIZE),
+    reward=array(),
+    is_first=array(dtype=bool),
+    is_terminal=array(dtype=bool),
   )
 
   def forward(batch, key):
@@ -149,27 +156,27 @@ def test_shapes_on_the_way():
     init_key, key = jax.random.split(key)
     variables = system.init(init_key, batch)
     out, _ = system.model.apply(
-        variables,
-        batch,
-        keys,
-        method='finetune',
-        mutable=['batch_stats'],
+      variables,
+      batch,
+      keys,
+      method='finetune',
+      mutable=['batch_stats'],
     )
     return dict(out, z_feat=out['z'].feat, s_feat=out['s'].feat)
 
   out = jax.eval_shape(forward, batch, jax.random.key(0))
   shapes = {
-      'patches': (K, 2 * P * P),
-      'recon': (K, 2 * P * P),
-      'hidden': (K,),
-      'a_agg': (256,),
-      'embed': (3072,),
-      'decoded': (64, 64, 3),
-      's_decoded': (64, 64, 3),
-      'reward': (),
-      'aux_reward': (),
-      'z_feat': (2048,),
-      's_feat': (2048,),
+    'patches': (K, 2 * P * P),
+    'recon': (K, 2 * P * P),
+    'hidden': (K,),
+    'a_agg': (256,),
+    'embed': (3072,),
+    'decoded': (64, 64, 3),
+    's_decoded': (64, 64, 3),
+    'reward': (),
+    'aux_reward': (),
+    'z_feat': (2048,),
+    's_feat': (2048,),
   }
   for name, shape in shapes.items():
     assert out[name].shape == (B, T, *shape), name

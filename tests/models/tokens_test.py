@@ -8,7 +8,9 @@ from drp_jax.models import tokens
 
 
 def test_coordinates_by_hand():
-  features = np.asarray(tokens.coordinate_features(np.array([[16.0, 64.0]]), 64))
+  features = np.asarray(
+    tokens.coordinate_features(np.array([[16.0, 64.0]]), 64)
+  )
   assert features.shape == (1, 64)
   sines, cosines = features[0].reshape(2, 2, 16)
   bands = 2.0 ** np.linspace(-2, 4, 16)
@@ -38,7 +40,7 @@ def test_tokens_are_content_plus_place_plus_time_and_mat_has_no_place():
   step = np.array([4, 9])
   module = tokens.AtomicActionTokens(6, 64)
   params = random_inputs.fill(
-      jax.eval_shape(module.init, jax.random.key(0), u, points, step)
+    jax.eval_shape(module.init, jax.random.key(0), u, points, step)
   )
   out = module.apply(params, u, points, step)
   p = params['params']

@@ -24,7 +24,7 @@ def test_kl_of_known_categoricals():
   np.testing.assert_allclose(kl, expected, rtol=1e-5)
   back = 0.5 * np.log(0.5 / 0.75) + 0.5 * np.log(0.5 / 0.25)
   np.testing.assert_allclose(
-      distributions.categorical_kl(q, p), back, rtol=1e-5
+    distributions.categorical_kl(q, p), back, rtol=1e-5
   )
 
 
@@ -54,7 +54,7 @@ def test_categorical_gradient_is_that_of_the_probabilities():
   rng = np.random.default_rng(0)
   logits, weight, gumbel = rng.normal(size=(3, 2, 4)).astype(np.float32)
   straight = jax.grad(
-      lambda x: (weight * distributions.categorical_sample(x, gumbel)).sum()
+    lambda x: (weight * distributions.categorical_sample(x, gumbel)).sum()
   )(logits)
   probs = jax.grad(lambda x: (weight * jax.nn.softmax(x, -1)).sum())(logits)
   np.testing.assert_allclose(straight, probs, rtol=1e-5)
@@ -64,15 +64,15 @@ def test_categorical_gradient_is_that_of_the_probabilities():
 def test_truncated_normal_density_and_entropy(mean, std):
   x = np.linspace(-1, 1, 4001)
   log_prob = distributions.truncated_normal_log_prob(
-      jnp.full((4001, 1), mean), jnp.full((4001, 1), std), x[:, None]
+    jnp.full((4001, 1), mean), jnp.full((4001, 1), std), x[:, None]
   )
   np.testing.assert_allclose(
-      log_prob, _truncated(mean, std).logpdf(x), atol=2e-4
+    log_prob, _truncated(mean, std).logpdf(x), atol=2e-4
   )
   p = np.exp(np.asarray(log_prob, np.float64))
   np.testing.assert_allclose(np.trapezoid(p, x), 1.0, atol=1e-4)
   entropy = distributions.truncated_normal_entropy(
-      jnp.array([mean]), jnp.array([std])
+    jnp.array([mean]), jnp.array([std])
   )
   expected = -np.trapezoid(p * np.asarray(log_prob), x)
   np.testing.assert_allclose(entropy, expected, atol=1e-4)
@@ -81,16 +81,16 @@ def test_truncated_normal_density_and_entropy(mean, std):
 def test_truncated_normal_sums_over_actions():
   mean, std, x = jnp.array([[0.1, -0.4], [0.5, 0.9], [0.3, 0.2]])
   for total, one in (
-      (
-          distributions.truncated_normal_log_prob(mean, std, x),
-          distributions.truncated_normal_log_prob(
-              mean[:, None], std[:, None], x[:, None]
-          ),
+    (
+      distributions.truncated_normal_log_prob(mean, std, x),
+      distributions.truncated_normal_log_prob(
+        mean[:, None], std[:, None], x[:, None]
       ),
-      (
-          distributions.truncated_normal_entropy(mean, std),
-          distributions.truncated_normal_entropy(mean[:, None], std[:, None]),
-      ),
+    ),
+    (
+      distributions.truncated_normal_entropy(mean, std),
+      distributions.truncated_normal_entropy(mean[:, None], std[:, None]),
+    ),
   ):
     assert total.shape == ()
     np.testing.assert_allclose(total, one.sum(), rtol=1e-6)
@@ -100,18 +100,16 @@ def test_truncated_normal_sums_over_actions():
 def test_truncated_normal_sample_inverts_the_cdf(mean, std):
   u = np.linspace(0.01, 0.99, 99).astype(np.float32)
   sample = distributions.truncated_normal_sample(
-      jnp.full(99, mean), jnp.full(99, std), u
+    jnp.full(99, mean), jnp.full(99, std), u
   )
-  np.testing.assert_allclose(
-      sample, _truncated(mean, std).ppf(u), atol=2e-5
-  )
+  np.testing.assert_allclose(sample, _truncated(mean, std).ppf(u), atol=2e-5)
 
 
 @pytest.mark.parametrize('u', [0.05, 0.5, 0.9])
 @pytest.mark.parametrize(('mean', 'std'), _MEAN_STD)
 def test_truncated_normal_sample_gradient_by_finite_differences(mean, std, u):
   by_mean, by_std = jax.grad(
-      distributions.truncated_normal_sample, argnums=(0, 1)
+    distributions.truncated_normal_sample, argnums=(0, 1)
   )(mean, std, u)
   h = 1e-5
 
@@ -130,8 +128,6 @@ def test_truncated_normal_ends_are_open_and_pass_gradients():
   sample = distributions.truncated_normal_sample(*args)
   assert (np.abs(sample) < 1.0).all()
   gradient = jax.grad(
-      lambda mean: distributions.truncated_normal_sample(
-          mean, *args[1:]
-      ).sum()
+    lambda mean: distributions.truncated_normal_sample(mean, *args[1:]).sum()
   )(args[0])
   assert np.isfinite(gradient).all()

@@ -51,11 +51,11 @@ def test_an_episode_that_begins_inside_a_sequence_is_a_new_window():
   row = 'aaabcc'
   expected = [[x == y for y in row] for x in row]
   np.testing.assert_array_equal(
-      masking.same_window(step, is_first)[0], expected
+    masking.same_window(step, is_first)[0], expected
   )
 
 
 def test_causal_sees_itself_and_the_past():
   np.testing.assert_array_equal(
-      masking.causal(3), [[1, 0, 0], [1, 1, 0], [1, 1, 1]]
+    masking.causal(3), [[1, 0, 0], [1, 1, 0], [1, 1, 1]]
   )

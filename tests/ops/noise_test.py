@@ -24,7 +24,7 @@ def test_split_gives_independent_keys():
 def test_draws_of_a_share_are_draws_of_the_batch():
   whole = noise.draw(random_inputs.keys(0), jax.random.normal, (3,))
   share = noise.draw(
-      noise.example_keys(jax.random.key(0), 2, 2), jax.random.normal, (3,)
+    noise.example_keys(jax.random.key(0), 2, 2), jax.random.normal, (3,)
   )
   np.testing.assert_array_equal(whole[2:], share)
 
@@ -40,9 +40,7 @@ def test_dropout_keeps_the_mean_and_the_stated_share():
 def test_dropout_rows_belong_to_their_example():
   x = np.ones((8, 5), np.float32)
   whole = noise.dropout(x, random_inputs.keys(1), 0.5)
-  share = noise.dropout(
-      x[:4], noise.example_keys(jax.random.key(1), 2, 2), 0.5
-  )
+  share = noise.dropout(x[:4], noise.example_keys(jax.random.key(1), 2, 2), 0.5)
   np.testing.assert_array_equal(whole[4:], share)
 
 

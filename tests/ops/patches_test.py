@@ -38,7 +38,7 @@ def test_border_values_go_on_outside():
 
 
 @pytest.mark.parametrize(
-    ('point', 'pixel'), [(10.49, 10), (10.5, 11), (11.5, 12), (-0.5, 0)]
+  ('point', 'pixel'), [(10.49, 10), (10.5, 11), (11.5, 12), (-0.5, 0)]
 )
 def test_half_pixels_round_up(point, pixel):
   patch = patches.crop(_coordinates(), np.array([[point, 5.0]]), 1)

@@ -9,7 +9,7 @@ from drp_jax.ops import returns
 
 def test_by_hand():
   ret = returns.lambda_return(
-      jnp.array([1.0, 2.0]), jnp.array([9.0, 3.0]), jnp.array(4.0), 0.5, 0.5
+    jnp.array([1.0, 2.0]), jnp.array([9.0, 3.0]), jnp.array(4.0), 0.5, 0.5
   )
   np.testing.assert_allclose(ret, [2.75, 4.0])
 
@@ -34,5 +34,5 @@ def test_equals_a_loop_from_the_end():
 def test_last_value_of_another_shape_raises():
   with pytest.raises(AssertionError):
     returns.lambda_return(
-        jnp.ones([3, 2]), jnp.ones([3, 2]), jnp.ones([3]), 0.9, 0.9
+      jnp.ones([3, 2]), jnp.ones([3, 2]), jnp.ones([3]), 0.9, 0.9
     )

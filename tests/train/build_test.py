@@ -9,16 +9,16 @@ from drp_jax.train import build
 
 
 @pytest.mark.parametrize(
-    ('key', 'value'),
-    [
-        ('dae.num_keypoints', 33),
-        ('dae.num_keypoints', 0),
-        ('dae.patch_size', 65),
-        ('dae.mask_ratio', 1.0),
-        ('data.clip_length', 26),
-        ('data.clip_length', 1),
-        ('replay.segment_length', 5),
-    ],
+  ('key', 'value'),
+  [
+    ('dae.num_keypoints', 33),
+    ('dae.num_keypoints', 0),
+    ('dae.patch_size', 65),
+    ('dae.mask_ratio', 1.0),
+    ('data.clip_length', 26),
+    ('data.clip_length', 1),
+    ('replay.segment_length', 5),
+  ],
 )
 def test_wrong_values_raise_and_name_their_key(key, value):
   config = base.get_config('debug')
@@ -87,10 +87,10 @@ def test_encoders_can_be_frozen_at_first(variables):
 def test_clips_become_batches_with_one_window():
   T = 4
   arrays = {
-      'image': np.zeros((2, T, 64, 64, 3), np.uint8),
-      'flow': np.zeros((2, T, 64, 64, 2), np.float16),
-      'points': np.zeros((2, T, 3, 2), np.float32),
-      'visible': np.ones((2, T, 3), bool),
+    'image': np.zeros((2, T, 64, 64, 3), np.uint8),
+    'flow': np.zeros((2, T, 64, 64, 2), np.float16),
+    'points': np.zeros((2, T, 3, 2), np.float32),
+    'visible': np.ones((2, T, 3), bool),
   }
   batch = build.video_batch(arrays)
   np.testing.assert_array_equal(batch.motion.window_step[1], [0, 0, 1, 2])

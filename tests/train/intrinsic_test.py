@@ -10,7 +10,7 @@ from drp_jax.train import intrinsic
 
 _B, _T, _F = 4, 6, 5
 _SETTINGS = intrinsic.Settings(
-    scale=0.3, window=2, queue_size=50, projection=3, neighbours=4, momentum=0.9
+  scale=0.3, window=2, queue_size=50, projection=3, neighbours=4, momentum=0.9
 )
 
 
@@ -84,11 +84,9 @@ def test_devices_share_the_queue(devices):
   state = shared = intrinsic.init(jax.random.key(0), _F, _SETTINGS)
   for feat in _batches():
     out, state = _bonus(None)(state, feat)
-    shares, shared = _bonus('batch')(
-        shared, feat.reshape(devices, -1, _T, _F)
-    )
+    shares, shared = _bonus('batch')(shared, feat.reshape(devices, -1, _T, _F))
     np.testing.assert_allclose(
-        shares.reshape(out.shape), out, rtol=1e-3, atol=1e-4
+      shares.reshape(out.shape), out, rtol=1e-3, atol=1e-4
     )
   np.testing.assert_allclose(shared.queue, state.queue, atol=1e-6)
   np.testing.assert_allclose(shared.magnitude, state.magnitude, rtol=1e-4)

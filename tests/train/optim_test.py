@@ -43,29 +43,29 @@ def test_groups_are_clipped_by_themselves():
   rng = np.random.default_rng(0)
   settings = dict(eps=1e-3, grad_clip=1.0, weight_decay=0.01)
   tx = optim.grouped(
-      {
-          'fast': optim.adam(0.01, **settings),
-          'slow': optim.adam(0.001, **settings),
-      },
-      {'a': 'fast', 'b': 'slow', 'c': 'fast', 'absent': 'slow'},
+    {
+      'fast': optim.adam(0.01, **settings),
+      'slow': optim.adam(0.001, **settings),
+    },
+    {'a': 'fast', 'b': 'slow', 'c': 'fast', 'absent': 'slow'},
   )
   params = {name: rng.normal(size=3).astype(np.float32) for name in 'abc'}
   gradients = [
-      {'a': g[0], 'b': 1000 * g[1], 'c': g[2]}
-      for g in rng.normal(size=(3, 3, 3)).astype(np.float32)
+    {'a': g[0], 'b': 1000 * g[1], 'c': g[2]}
+    for g in rng.normal(size=(3, 3, 3)).astype(np.float32)
   ]
   out = _run(tx, params, gradients)
   joined = _adam_by_hand(
-      np.concatenate([params['a'], params['c']]),
-      [np.concatenate([g['a'], g['c']]) for g in gradients],
-      0.01,
-      **dict(eps=1e-3, clip=1.0, decay=0.01),
+    np.concatenate([params['a'], params['c']]),
+    [np.concatenate([g['a'], g['c']]) for g in gradients],
+    0.01,
+    **dict(eps=1e-3, clip=1.0, decay=0.01),
   )
   np.testing.assert_allclose(
-      np.concatenate([out['a'], out['c']]), joined, rtol=1e-4
+    np.concatenate([out['a'], out['c']]), joined, rtol=1e-4
   )
   alone = _adam_by_hand(
-      params['b'], [g['b'] for g in gradients], 0.001, 1e-3, 1.0, 0.01
+    params['b'], [g['b'] for g in gradients], 0.001, 1e-3, 1.0, 0.01
   )
   np.testing.assert_allclose(out['b'], alone, rtol=1e-4)
 

@@ -19,7 +19,9 @@ def test_shard_keeps_the_order_of_examples():
 
 
 def test_shard_names_the_keys_of_a_wrong_batch_size():
-  with pytest.raises(ValueError, match=r'6 .*4 devices.*config\.data\.batch_size'):
+  with pytest.raises(
+    ValueError, match=r'6 .*4 devices.*config\.data\.batch_size'
+  ):
     parallel.shard(np.zeros((6, 2)))
 
 
@@ -32,7 +34,7 @@ def test_step_sees_its_examples_and_averages():
 
   batch = np.arange(8.0)
   state, mean = parallel.pmap_step(step, factor=10.0)(
-      np.float32(1), parallel.shard(batch), jax.random.key(0)
+    np.float32(1), parallel.shard(batch), jax.random.key(0)
   )
   assert state.shape == mean.shape == ()
   assert state == 2
@@ -66,35 +68,35 @@ def _assert_same_metrics(four, one):
   assert four.keys() == one.keys()
   for name in one:
     np.testing.assert_allclose(
-        four[name], one[name], rtol=1e-4, atol=1e-5, err_msg=name
+      four[name], one[name], rtol=1e-4, atol=1e-5, err_msg=name
     )
 
 
 def test_pretraining_gradient_on_four_devices(config, variables, video_batch):
   params = {
-      name: tree
-      for name, tree in variables['params'].items()
-      if name in build.drp.PRETRAINED
+    name: tree
+    for name, tree in variables['params'].items()
+    if name in build.drp.PRETRAINED
   }
   tx = random_inputs.recording_sgd()
 
   def state():
     return state_lib.PretrainState(
-        step=np.int32(2),
-        params=params,
-        collections={k: v for k, v in variables.items() if k != 'params'},
-        opt_state=tx.init(params),
+      step=np.int32(2),
+      params=params,
+      collections={k: v for k, v in variables.items() if k != 'params'},
+      opt_state=tx.init(params),
     )
 
   one, metrics = jax.jit(
-      functools.partial(
-          pretrain.pretrain_step, system=build.system(config, 1, None), tx=tx
-      )
+    functools.partial(
+      pretrain.pretrain_step, system=build.system(config, 1, None), tx=tx
+    )
   )(state(), video_batch, jax.random.key(3))
   four, four_metrics = parallel.pmap_step(
-      pretrain.pretrain_step,
-      system=build.system(config, 1, parallel.AXIS),
-      tx=tx,
+    pretrain.pretrain_step,
+    system=build.system(config, 1, parallel.AXIS),
+    tx=tx,
   )(state(), parallel.shard(video_batch), jax.random.key(3))
   assert four.step == one.step == 3
   _assert_same(four.opt_state, one.opt_state)
@@ -102,33 +104,33 @@ def test_pretraining_gradient_on_four_devices(config, variables, video_batch):
   _assert_same(four.collections, one.collections)
   _assert_same_metrics(four_metrics, metrics)
   np.testing.assert_array_equal(
-      four.collections['constants']['flow_scale'],
-      variables['constants']['flow_scale'],
+    four.collections['constants']['flow_scale'],
+    variables['constants']['flow_scale'],
   )
   moved = jax.tree.map(
-      lambda a, b: np.any(a != b),
-      one.collections['batch_stats'],
-      variables['batch_stats'],
+    lambda a, b: np.any(a != b),
+    one.collections['batch_stats'],
+    variables['batch_stats'],
   )
   assert all(jax.tree.leaves(moved))
 
 
 def test_finetuning_gradient_on_four_devices(
-    config, variables, replay_batch, finetune_gradients
+  config, variables, replay_batch, finetune_gradients
 ):
   gradients, one, metrics = finetune_gradients(replay_batch)
   step = parallel.pmap_step(
-      finetune.finetune_step,
-      system=build.system(config, 2, parallel.AXIS),
-      model_tx=random_inputs.recording_sgd(),
-      behavior_tx=random_inputs.recording_sgd(),
-      bonus=build.intrinsic_settings(config),
-      slow_critic_every=100,
+    finetune.finetune_step,
+    system=build.system(config, 2, parallel.AXIS),
+    model_tx=random_inputs.recording_sgd(),
+    behavior_tx=random_inputs.recording_sgd(),
+    bonus=build.intrinsic_settings(config),
+    slow_critic_every=100,
   )
   four, four_metrics = step(
-      random_inputs.finetune_state(config, variables),
-      parallel.shard(replay_batch),
-      jax.random.key(3),
+    random_inputs.finetune_state(config, variables),
+    parallel.shard(replay_batch),
+    jax.random.key(3),
   )
   four_gradients = {**four.model_opt, **four.behavior_opt}
   for name in gradients:
