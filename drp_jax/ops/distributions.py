@@ -1,4 +1,4 @@
-"""Distributions: groups of categoricals, and the truncated normal on [-1, 1]."""
+"""Distributions: grouped categoricals, and the truncated normal on [-1, 1]."""
 
 import jax
 import jax.numpy as jnp

@@ -1,8 +1,8 @@
 """Random numbers drawn example by example.
 
-Every sequence of a batch has its own key, derived from its place in the *global*
-batch. So a step gives the same numbers on one device and on many, and whoever
-compares implementations can feed the noise instead.
+Every sequence of a batch has its own key, derived from its place in the
+*global* batch. So a step gives the same numbers on one device and on many, and
+whoever compares implementations can feed the noise instead.
 """
 
 import math

@@ -41,7 +41,7 @@ class IntrinsicState:
 
 
 def init(key: jax.Array, feat_size: int, settings: Settings) -> IntrinsicState:
-  """An empty queue and a random projection with entries N(0, 1/projection^2)."""
+  """An empty queue; a random projection with entries N(0, 1/projection^2)."""
   P = settings.projection
   return IntrinsicState(
     matrix=jax.random.normal(key, (feat_size, P)) / P,
@@ -52,7 +52,7 @@ def init(key: jax.Array, feat_size: int, settings: Settings) -> IntrinsicState:
 
 
 def window_means(feat: jax.Array, window: int) -> jax.Array:
-  """Means of `window` consecutive steps: [B, T, F] -> [B, T - window + 1, F]."""
+  """Means of `window` steps in a row: [B, T, F] -> [B, T - window + 1, F]."""
   n = feat.shape[1] - window + 1
   return sum(feat[:, i : i + n] for i in range(window)) / window
 

@@ -1,8 +1,8 @@
 """The one place that knows about devices.
 
-`jax.pmap` in its oldest, plainest form: the state and the key go in and come out
-without a device axis, the batch has one in front. A step knows only the name of
-that axis, so replacing this file replaces pmap.
+`jax.pmap` in its oldest, plainest form: the state and the key go in and come
+out without a device axis, the batch has one in front. A step knows only the
+name of that axis, so replacing this file replaces pmap.
 """
 
 import functools
