@@ -38,8 +38,10 @@ def run(main: Callable[[], None]) -> None:
     logging.set_verbosity(logging.WARNING)
     try:
       main()
-    except ValueError as error:
-      if flags.FLAGS.traceback:
+    except (ValueError, RuntimeError) as error:
+      # Of runtime errors only our own plain ones, not those of JAX.
+      ours = isinstance(error, ValueError) or type(error) is RuntimeError
+      if flags.FLAGS.traceback or not ours:
         raise
       sys.exit(f'Error: {error}\n(--traceback shows where.)')
 

@@ -4,8 +4,8 @@ import os
 import pathlib
 
 # Read once, when JAX starts: four devices on any machine; the fusion that runs
-# use (experiments/launch.py); and no optimisation by LLVM, since tests compile for
-# minutes and run for milliseconds.
+# use (experiments/launch.py); and no optimisation by LLVM, since tests compile
+# for minutes and run for milliseconds.
 os.environ['XLA_FLAGS'] = ' '.join(
   [
     os.environ.get('XLA_FLAGS', ''),

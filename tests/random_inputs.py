@@ -91,12 +91,13 @@ def fill(shapes, seed: int = 0):
 
 def recording_sgd() -> optax.GradientTransformation:
   """Gradient descent with a tiny rate whose state is the newest gradient."""
+
+  def update(gradients, state, params=None):
+    del state, params
+    return jax.tree.map(lambda g: -1e-6 * g, gradients), gradients
+
   return optax.GradientTransformation(
-    init=lambda params: jax.tree.map(np.zeros_like, params),
-    update=lambda grads, _, params=None: (
-      jax.tree.map(lambda g: -1e-6 * g, grads),
-      grads,
-    ),
+    lambda params: jax.tree.map(np.zeros_like, params), update
   )
 
 

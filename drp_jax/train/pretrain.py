@@ -169,7 +169,8 @@ def _evaluate(
   )
   metrics, video = evaluate.held_out(system, variables, batches)
   log.scalars(step, metrics)
-  log.video(step, 'open_loop', video, fps=5)
+  log.image(step, 'open_loop/frames', np.concatenate(video[::6], 0))
+  log.video(step, 'open_loop/clips', video, fps=5)
 
 
 def _json(value: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Tests of the encoder of atomic actions: Eqs. 13-19 by loops; who sees whom."""
+"""Tests of the motion encoder: Eqs. 13-19 by loops; who sees whom."""
 
 import functools
 import math

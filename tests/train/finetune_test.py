@@ -1,6 +1,8 @@
 """Fine-tuning in a real environment: all stages, and exact resumption."""
 
+import csv
 import functools
+import json
 
 import jax
 import numpy as np
@@ -9,7 +11,7 @@ import pytest
 from configs import finetune_dmcr
 from drp_jax.agents import drp
 from drp_jax.train import checkpoint, finetune, logger, pretrain
-from experiments import run_dmcr
+from experiments import record_result, run_dmcr
 
 
 class _Killed(Exception):
@@ -79,6 +81,19 @@ def test_what_a_run_leaves(unbroken):
   assert [line['env_step'] for line in lines if 'env_step' in line][-1] == 120
   frames = np.load(workdir / finetune.EPISODE_FILE)
   assert frames.shape == (21, 64, 64, 3) and frames.std() > 0
+
+
+def test_a_record_of_the_run(unbroken, tmp_path, monkeypatch):
+  _, workdir = unbroken
+  monkeypatch.setattr(record_result, '_RESULTS', tmp_path)
+  path = record_result.record(str(workdir), 'nano', random_episodes=2)
+  rows = list(csv.DictReader(path.open()))
+  assert [row['env_step'] for row in rows] == ['40', '80', '120']
+  assert float(rows[-1]['return']) > 0
+  about = json.loads(path.with_suffix('.json').read_text())
+  assert about['random_policy']['mean'] > 0
+  assert about['config']['task'] == 'walker_stand'
+  assert about['run']['cpu_cores'] >= 1
 
 
 def test_pre_trained_parts_are_loaded_and_others_are_not(

@@ -52,7 +52,7 @@ def _naive(matrix, batches, settings):
 
 
 def test_three_batches_equal_a_naive_loop():
-  """20 windows each into a queue of 50: the third batch drives out the first."""
+  """20 windows each into a queue of 50: the third batch drives out some."""
   state = intrinsic.init(jax.random.key(0), _F, _SETTINGS)
   expected, queue = _naive(np.asarray(state.matrix), _batches(), _SETTINGS)
   for feat, bonus in zip(_batches(), expected, strict=True):
