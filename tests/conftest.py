@@ -38,6 +38,17 @@ jax.config.update('jax_debug_key_reuse', True)
 ACTION_SIZE = 2
 
 
+@pytest.fixture(scope='module', autouse=True)
+def _forget_compiled_functions():
+  """Frees what a file compiled.
+
+  Each compiled function takes dozens of memory mappings, and a process that has
+  used up its 65530 (Linux's vm.max_map_count) dies in the next compilation.
+  """
+  yield
+  jax.clear_caches()
+
+
 @pytest.fixture(scope='session')
 def config():
   """The debug preset of DMC Remastered: s also sees the embedding (D7)."""
