@@ -1,5 +1,7 @@
 """Which tokens see which: random masks and tracking windows."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 
@@ -25,7 +27,7 @@ def random_hidden(
   """
   B, T = valid.shape
   K = num_keypoints
-  count = int(ratio * K * (T - 1))
+  count = math.floor(ratio * K * (T - 1) + 1e-6)  # 0.7 * 10 is 7
   scores = noise.draw(keys, jax.random.uniform, (T, K))
   scores = jnp.where(valid[..., None], scores, 2.0).reshape(B, T * K)
   rank = jnp.argsort(jnp.argsort(scores, -1), -1)

@@ -275,6 +275,16 @@ def _check(config: ml_collections.ConfigDict) -> None:
       f'config.data.clip_length={config.data.clip_length} must be in'
       f' 2..{schema.WINDOW + 1}, one tracking window.'
     )
+  if c.width % 2:
+    raise ValueError(
+      f'config.dae.width={c.width} must be even: sines and cosines.'
+    )
+  bonus = config.intrinsic
+  if not 1 <= bonus.neighbours <= bonus.queue_size:
+    raise ValueError(
+      f'config.intrinsic.neighbours={bonus.neighbours} must be in'
+      f' 1..{bonus.queue_size}, config.intrinsic.queue_size.'
+    )
   if config.replay.segment_length <= config.intrinsic.window:
     raise ValueError(
       f'config.replay.segment_length={config.replay.segment_length} must'
