@@ -51,18 +51,18 @@ def _demo(config: ml_collections.ConfigDict) -> None:
   config.finetune.optim.lr = 1e-3
 
   steps = config.pretrain.pretrain
-  steps.num_steps = 200  # gradient steps
+  steps.num_steps = 150  # gradient steps
   steps.log_every = 10
   steps.eval_every = 50
   steps.eval_batches = 2
   steps.checkpoint_every = 50
 
   steps = config.finetune.finetune
-  steps.num_steps = 2_000  # agent steps
+  steps.num_steps = 1_500  # agent steps
   steps.prefill = 1_000  # agent steps, random                  [Table 5]
   steps.log_every = 20  # updates
   steps.initial_updates = 50
-  steps.eval_every = 2_000  # agent steps: at the start and the end
+  steps.eval_every = 1_500  # agent steps: at the start and the end
   steps.eval_episodes = 2
   steps.checkpoint_every = 500  # agent steps
 

@@ -18,6 +18,8 @@ from drp_jax.train import build
     ('data.clip_length', 26),
     ('data.clip_length', 1),
     ('replay.segment_length', 5),
+    ('dae.width', 15),
+    ('intrinsic.neighbours', 65),
   ],
 )
 def test_wrong_values_raise_and_name_their_key(key, value):
