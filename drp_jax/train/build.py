@@ -13,6 +13,7 @@ from drp_jax.data import schema
 from drp_jax.models import (
   adapter,
   dae,
+  drp_model,
   heads,
   image_decoder,
   image_encoder,
@@ -77,7 +78,7 @@ def system(
   def scalar():
     return heads.ScalarHead(c.heads.width, c.heads.depth)
 
-  model = drp.DRPModel(
+  model = drp_model.DRPModel(
     dae=dae.DAE(
       num_blocks=c.dae.num_blocks,
       width=c.dae.width,
