@@ -36,7 +36,7 @@ def get_config(variant: str = 'demo') -> ml_collections.ConfigDict:
 
 
 def _demo(config: ml_collections.ConfigDict) -> None:
-  """Counts that two cores do in some ten minutes, and a higher learning rate.
+  """Counts for two cores and a quarter of an hour; a higher learning rate.
 
   Of the stages: preprocessing about 1 minute, pre-training and fine-tuning
   about 4 each, of which 1 is compilation.
