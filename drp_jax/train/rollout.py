@@ -21,7 +21,6 @@ class Extractor(Protocol):
 
   def step(self, image: np.ndarray, is_first: bool, episode: int) -> Step:
     """Returns `flow`, `points`, `visible` and `window_step` of one frame."""
-    ...
 
 
 def episode_seed(seed: int, number: int) -> int:
