@@ -58,6 +58,7 @@ def _paper() -> ml_collections.ConfigDict:
   config.image = image = ml_collections.ConfigDict()
   image.depth = 48  # channels of the first stage               [IPV]
   image.num_layers = 2  # residual layers a stage               [IPV]
+  image.num_heads = 4  # of the decoder's cross-attention        [IPV]
   image.context_mask_ratio = 0.75  #                            [IPV]
 
   config.rssm = rssm = ml_collections.ConfigDict()
@@ -174,6 +175,7 @@ def _nano(config: ml_collections.ConfigDict) -> None:
   config.dae.decoder_width = 32
   config.image.depth = 8
   config.image.num_layers = 1
+  config.image.num_heads = 1  # of 16 channels or more, as at paper size
   config.rssm.deter_size = 128
   config.rssm.hidden = 128
   config.rssm.groups = 8

@@ -28,6 +28,7 @@ _SIZES = {
   'dae.decoder_blocks',
   'image.depth',
   'image.num_layers',
+  'image.num_heads',
   'rssm.deter_size',
   'rssm.hidden',
   'rssm.groups',

@@ -10,7 +10,6 @@ import jax.numpy as jnp
 from drp_jax.models import layers
 from drp_jax.ops import masking, noise
 
-_NUM_HEADS = 4
 _DROPOUT = 0.1
 
 
@@ -31,11 +30,13 @@ class CrossAttention(nn.Module):
   """Adds what a random subset of context tokens says  [IPV].
 
   Attributes:
+    num_heads: attention heads, a divisor of C.
     mask_ratio: share of context tokens left out, drawn anew for every frame, in
       training and evaluation alike.
     axis_name: device axis for batch norm.
   """
 
+  num_heads: int
   mask_ratio: float
   axis_name: str | None = None
 
@@ -58,7 +59,7 @@ class CrossAttention(nn.Module):
     Returns:
       [B * n, h, w, C].
     """
-    N, h, w, C = x.shape
+    (N, h, w, C), H = x.shape, self.num_heads
     B, rows = context.shape[0], N // context.shape[0]
     keep_keys, weight_keys, out_keys = noise.split(keys, 3)
     if not train:
@@ -70,7 +71,7 @@ class CrossAttention(nn.Module):
     def project(x, name):
       init = layers.shared_glorot(C, 3 * C)  # of the packed matrix  [IPV]
       x = layers.Dense(C, kernel_init=init, name=name)(x)
-      x = x.reshape(*x.shape[:-1], _NUM_HEADS, C // _NUM_HEADS)
+      x = x.reshape(*x.shape[:-1], H, C // H)
       return jnp.swapaxes(x, -3, -2)  # [..., heads, tokens, C / heads]
 
     memory = context.reshape(B, h * w, C) + positions('context_positions')
@@ -84,10 +85,10 @@ class CrossAttention(nn.Module):
     def gather(x):
       per_frame = jax.vmap(lambda x, kept: jnp.take(x, kept, 1))(x, kept)
       per_frame = jnp.swapaxes(per_frame, 1, 2)  # [B, rows, heads, kept, c]
-      return per_frame.reshape(N, _NUM_HEADS, num_keep, -1)
+      return per_frame.reshape(N, H, num_keep, -1)
 
     tokens = x.reshape(N, h * w, C) + positions('query_positions')
-    query = project(tokens, 'query') / math.sqrt(C // _NUM_HEADS)
+    query = project(tokens, 'query') / math.sqrt(C // H)
     scores = query @ jnp.swapaxes(gather(key), -1, -2)
     # Softmax, its division put off until the sum over tokens is small.
     peak = jax.lax.stop_gradient(scores.max(-1, keepdims=True))
@@ -143,6 +144,7 @@ class ImageDecoder(nn.Module):
   Attributes:
     depth: as in the encoder.
     num_layers: residual layers in each stage.
+    num_heads: attention heads of the cross-attention.
     image_size: side of the image, a multiple of 16.
     mask_ratio: share of context tokens left out.
     axis_name: device axis for batch norm.
@@ -150,6 +152,7 @@ class ImageDecoder(nn.Module):
 
   depth: int
   num_layers: int
+  num_heads: int
   image_size: int
   mask_ratio: float
   axis_name: str | None = None
@@ -182,7 +185,10 @@ class ImageDecoder(nn.Module):
         mixed = x
         if i == 0 and memory is not None:
           mixed = CrossAttention(
-            self.mask_ratio, self.axis_name, name=f'context{stage}'
+            self.num_heads,
+            self.mask_ratio,
+            self.axis_name,
+            name=f'context{stage}',
           )(x, memory, stage_keys[stage], train)
         x = layers.Residual(
           features, self.axis_name, name=f'stage{stage}_layer{i}'

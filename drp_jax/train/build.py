@@ -99,6 +99,7 @@ def system(
     image_decoder=image_decoder.ImageDecoder(
       depth=c.image.depth,
       num_layers=c.image.num_layers,
+      num_heads=c.image.num_heads,
       image_size=size,
       mask_ratio=c.image.context_mask_ratio,
       axis_name=axis_name,

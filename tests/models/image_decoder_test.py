@@ -10,9 +10,9 @@ from drp_jax.models import image_decoder
 from drp_jax.ops import masking, noise
 
 _B, _T, _C = 2, 3, 4
-_ATTENTION = image_decoder.CrossAttention(mask_ratio=0.75)
+_ATTENTION = image_decoder.CrossAttention(num_heads=4, mask_ratio=0.75)
 _DECODER = image_decoder.ImageDecoder(
-  depth=2, num_layers=1, image_size=64, mask_ratio=0.75
+  depth=2, num_layers=1, num_heads=4, image_size=64, mask_ratio=0.75
 )
 
 
