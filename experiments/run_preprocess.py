@@ -8,7 +8,7 @@ import ml_collections
 import numpy as np
 from ml_collections import config_flags
 
-from drp_jax.data import clips, shards, sources
+from drp_jax.data import clips, schema, shards, sources
 from drp_jax.data import report as report_lib
 from drp_jax.envs import renders
 from drp_jax.preprocess import extract, video
@@ -103,7 +103,7 @@ def _work(config_json: str, worker: int, num_workers: int) -> None:
       videos,
       plan,
       _read,
-      lambda frames, rng: extract.extract_clip(frames, backends, rng),
+      lambda footage, rng: extract.extract_clip(footage, backends, rng),
       config.data.num_shards,
       worker,
       num_workers,
@@ -111,9 +111,9 @@ def _work(config_json: str, worker: int, num_workers: int) -> None:
     )
 
 
-def _read(path: pathlib.Path) -> np.ndarray:
-  """Decodes a whole video: [N, 64, 64, 3] uint8."""
-  return np.stack(list(video.iterate(path)))
+def _read(video_id: sources.VideoId) -> schema.Footage:
+  """Decodes a whole video."""
+  return schema.Footage(np.stack(list(video.iterate(video_id.path))))
 
 
 def main() -> None:

@@ -11,7 +11,6 @@ folders with fraction 0.
 import dataclasses
 import hashlib
 import json
-import pathlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -21,11 +20,11 @@ from drp_jax.data import schema, sources
 
 SPLITS = ('train', 'validation')
 
-# path -> [N, 64, 64, 3] uint8; any exception means the file is unusable.
-ReadFrames = Callable[[pathlib.Path], np.ndarray]
-# (frames [T, 64, 64, 3] uint8, rng) -> arrays of schema.clip_fields(T);
+# Any exception means that the video is unusable.
+ReadFrames = Callable[[sources.VideoId], schema.Footage]
+# (T frames, rng) -> arrays of schema.clip_fields(T);
 # ValueError means that the clip is unusable, for example that nothing moves.
-Extract = Callable[[np.ndarray, np.random.Generator], dict[str, np.ndarray]]
+Extract = Callable[[schema.Footage, np.random.Generator], dict[str, np.ndarray]]
 Example = dict[str, Any]
 
 
@@ -116,15 +115,15 @@ def examples(
       last clip) if none of its clips was usable.
     ValueError: if `read_frames` or `extract` break their contract.
   """
-  frames = _read(video, plan, read_frames)
+  footage = _read(video, plan, read_frames)
   fields = schema.clip_fields(plan.clip_length)
   usable, reason = 0, ''
-  for split, start in clip_starts(len(frames), plan):
+  for split, start in clip_starts(len(footage), plan):
     if split not in splits:
       continue
     rng = clip_rng(plan.seed, video.source_id, start)
     try:
-      arrays = extract(frames[start : start + plan.clip_length], rng)
+      arrays = extract(footage[start : start + plan.clip_length], rng)
     except ValueError as error:
       reason = reason or str(error)
       yield split, None
@@ -149,17 +148,17 @@ def examples(
 
 def _read(
   video: sources.VideoId, plan: ClipPlan, read_frames: ReadFrames
-) -> np.ndarray:
-  """Frames of a video, [N, 64, 64, 3] uint8 with N >= T."""
+) -> schema.Footage:
+  """Frames of a video, image [N, 64, 64, 3] uint8 with N >= T."""
   try:
     video.sha256  # noqa: B018, an unreadable file shows here
-    frames = read_frames(video.path)
+    footage = read_frames(video)
   except MemoryError:
     raise
   except Exception as error:  # decoders raise all sorts for a broken file
     reason = f'{type(error).__name__}: {error}'
     raise UnusableVideo(f'cannot be read ({reason})') from error
-  S = schema.IMAGE_SIZE
+  S, frames = schema.IMAGE_SIZE, footage.image
   if frames.dtype != np.uint8 or frames.shape[1:] != (S, S, 3):
     raise ValueError(
       f'Frames of {video.source_id!r} are {frames.dtype}'
@@ -169,4 +168,4 @@ def _read(
     raise UnusableVideo(
       f'has {len(frames)} frames, fewer than clip_length={plan.clip_length}'
     )
-  return frames
+  return footage

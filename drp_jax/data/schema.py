@@ -23,6 +23,29 @@ class Field:
   dtype: np.dtype
 
 
+@dataclasses.dataclass(frozen=True)
+class Footage:
+  """Frames before extraction and, of a simulator, what is true of them.
+
+  Attributes:
+    image: [N, H, W, 3] uint8 RGB.
+    scene: name -> [N, ...] of a simulator; None of a real video.
+  """
+
+  image: np.ndarray
+  scene: dict[str, np.ndarray] | None = None
+
+  def __len__(self) -> int:
+    return len(self.image)
+
+  def __getitem__(self, frames: slice | list[int]) -> 'Footage':
+    """Some of the frames."""
+    scene = self.scene
+    if scene is not None:
+      scene = {name: array[frames] for name, array in scene.items()}
+    return Footage(self.image[frames], scene)
+
+
 def clip_fields(num_frames: int) -> dict[str, Field]:
   """Arrays of one example of the shards: a clip of `num_frames` frames.
 

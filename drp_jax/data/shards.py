@@ -129,8 +129,8 @@ def write_shards(
     shards_dir: folder of this data set and of nothing else.
     videos: what to cut; must be the same at every restart.
     plan: how to cut, checked against what the folder was begun with.
-    read_frames: path -> [N, 64, 64, 3] uint8.
-    extract: (frames [T, 64, 64, 3] uint8, rng) -> schema.clip_fields(T).
+    read_frames: see `clips.ReadFrames`.
+    extract: see `clips.Extract`.
     num_shards: at most; never more than videos.
     worker: which of `num_workers` processes this is; it writes the shards s
       with s mod num_workers == worker.

@@ -82,7 +82,7 @@ def make_backends(
 
 
 def extract_clip(
-  frames: np.ndarray,
+  footage: schema.Footage,
   backends: Backends,
   rng: np.random.Generator,
   num_keypoints: int = schema.MAX_KEYPOINTS,
@@ -92,7 +92,7 @@ def extract_clip(
   The clip is one tracking window: keypoints keep their identity throughout.
 
   Args:
-    frames: [T, 64, 64, 3] uint8 RGB, T >= 2.
+    footage: image [T, 64, 64, 3] uint8 RGB, T >= 2.
     backends: from `make_backends`.
     rng: consumed.
     num_keypoints: K.
@@ -103,19 +103,19 @@ def extract_clip(
 
   Raises:
     NoMotion: if flow is next to zero in all frames.
-    ValueError: if `frames` has another shape or dtype.
+    ValueError: if the frames have another shape or dtype.
   """
-  size = schema.IMAGE_SIZE
+  size, frames = schema.IMAGE_SIZE, footage.image
   shaped = frames.ndim == 4 and frames.shape[1:] == (size, size, 3)
   if frames.dtype != np.uint8 or not shaped or len(frames) < 2:
     raise ValueError(
       f'frames is {frames.dtype}{list(frames.shape)}, expected '
       f'uint8[T, {size}, {size}, 3] with T >= 2.'
     )
-  flow = flow_lib.over_clip(backends.flow, frames)
+  flow = flow_lib.over_clip(backends.flow, footage)
   _check_motion(flow)
-  mask = backends.mask(frames)
-  track = track_lib.over_clip(backends.tracker, frames)
+  mask = backends.mask(footage)
+  track = backends.tracker.over_clip(footage)
   tracks, visible = keypoints_lib.select(track, mask, num_keypoints, rng)
   return {
     'image': frames,

@@ -1,8 +1,8 @@
 """Dense optical flow: what moved where between two frames (F_t, Sec. 4.2.1).
 
-A flow back-end is a function `flow(frame0, frame1)` of two uint8 RGB frames
-[H, W, 3] that returns float32 [H, W, 2]: the pixel (x, y) of frame0 is found at
-(x, y) + flow[y, x] in frame1, x right and y down, in pixels of these frames.
+A flow back-end is a function `flow(start, end)` of N pairs of frames that
+returns float32 [N, H, W, 2]: the pixel (x, y) of start's frame i is found at
+(x, y) + flow[i, y, x] in end's, x right and y down, in pixels of these frames.
 """
 
 from collections.abc import Callable
@@ -10,7 +10,9 @@ from collections.abc import Callable
 import cv2
 import numpy as np
 
-FlowFn = Callable[[np.ndarray, np.ndarray], np.ndarray]
+from drp_jax.data import schema
+
+FlowFn = Callable[[schema.Footage, schema.Footage], np.ndarray]
 
 MIN_SIDE = 128  # A1: flow of 64-pixel frames is better computed enlarged
 
@@ -28,7 +30,7 @@ def make_dis() -> FlowFn:
   # flow depend on earlier calls. Hence one object per size.
   estimators = {}
 
-  def flow(frame0: np.ndarray, frame1: np.ndarray) -> np.ndarray:
+  def pair(frame0: np.ndarray, frame1: np.ndarray) -> np.ndarray:
     height, width = frame0.shape[:2]
     factor = -(-MIN_SIDE // min(height, width))
     gray0, gray1 = enlarged_gray(frame0, factor), enlarged_gray(frame1, factor)
@@ -38,22 +40,26 @@ def make_dis() -> FlowFn:
     small = cv2.resize(large, (width, height), interpolation=cv2.INTER_AREA)
     return small / factor
 
+  def flow(start: schema.Footage, end: schema.Footage) -> np.ndarray:
+    return np.stack(
+      [pair(*p) for p in zip(start.image, end.image, strict=True)]
+    )
+
   return flow
 
 
-def over_clip(flow: FlowFn, frames: np.ndarray) -> np.ndarray:
+def over_clip(flow: FlowFn, footage: schema.Footage) -> np.ndarray:
   """Flow that led to each frame of a clip.
 
   Args:
     flow: a back-end.
-    frames: [T, H, W, 3] uint8 RGB.
+    footage: T >= 2 frames.
 
   Returns:
     [T, H, W, 2] float16; entry t is from frame t-1 to frame t, entry 0 zeros.
   """
-  out = np.zeros((*frames.shape[:3], 2), np.float16)
-  for t in range(1, len(frames)):
-    out[t] = flow(frames[t - 1], frames[t])
+  out = np.zeros((*footage.image.shape[:3], 2), np.float16)
+  out[1:] = flow(footage[:-1], footage[1:])
   return out
 
 

@@ -1,8 +1,8 @@
 """The mask of what moves by itself (M_1 of Sec. 4.2.1).
 
-A mask back-end is a function `mask(frames)` of uint8 RGB frames [n, H, W, 3],
-n >= 2, that returns the bool mask [H, W] of the first of them. With n = 2 it is
-the causal form for acting: the mask of frame t-1 from frames t-1 and t (A15).
+A mask back-end is a function `mask(footage)` of n >= 2 frames that returns the
+bool mask [H, W] of the first of them. With n = 2 it is the causal form for
+acting: the mask of frame t-1 from frames t-1 and t (A15).
 """
 
 from collections.abc import Callable
@@ -10,9 +10,10 @@ from collections.abc import Callable
 import cv2
 import numpy as np
 
+from drp_jax.data import schema
 from drp_jax.preprocess import flow as flow_lib
 
-MaskFn = Callable[[np.ndarray], np.ndarray]
+MaskFn = Callable[[schema.Footage], np.ndarray]
 
 _GAPS = (1, 2, 4)  # frames; slow parts show over the longer ones
 _BORDER = 4  # pixels of the frame taken to be background
@@ -42,12 +43,13 @@ def make_motion_colour(flow: flow_lib.FlowFn) -> MaskFn:
     A mask function; a function of its frames only.
   """
 
-  def mask(frames: np.ndarray) -> np.ndarray:
+  def mask(footage: schema.Footage) -> np.ndarray:
     # k-means, GrabCut's too, draws from OpenCV's generator of this thread.
     cv2.setRNGSeed(0)
-    score = np.sqrt(_motion(frames, flow)) * _colour(frames[0])
+    frame = footage.image[0]
+    score = np.sqrt(_motion(footage, flow)) * _colour(frame)
     score = score * _centre_prior(*score.shape)
-    found = _grab_cut(frames[0], score)
+    found = _grab_cut(frame, score)
     if _MIN_AREA <= found.mean() <= _MAX_AREA:
       return found
     return np.ones_like(found)
@@ -55,14 +57,14 @@ def make_motion_colour(flow: flow_lib.FlowFn) -> MaskFn:
   return mask
 
 
-def _motion(frames: np.ndarray, flow: flow_lib.FlowFn) -> np.ndarray:
+def _motion(footage: schema.Footage, flow: flow_lib.FlowFn) -> np.ndarray:
   """Speed left after the camera's is taken out, [H, W] in [0, 1]."""
-  speeds = []
-  for gap in _GAPS:
-    if gap < len(frames):
-      motion = flow(frames[0], frames[gap])
-      residual = motion - _camera_motion(motion)
-      speeds.append(np.linalg.norm(residual, axis=-1) / gap)
+  gaps = [gap for gap in _GAPS if gap < len(footage)]
+  motions = flow(footage[[0] * len(gaps)], footage[gaps])
+  speeds = [
+    np.linalg.norm(motion - _camera_motion(motion), axis=-1) / gap
+    for motion, gap in zip(motions, gaps, strict=True)
+  ]
   return _to_unit(np.max(speeds, axis=0), _MIN_SPEED)
 
 

@@ -9,7 +9,6 @@ import numpy as np
 from drp_jax.data import schema
 from drp_jax.preprocess import extract
 from drp_jax.preprocess import keypoints as keypoints_lib
-from drp_jax.preprocess import track as track_lib
 
 
 class StreamingExtractor:
@@ -68,41 +67,34 @@ class StreamingExtractor:
       raise ValueError('is_first=False at the first step; it must be True.')
 
     window_index, window_step = divmod(self._num_flows, self._window)
+    pair = schema.Footage(np.stack([self._image, image]))
+    tracker = self._backends.tracker
     if window_step == 0:
-      tracks, visible = self._choose(image, window_index)
-    else:
-      tracks, visible = self._follow(image)
-    flow = self._backends.flow(self._image, image).astype(np.float16)
-    self._points, self._visible = tracks[1], visible[1]
-    self._image = image.copy()
-    self._num_flows += 1
-    return {
-      'flow': flow,
-      'points': tracks[0],
-      'visible': visible[0],
+      self._points = self._choose(pair, window_index)
+      self._visible = np.ones(len(self._points), bool)
+      self._state = tracker.begin(pair[:1], self._points)
+    step = {
+      'flow': self._backends.flow(pair[:1], pair[1:])[0].astype(np.float16),
+      'points': self._points,
+      'visible': self._visible,
       'window_step': np.int32(window_step),
     }
+    self._state, self._points, found = tracker.step(self._state, pair[1:])
+    self._visible = self._visible & found
+    self._image = pair.image[1]
+    self._num_flows += 1
+    return step
 
-  def _choose(
-    self, image: np.ndarray, window_index: int
-  ) -> tuple[np.ndarray, np.ndarray]:
-    """Chooses points in the last frame, by their motion to this one.
-
-    Returns tracks [2, K, 2] and visible [2, K], in the last frame and this one.
-    """
-    pair = np.stack([self._image, image])
+  def _choose(self, pair: schema.Footage, window_index: int) -> np.ndarray:
+    """Chooses points [K, 2] in the last frame, by their motion to this one."""
     rng = np.random.default_rng([self._seed, self._episode, window_index])
-    track = track_lib.over_clip(self._backends.tracker, pair)
-    mask = self._backends.mask(pair)
-    return keypoints_lib.select(track, mask, self._num_keypoints, rng)
-
-  def _follow(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Follows the points of the last frame to this one; as `_choose`."""
-    tracker = self._backends.tracker
-    pair = tracker.pair(self._image, image)
-    moved, found = tracker.step(pair, self._points)
-    visible = [self._visible, self._visible & found]
-    return np.stack([self._points, moved]), np.stack(visible)
+    tracks, _ = keypoints_lib.select(
+      self._backends.tracker.over_clip(pair),
+      self._backends.mask(pair),
+      self._num_keypoints,
+      rng,
+    )
+    return tracks[0]
 
   def _zeros(self, image: np.ndarray) -> dict[str, np.ndarray]:
     """What the first frame of an episode gives."""

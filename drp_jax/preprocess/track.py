@@ -1,17 +1,19 @@
 """Point tracking: where a point of one frame is in the next (p_t^k).
 
-One step, `step(pair(frame0, frame1), points)`, serves clips and streams alike,
-so points followed while acting equal those of a data set.
+Every tracker follows points through a clip. One that needs no look ahead also
+goes frame by frame, to the same places, so points followed while acting equal
+those of a data set.
 """
 
 import dataclasses
 import itertools
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 
 import cv2
 import numpy as np
 
+from drp_jax.data import schema
 from drp_jax.preprocess import flow
 
 # `track(points [K, 2]) -> (tracks [T, K, 2], visible [T, K])` over one clip.
@@ -19,6 +21,40 @@ TrackFn = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 
 _FACTOR = 2  # frames are enlarged as often
 _MAX_RETURN_ERROR = 0.5  # pixels of the enlarged frame, forward-backward check
+
+
+class Tracker(Protocol):
+  """What follows points through a clip."""
+
+  def over_clip(self, footage: schema.Footage) -> TrackFn:
+    """Prepares a clip, so that several sets of points can be tracked in it.
+
+    Args:
+      footage: T frames.
+
+    Returns:
+      `track(points)`, which follows points [K, 2] float32 of frame 0 and
+      returns their positions [T, K, 2] float32 in every frame and visible
+      [T, K] bool: false from the first frame on in which a point was lost.
+    """
+
+
+class OnlineTracker(Tracker, Protocol):
+  """What follows points from frame to frame, with no look ahead."""
+
+  def begin(self, footage: schema.Footage, points: np.ndarray) -> Any:
+    """Returns the state that follows points [K, 2] of a single frame."""
+
+  def step(
+    self, state: Any, footage: schema.Footage
+  ) -> tuple[Any, np.ndarray, np.ndarray]:
+    """Moves the points on to the next frame.
+
+    Returns:
+      The next state; points [K, 2] float32 in the frame, where one that would
+      leave the image stays where it was (A12); found [K] bool, whether they
+      are seen there.
+    """
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,102 +72,83 @@ class Pair:
   motion: np.ndarray
 
 
-class Tracker(Protocol):
-  """What follows points from frame to frame, with no look ahead."""
-
-  def pair(self, frame0: np.ndarray, frame1: np.ndarray) -> Pair:
-    """Prepares two uint8 RGB frames [H, W, 3]."""
-
-  def step(
-    self, pair: Pair, points: np.ndarray
-  ) -> tuple[np.ndarray, np.ndarray]:
-    """Moves points from the earlier to the later frame; as `Farneback.step`."""
-
-
 class Farneback:
   """Advects points by Farneback's flow: best of what needs no weights.
 
   DIS has the lower error over all pixels but smooths thin limbs, so points
-  that follow it lag behind and fall off the body.
+  that follow it lag behind and fall off the body. The state of `step` is the
+  enlarged frame and the points.
   """
 
-  def pair(self, frame0: np.ndarray, frame1: np.ndarray) -> Pair:
-    """Prepares two frames.
+  def over_clip(self, footage: schema.Footage) -> TrackFn:
+    """See `Tracker.over_clip`."""
+    grays = [flow.enlarged_gray(frame, _FACTOR) for frame in footage.image]
+    pairs = [prepare(*grays) for grays in itertools.pairwise(grays)]
 
-    Args:
-      frame0: [H, W, 3] uint8 RGB, the earlier.
-      frame1: [H, W, 3] uint8 RGB, the later.
+    def track(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+      points = points.astype(np.float32)
+      tracks, visible = [points], [np.ones(len(points), bool)]
+      for pair in pairs:
+        moved, found = advect(pair, tracks[-1])
+        tracks.append(moved)
+        visible.append(visible[-1] & found)
+      return np.stack(tracks), np.stack(visible)  # [T, K, 2], [T, K]
 
-    Returns:
-      What `step` needs of them.
-    """
-    gray0 = flow.enlarged_gray(frame0, _FACTOR)
-    gray1 = flow.enlarged_gray(frame1, _FACTOR)
-    motion = cv2.calcOpticalFlowFarneback(
-      gray0,
-      gray1,
-      None,
-      pyr_scale=0.5,
-      levels=3,
-      winsize=9,
-      iterations=3,
-      poly_n=5,
-      poly_sigma=1.2,
-      flags=0,
-    )
-    return Pair(gray0, gray1, motion)
+    return track
+
+  def begin(
+    self, footage: schema.Footage, points: np.ndarray
+  ) -> tuple[np.ndarray, np.ndarray]:
+    """See `OnlineTracker.begin`."""
+    return flow.enlarged_gray(footage.image[0], _FACTOR), points
 
   def step(
-    self, pair: Pair, points: np.ndarray
-  ) -> tuple[np.ndarray, np.ndarray]:
-    """Moves points from the earlier to the later frame of a pair.
-
-    Args:
-      pair: from `pair`.
-      points: [K, 2] float32, pixels of the frame, (x, y), in the earlier frame.
-
-    Returns:
-      points: [K, 2] float32 in the later frame. One that would leave the image
-        stays where it was (A12).
-      found: [K] bool, whether it is inside and a second method (Lucas-Kanade)
-        finds its way there and back.
-    """
-    enlarged = _FACTOR * (points + 0.5) - 0.5
-    moved = points + _bilinear(pair.motion, enlarged) / _FACTOR
-    height, width = (
-      pair.gray0.shape[0] // _FACTOR,
-      pair.gray0.shape[1] // _FACTOR,
-    )
-    inside = np.all((moved >= 0) & (moved <= [width - 1, height - 1]), axis=-1)
-    found = inside & _returns(pair, enlarged)
-    moved = np.where(inside[:, None], moved, points).astype(np.float32)
-    return moved, found
+    self, state: tuple[np.ndarray, np.ndarray], footage: schema.Footage
+  ) -> tuple[tuple[np.ndarray, np.ndarray], np.ndarray, np.ndarray]:
+    """See `OnlineTracker.step`."""
+    last, points = state
+    gray = flow.enlarged_gray(footage.image[0], _FACTOR)
+    moved, found = advect(prepare(last, gray), points)
+    return (gray, moved), moved, found
 
 
-def over_clip(tracker: Tracker, frames: np.ndarray) -> TrackFn:
-  """Prepares a clip, so that several sets of points can be tracked in it.
+def prepare(gray0: np.ndarray, gray1: np.ndarray) -> Pair:
+  """Estimates the motion between two enlarged frames [2H, 2W] uint8."""
+  motion = cv2.calcOpticalFlowFarneback(
+    gray0,
+    gray1,
+    None,
+    pyr_scale=0.5,
+    levels=3,
+    winsize=9,
+    iterations=3,
+    poly_n=5,
+    poly_sigma=1.2,
+    flags=0,
+  )
+  return Pair(gray0, gray1, motion)
+
+
+def advect(pair: Pair, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+  """Moves points from the earlier to the later frame of a pair.
 
   Args:
-    tracker: a back-end.
-    frames: [T, H, W, 3] uint8 RGB.
+    pair: from `prepare`.
+    points: [K, 2] float32, pixels of the frame, (x, y), in the earlier frame.
 
   Returns:
-    `track(points)`, which follows points [K, 2] float32 of frame 0 and returns
-    their positions [T, K, 2] float32 in every frame and visible [T, K] bool:
-    false from the first frame on in which a point was lost.
+    points: [K, 2] float32 in the later frame. One that would leave the image
+      stays where it was (A12).
+    found: [K] bool, whether it is inside and a second method (Lucas-Kanade)
+      finds its way there and back.
   """
-  pairs = [tracker.pair(a, b) for a, b in itertools.pairwise(frames)]
-
-  def track(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    points = points.astype(np.float32)
-    tracks, visible = [points], [np.ones(len(points), bool)]
-    for pair in pairs:
-      moved, found = tracker.step(pair, tracks[-1])
-      tracks.append(moved)
-      visible.append(visible[-1] & found)
-    return np.stack(tracks), np.stack(visible)  # [T, K, 2], [T, K]
-
-  return track
+  enlarged = _FACTOR * (points + 0.5) - 0.5
+  moved = points + _bilinear(pair.motion, enlarged) / _FACTOR
+  height, width = (side // _FACTOR for side in pair.gray0.shape)
+  inside = np.all((moved >= 0) & (moved <= [width - 1, height - 1]), axis=-1)
+  found = inside & _returns(pair, enlarged)
+  moved = np.where(inside[:, None], moved, points).astype(np.float32)
+  return moved, found
 
 
 def _bilinear(field: np.ndarray, points: np.ndarray) -> np.ndarray:

@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
+from drp_jax.data import schema
 from drp_jax.preprocess import extract, video
 
 _SCALE = 4  # the file is larger than the frames read from it
@@ -27,6 +28,10 @@ class Clip:
   frames: np.ndarray
   step: np.ndarray
   masks: np.ndarray
+
+  @property
+  def footage(self) -> schema.Footage:
+    return schema.Footage(self.frames)
 
 
 @pytest.fixture(scope='session')

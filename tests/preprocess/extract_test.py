@@ -9,7 +9,7 @@ from drp_jax.preprocess import extract
 
 def _extract(clip, backends, seed=0, **kwargs):
   rng = np.random.default_rng(seed)
-  return extract.extract_clip(clip.frames, backends, rng, **kwargs)
+  return extract.extract_clip(clip.footage, backends, rng, **kwargs)
 
 
 def test_a_clip_meets_the_schema_and_the_index_rules(square_clip, backends):
@@ -47,7 +47,9 @@ def test_the_number_of_keypoints_is_free(square_clip, backends):
 def test_a_still_clip_has_no_motion(square_clip, backends):
   still = np.stack([square_clip.frames[0]] * 5)
   with pytest.raises(extract.NoMotion, match='pixels move') as error:
-    extract.extract_clip(still, backends, np.random.default_rng(0))
+    extract.extract_clip(
+      schema.Footage(still), backends, np.random.default_rng(0)
+    )
   assert error.value.reason == 'no_motion'
   assert isinstance(error.value, ValueError)
 
@@ -63,7 +65,9 @@ def test_a_still_clip_has_no_motion(square_clip, backends):
 )
 def test_frames_of_another_kind_are_refused(backends, frames):
   with pytest.raises(ValueError, match='expected uint8'):
-    extract.extract_clip(frames, backends, np.random.default_rng(0))
+    extract.extract_clip(
+      schema.Footage(frames), backends, np.random.default_rng(0)
+    )
 
 
 @pytest.mark.parametrize('key', ['flow', 'mask', 'tracker'])

@@ -93,7 +93,7 @@ def test_the_first_points_are_a_fair_sample():
 
 def test_a_tiny_mask_is_enough(square_clip):
   mask = _box(12, 13, 16, 17)
-  track_fn = track.over_clip(track.Farneback(), square_clip.frames)
+  track_fn = track.Farneback().over_clip(square_clip.footage)
   tracks, _ = keypoints.select(track_fn, mask, 32, np.random.default_rng(0))
   assert np.abs(tracks[0] - [12, 16]).max() <= 0.5
 
@@ -102,7 +102,7 @@ def test_keypoints_are_on_the_square_more_often_than_chance(
   square_clip,
 ):
   everything = np.ones((64, 64), bool)
-  track_fn = track.over_clip(track.Farneback(), square_clip.frames)
+  track_fn = track.Farneback().over_clip(square_clip.footage)
   rng = np.random.default_rng(0)
   tracks, _ = keypoints.select(track_fn, everything, 32, rng)
   x, y = tracks[0].round().astype(int).T

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from drp_jax.data import schema
 from drp_jax.preprocess import segment
 
 
@@ -13,7 +14,7 @@ def _iou(a, b):
 @pytest.mark.parametrize('num_frames', [25, 2])
 def test_the_square_is_found(square_clip, backends, num_frames):
   for t in (0, 10):
-    mask = backends.mask(square_clip.frames[t : t + num_frames])
+    mask = backends.mask(square_clip.footage[t : t + num_frames])
     assert mask.shape == (64, 64) and mask.dtype == bool
     assert _iou(mask, square_clip.masks[t]) > 0.6
 
@@ -23,21 +24,21 @@ def test_the_square_is_found_by_a_moving_camera(square_clip, backends):
   frames = np.stack(
     [square_clip.frames[t, t : t + 56, t : t + 56] for t in range(3)]
   )
-  mask = backends.mask(frames)
+  mask = backends.mask(schema.Footage(frames))
   assert _iou(mask, square_clip.masks[0, :56, :56]) > 0.6
 
 
 def test_nothing_moves_gives_the_whole_frame(square_clip, backends):
   still = np.stack([square_clip.frames[0]] * 3)
-  assert backends.mask(still).all()
+  assert backends.mask(schema.Footage(still)).all()
 
 
 def test_the_mask_depends_on_its_frames_only(square_clip, backends):
   """OpenCV's clustering draws from a generator that others advance."""
-  first = backends.mask(square_clip.frames[:5])
+  first = backends.mask(square_clip.footage[:5])
   for t in range(3, 9):
-    backends.mask(square_clip.frames[t : t + 2])
-  np.testing.assert_array_equal(backends.mask(square_clip.frames[:5]), first)
+    backends.mask(square_clip.footage[t : t + 2])
+  np.testing.assert_array_equal(backends.mask(square_clip.footage[:5]), first)
 
 
 def test_the_camera_is_the_motion_that_most_agree_with(scene):
@@ -46,9 +47,11 @@ def test_the_camera_is_the_motion_that_most_agree_with(scene):
   camera = np.stack([1 + 0.5 * x - 0.2 * y, -0.5 + 0.3 * y], -1)
   outside = camera.copy()
   outside[20:49, 20:49] += [4, -3]
-  frames = np.stack([scene[:, :64], scene[:, :64]])
-  found = segment.make_motion_colour(lambda *_: outside.astype(np.float32))
-  rest = segment.make_motion_colour(lambda *_: camera.astype(np.float32))
+  frames = schema.Footage(np.stack([scene[:, :64], scene[:, :64]]))
+  found = segment.make_motion_colour(
+    lambda *_: outside[None].astype(np.float32)
+  )
+  rest = segment.make_motion_colour(lambda *_: camera[None].astype(np.float32))
   assert rest(frames).all()
   mask = found(frames)
   assert mask[20:49, 20:49].sum() > 0.95 * mask.sum()

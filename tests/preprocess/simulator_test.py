@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 import pytest
 
+from drp_jax.data import schema
 from drp_jax.envs import gl
 from drp_jax.preprocess import extract, flow, track
 
@@ -111,7 +112,7 @@ def cheetah():
 
 
 def _frames(snapshots):
-  return np.stack([s.image for s in snapshots])
+  return schema.Footage(np.stack([s.image for s in snapshots]))
 
 
 def test_the_truth_is_true(cheetah):
@@ -130,7 +131,9 @@ def test_flow_on_the_body_is_better_than_none(cheetah):
   for start, end in zip(cheetah[:-1], cheetah[1:], strict=True):
     pixels = _pixels(start.body)
     truth = _follow(pixels, start, end) - pixels
-    estimate = dis(start.image, end.image)[pixels[:, 1], pixels[:, 0]]
+    estimate = dis(_frames([start]), _frames([end]))[0][
+      pixels[:, 1], pixels[:, 0]
+    ]
     errors.append(np.linalg.norm(estimate - truth, axis=-1).mean())
     speeds.append(np.linalg.norm(truth, axis=-1).mean())
   assert np.mean(speeds) > 0.3
@@ -139,7 +142,7 @@ def test_flow_on_the_body_is_better_than_none(cheetah):
 
 def test_tracks_stay_on_their_points(cheetah):
   pixels = _pixels(cheetah[0].body)
-  track_fn = track.over_clip(track.Farneback(), _frames(cheetah))
+  track_fn = track.Farneback().over_clip(_frames(cheetah))
   tracks, visible = track_fn(pixels.astype(np.float32))
   truth = _follow(pixels, cheetah[0], cheetah[8])
   error = np.linalg.norm(tracks[8] - truth, axis=-1)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from drp_jax.preprocess import extract, stream, track
+from drp_jax.preprocess import extract, stream
 
 
 def _run(extractor, frames, episode=0):
@@ -17,13 +17,15 @@ def _run(extractor, frames, episode=0):
 def test_streaming_equals_the_clip(square_clip, backends):
   frames = square_clip.frames
   rng = np.random.default_rng(0)
-  clip = extract.extract_clip(frames, backends, rng, num_keypoints=8)
+  clip = extract.extract_clip(
+    square_clip.footage, backends, rng, num_keypoints=8
+  )
   out = _run(stream.StreamingExtractor(backends, 8), frames)
   assert out['flow'].dtype == np.float16
   np.testing.assert_array_equal(out['flow'], clip['flow'])
   np.testing.assert_array_equal(out['window_step'], [0, *range(24)])
   # From the same points, the clip's tracker goes the same way.
-  track_fn = track.over_clip(backends.tracker, frames)
+  track_fn = backends.tracker.over_clip(square_clip.footage)
   tracks, visible = track_fn(out['points'][1])
   np.testing.assert_array_equal(out['points'][1:], tracks[:-1])
   np.testing.assert_array_equal(out['visible'][1:], visible[:-1])
