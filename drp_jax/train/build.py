@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import jax.numpy as jnp
 import ml_collections
 import numpy as np
 import optax
@@ -184,28 +183,38 @@ def behavior_optimizer(
   )
 
 
-def example_video_batch(config: ml_collections.ConfigDict) -> types.VideoBatch:
-  """Zeros in the shapes of one clip, to create parameters with."""
-  T, S = 2, schema.IMAGE_SIZE
+def example_video_batch(
+  config: ml_collections.ConfigDict, shape: tuple[int, int] = (1, 2)
+) -> types.VideoBatch:
+  """Zeros in the shapes of `shape` = (B, T) frames of video."""
+  B, T = shape
+  S, K = schema.IMAGE_SIZE, config.dae.num_keypoints
   return types.VideoBatch(
-    image=jnp.zeros((1, T, S, S, 3), jnp.uint8),
-    motion=_example_motion(T, config.dae.num_keypoints),
-    is_first=jnp.asarray([[True, False]]),
+    image=np.zeros((B, T, S, S, 3), np.uint8),
+    motion=types.Motion(
+      flow=np.zeros((B, T, S, S, 2), np.float16),
+      points=np.zeros((B, T, K, 2), np.float32),
+      visible=np.ones((B, T, K), bool),
+      window_step=np.zeros((B, T), np.int32),
+    ),
+    is_first=np.broadcast_to(np.arange(T) == 0, (B, T)),
   )
 
 
 def example_replay_batch(
-  config: ml_collections.ConfigDict, action_size: int
+  config: ml_collections.ConfigDict,
+  action_size: int,
+  shape: tuple[int, int] = (1, 2),
 ) -> types.ReplayBatch:
-  """Zeros in the shapes of one segment, to create parameters with."""
-  video = example_video_batch(config)
+  """Zeros in the shapes of `shape` = (B, T) steps of replay."""
+  video = example_video_batch(config, shape)
   return types.ReplayBatch(
     image=video.image,
     motion=video.motion,
-    action=jnp.zeros((1, 2, action_size)),
-    reward=jnp.zeros((1, 2)),
+    action=np.zeros((*shape, action_size), np.float32),
+    reward=np.zeros(shape, np.float32),
     is_first=video.is_first,
-    is_terminal=jnp.zeros((1, 2), bool),
+    is_terminal=np.zeros(shape, bool),
   )
 
 
@@ -241,16 +250,6 @@ def motion(arrays: dict[str, Any]) -> types.Motion:
   """Picks the motion fields of a replay step or batch."""
   names = ('flow', 'points', 'visible', 'window_step')
   return types.Motion(**{name: arrays[name] for name in names})
-
-
-def _example_motion(length: int, num_keypoints: int) -> types.Motion:
-  T, K, S = length, num_keypoints, schema.IMAGE_SIZE
-  return types.Motion(
-    flow=jnp.zeros((1, T, S, S, 2), jnp.float16),
-    points=jnp.zeros((1, T, K, 2)),
-    visible=jnp.ones((1, T, K), bool),
-    window_step=jnp.zeros((1, T), jnp.int32),
-  )
 
 
 def _adam_settings(config):

@@ -195,14 +195,6 @@ class _Run:
     self.eval_extractor = make_extractor(c.seed)
     action_size = self.env.action_space.shape[0]
     self.system = build.system(c, action_size, parallel.AXIS)
-    self.update = parallel.pmap_step(
-      finetune_step,
-      system=self.system,
-      model_tx=build.model_optimizer(c),
-      behavior_tx=build.behavior_optimizer(c),
-      bonus=build.intrinsic_settings(c),
-      slow_critic_every=c.behavior.slow_critic_every,
-    )
     update_key, act_key, eval_key = jax.random.split(
       jax.random.key(c.seed + 1), 3
     )
@@ -233,7 +225,22 @@ class _Run:
       )
       self.meta = meta
       self.log.resume(self.meta['agent_step'])
+    self.state = parallel.replicate(self.state)
     self.variables = self._variables()
+    update = parallel.pmap_step(
+      finetune_step,
+      system=self.system,
+      model_tx=build.model_optimizer(c),
+      behavior_tx=build.behavior_optimizer(c),
+      bonus=build.intrinsic_settings(c),
+      slow_critic_every=c.behavior.slow_critic_every,
+    )
+    # A minute on two cores, in which the first episodes are collected.
+    shape = c.replay.batch_size, c.replay.segment_length
+    example = build.example_replay_batch(c, action_size, shape)
+    self.update = parallel.compile_ahead(
+      update, self.state, parallel.shard(example), self.update_key
+    )
     self.clock = time.time(), self.meta['agent_step'], int(self.state.step)
 
   def train(self) -> state_lib.FinetuneState:

@@ -7,6 +7,7 @@ name of that axis, so replacing this file replaces pmap.
 
 import functools
 from collections.abc import Callable
+from concurrent import futures
 from typing import Any
 
 import jax
@@ -35,6 +36,25 @@ def pmap_step(step: Callable, **static: Any) -> Callable:
   )
 
 
+def compile_ahead(step: Callable, state: Any, batch: Any, key: Any) -> Callable:
+  """Compiles a step in a thread, while the caller does something else.
+
+  Args:
+    step: from `pmap_step`.
+    state: from `replicate`, read only for shapes.
+    batch: of the shapes that `shard` gives.
+    key: typed key.
+
+  Returns:
+    A function like `step`, whose first call waits for the compiler. It takes
+    arguments of these shapes and types only.
+  """
+  lowered = jax.tree.map(jax.typeof, (state, batch, key))
+  thread = futures.ThreadPoolExecutor(1, 'compile')
+  compiled = thread.submit(lambda: step.lower(*lowered).compile())
+  return lambda *args: compiled.result()(*args)
+
+
 def shard(batch: Any) -> Any:
   """Splits a batch over local devices: leaves [B, ...] -> [devices, b, ...].
 
@@ -52,6 +72,13 @@ def shard(batch: Any) -> Any:
     return np.reshape(x, (devices, x.shape[0] // devices, *x.shape[1:]))
 
   return jax.tree.map(split, batch)
+
+
+def replicate(state: Any) -> Any:
+  """Copies a state to all local devices, as a step returns it."""
+  mesh = jax.sharding.Mesh(np.array(jax.local_devices()), (AXIS,))
+  everywhere = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+  return jax.device_put(state, everywhere)
 
 
 def device_examples(batch_size: int, axis_name: str | None) -> jax.Array | int:

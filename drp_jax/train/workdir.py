@@ -4,6 +4,7 @@ import json
 import os
 import pathlib
 import platform
+import shutil
 import subprocess
 from typing import Any
 
@@ -26,7 +27,7 @@ def describe() -> dict[str, Any]:
   """Commit, versions and hardware, for results."""
   root = pathlib.Path(__file__).parents[2]
   commit = 'unknown'
-  if (root / '.git').exists():
+  if (root / '.git').exists() and shutil.which('git'):
     git = subprocess.run(
       ['git', 'describe', '--always', '--dirty'],
       cwd=root,

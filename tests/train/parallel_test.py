@@ -139,3 +139,27 @@ def test_finetuning_gradient_on_four_devices(
   _assert_same(four.collections, one.collections)
   _assert_same(four.intrinsic.queue, one.intrinsic.queue)
   _assert_same_metrics(four_metrics, metrics)
+
+
+def test_a_step_compiled_ahead_is_the_step():
+  """Also from a restored state, which lies on one device, and its own."""
+
+  def step(state, batch, key, axis_name):
+    noise = jax.random.uniform(key)
+    total = parallel.mean(batch.sum(), axis_name)
+    return state + total + noise, {'total': total}
+
+  pmapped = parallel.pmap_step(step)
+  batch = parallel.shard(np.arange(8, dtype=np.float32))
+  start = jax.device_put(np.float32(1), jax.devices()[0])
+  ahead = parallel.compile_ahead(
+    pmapped, parallel.replicate(start), np.zeros_like(batch), jax.random.key(0)
+  )
+  key, expected = jax.random.key(1), jax.numpy.float32(1)
+  state = parallel.replicate(start)
+  for _ in range(2):
+    state, metrics = ahead(state, batch, key)
+    expected, _ = pmapped(expected, batch, key)
+    assert state == expected and metrics['total'] == 7
+  with pytest.raises(TypeError, match='float32'):
+    ahead(state, batch[:, :1], key)
