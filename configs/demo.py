@@ -36,11 +36,7 @@ def get_config(variant: str = 'demo') -> ml_collections.ConfigDict:
 
 
 def _demo(config: ml_collections.ConfigDict) -> None:
-  """Counts for two cores and a quarter of an hour; a higher learning rate.
-
-  Of the stages: preprocessing about 1 minute, pre-training and fine-tuning
-  about 4 each, of which 1 is compilation.
-  """
+  """Counts for two cores and ten minutes; a higher learning rate."""
   embedded = config.preprocess.embedded
   embedded.clips_per_task = 2  # videos of each robot
   embedded.frames = 126  # of each video
@@ -51,19 +47,19 @@ def _demo(config: ml_collections.ConfigDict) -> None:
   config.finetune.optim.lr = 1e-3
 
   steps = config.pretrain.pretrain
-  steps.num_steps = 150  # gradient steps
+  steps.num_steps = 120  # gradient steps
   steps.log_every = 10
-  steps.eval_every = 50
+  steps.eval_every = 60
   steps.eval_batches = 2
-  steps.checkpoint_every = 50
+  steps.checkpoint_every = 60
 
   steps = config.finetune.finetune
   steps.num_steps = 1_500  # agent steps
   steps.prefill = 1_000  # agent steps, random                  [Table 5]
   steps.log_every = 20  # updates
-  steps.initial_updates = 50
+  steps.initial_updates = 20
   steps.eval_every = 1_500  # agent steps: at the start and the end
-  steps.eval_episodes = 2
+  steps.eval_episodes = 1
   steps.checkpoint_every = 500  # agent steps
 
 

@@ -145,7 +145,7 @@ def test_a_step_compiled_ahead_is_the_step():
   """Also from a restored state, which lies on one device, and its own."""
 
   def step(state, batch, key, axis_name):
-    noise = jax.random.uniform(key)
+    noise = jax.random.uniform(jax.random.fold_in(key, 1))
     total = parallel.mean(batch.sum(), axis_name)
     return state + total + noise, {'total': total}
 
