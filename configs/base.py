@@ -10,6 +10,8 @@ the paper leaves open (README, table of choices); [ours] anything else.
 
 import ml_collections
 
+from configs import extract
+
 PRESETS = ('paper', 'small', 'nano', 'debug')
 
 
@@ -117,10 +119,7 @@ def _paper() -> ml_collections.ConfigDict:
   data.batch_size = 16  # clips, over all devices               [Table 5]
   data.clip_length = 25  # T, frames                            [Table 5]
 
-  config.extract = extract = ml_collections.ConfigDict()
-  extract.flow = 'dis'  #                                       [A1, A16]
-  extract.mask = 'motion_colour'  #                             [A16]
-  extract.tracker = 'farneback'  #                              [A15]
+  config.extract = extract.get_config('robot')
 
   config.pretrain = pretrain = ml_collections.ConfigDict()
   pretrain.num_steps = 600_000  # gradient steps                [Table 5]

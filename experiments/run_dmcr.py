@@ -9,7 +9,8 @@ from ml_collections import config_flags
 
 from drp_jax.data import schema
 from drp_jax.envs import make
-from drp_jax.preprocess import extract, stream
+from drp_jax.preprocess import backends as backends_lib
+from drp_jax.preprocess import stream
 from drp_jax.train import finetune as finetune_lib
 from experiments import launch
 
@@ -34,7 +35,7 @@ def make_extractor(
   config: ml_collections.ConfigDict, seed: int
 ) -> stream.StreamingExtractor:
   """Makes a streaming extractor with the back-ends of `config.extract`."""
-  backends = extract.make_backends(**config.extract.to_dict())
+  backends = backends_lib.make_backends(**config.extract.to_dict())
   return stream.StreamingExtractor(
     backends, config.dae.num_keypoints, schema.WINDOW, seed
   )

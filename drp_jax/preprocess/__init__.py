@@ -1,5 +1,5 @@
 """From video to atomic actions: flow, masks, tracks, keypoints (Sec. 4.2.1).
 
-OpenCV and PyAV live here and nowhere else; data, envs and models import nothing
+PyAV and torch live here and nowhere else; data, envs and models import nothing
 of this package. Frames are uint8 RGB [64, 64, 3] throughout.
 """

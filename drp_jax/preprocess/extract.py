@@ -4,16 +4,12 @@ The pipeline of Sec. 4.2.1 with exchangeable back-ends. Index and unit rules are
 those of `drp_jax/types.py`; patches are cropped later, from flow at points.
 """
 
-import dataclasses
-
-import cv2
 import numpy as np
 
 from drp_jax.data import schema
+from drp_jax.preprocess import backends as backends_lib
 from drp_jax.preprocess import flow as flow_lib
 from drp_jax.preprocess import keypoints as keypoints_lib
-from drp_jax.preprocess import segment as segment_lib
-from drp_jax.preprocess import track as track_lib
 
 _MIN_SPEED = 0.1  # pixels per frame; less is noise of the estimator
 _MIN_PIXELS = 16  # of one frame must move, a 4x4 patch
@@ -29,61 +25,9 @@ class NoMotion(ValueError):
   reason = 'no_motion'
 
 
-@dataclasses.dataclass(frozen=True)
-class Backends:
-  """The three estimators that extraction uses.
-
-  Not to be shared between threads: `flow` owns buffers.
-
-  Attributes:
-    flow: see preprocess/flow.py.
-    mask: see preprocess/segment.py.
-    tracker: see preprocess/track.py.
-    description: their names and the library's version, to be stored with data;
-      values of `dis` differ between versions of OpenCV.
-  """
-
-  flow: flow_lib.FlowFn
-  mask: segment_lib.MaskFn
-  tracker: track_lib.Tracker
-  description: str
-
-
-def make_backends(
-  flow: str = 'dis',
-  mask: str = 'motion_colour',
-  tracker: str = 'farneback',
-) -> Backends:
-  """Makes back-ends by name.
-
-  Args:
-    flow: 'dis'.
-    mask: 'motion_colour', computed with the chosen flow.
-    tracker: 'farneback'.
-
-  Raises:
-    ValueError: for an unknown name.
-  """
-  _check_name('flow', flow, ['dis'])
-  _check_name('mask', mask, ['motion_colour'])
-  _check_name('tracker', tracker, ['farneback'])
-  # Builds run one process per core, actors beside XLA's threads: OpenCV's own
-  # would only compete with them, and 64-pixel frames are too small to split.
-  cv2.setNumThreads(1)
-  flow_fn = flow_lib.make_dis()
-  return Backends(
-    flow=flow_fn,
-    mask=segment_lib.make_motion_colour(flow_fn),
-    tracker=track_lib.Farneback(),
-    description=(
-      f'flow={flow} mask={mask} tracker={tracker} opencv={cv2.__version__}'
-    ),
-  )
-
-
 def extract_clip(
   footage: schema.Footage,
-  backends: Backends,
+  backends: backends_lib.Backends,
   rng: np.random.Generator,
   num_keypoints: int = schema.MAX_KEYPOINTS,
 ) -> dict[str, np.ndarray]:
@@ -93,7 +37,7 @@ def extract_clip(
 
   Args:
     footage: image [T, 64, 64, 3] uint8 RGB, T >= 2.
-    backends: from `make_backends`.
+    backends: from `backends.make_backends`.
     rng: consumed.
     num_keypoints: K.
 
@@ -124,12 +68,6 @@ def extract_clip(
     'visible': _shifted(visible),
     'mask': mask,
   }
-
-
-def _check_name(key: str, name: str, allowed: list[str]) -> None:
-  """Raises ValueError for a name of a back-end that there is not."""
-  if name not in allowed:
-    raise ValueError(f'config.extract.{key}={name!r} must be one of {allowed}.')
 
 
 def _check_motion(flow: np.ndarray) -> None:

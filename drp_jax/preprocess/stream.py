@@ -7,7 +7,7 @@ data set holds: flow to the bit, tracks too once their points are chosen.
 import numpy as np
 
 from drp_jax.data import schema
-from drp_jax.preprocess import extract
+from drp_jax.preprocess import backends as backends_lib
 from drp_jax.preprocess import keypoints as keypoints_lib
 
 
@@ -20,7 +20,7 @@ class StreamingExtractor:
 
   def __init__(
     self,
-    backends: extract.Backends,
+    backends: backends_lib.Backends,
     num_keypoints: int,
     window: int = schema.WINDOW,
     seed: int = 0,
@@ -28,11 +28,20 @@ class StreamingExtractor:
     """Prepares for the first episode.
 
     Args:
-      backends: from `extract.make_backends`, used by this extractor alone.
+      backends: from `backends.make_backends`, used by this extractor alone.
       num_keypoints: K.
       window: W, flows in one tracking window (B6).
       seed: of the choice of points, together with the episode's number.
+
+    Raises:
+      ValueError: if the tracker looks ahead.
     """
+    if not hasattr(backends.tracker, 'step'):
+      raise ValueError(
+        f'config.extract.tracker: {type(backends.tracker).__name__} needs '
+        'frames that are still to come; while acting it must be one of '
+        f'{list(backends_lib.WHILE_ACTING)}.'
+      )
     self._backends = backends
     self._num_keypoints = num_keypoints
     self._window = window

@@ -114,19 +114,7 @@ class Farneback:
 
 def prepare(gray0: np.ndarray, gray1: np.ndarray) -> Pair:
   """Estimates the motion between two enlarged frames [2H, 2W] uint8."""
-  motion = cv2.calcOpticalFlowFarneback(
-    gray0,
-    gray1,
-    None,
-    pyr_scale=0.5,
-    levels=3,
-    winsize=9,
-    iterations=3,
-    poly_n=5,
-    poly_sigma=1.2,
-    flags=0,
-  )
-  return Pair(gray0, gray1, motion)
+  return Pair(gray0, gray1, flow.farneback(gray0, gray1))
 
 
 def advect(pair: Pair, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -145,10 +133,27 @@ def advect(pair: Pair, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
   enlarged = _FACTOR * (points + 0.5) - 0.5
   moved = points + _bilinear(pair.motion, enlarged) / _FACTOR
   height, width = (side // _FACTOR for side in pair.gray0.shape)
-  inside = np.all((moved >= 0) & (moved <= [width - 1, height - 1]), axis=-1)
-  found = inside & _returns(pair, enlarged)
-  moved = np.where(inside[:, None], moved, points).astype(np.float32)
-  return moved, found
+  moved, inside = hold(points, moved, height, width)
+  return moved, inside & _returns(pair, enlarged)
+
+
+def hold(
+  last: np.ndarray, points: np.ndarray, height: int, width: int
+) -> tuple[np.ndarray, np.ndarray]:
+  """Keeps points that left the image at their last place in it (A12).
+
+  Args:
+    last: [K, 2] float32, pixels, (x, y), in the frame before.
+    points: [K, 2] in this frame, perhaps outside.
+    height: of the image, pixels.
+    width: of the image, pixels.
+
+  Returns:
+    points: [K, 2] float32, inside.
+    inside: [K] bool, whether the point is where it was said to be.
+  """
+  inside = np.all((points >= 0) & (points <= [width - 1, height - 1]), axis=-1)
+  return np.where(inside[:, None], points, last).astype(np.float32), inside
 
 
 def _bilinear(field: np.ndarray, points: np.ndarray) -> np.ndarray:

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from drp_jax.data import schema
-from drp_jax.preprocess import extract, video
+from drp_jax.preprocess import backends as backends_lib
+from drp_jax.preprocess import video
 
 _SCALE = 4  # the file is larger than the frames read from it
 _SIDE, _START, _STEP = 16, np.array([6.0, 10.0]), np.array([1.5, 0.75])
@@ -35,8 +36,8 @@ class Clip:
 
 
 @pytest.fixture(scope='session')
-def backends() -> extract.Backends:
-  return extract.make_backends()
+def backends() -> backends_lib.Backends:
+  return backends_lib.make_backends()
 
 
 @pytest.fixture(scope='session')

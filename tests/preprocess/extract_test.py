@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from drp_jax.data import schema
+from drp_jax.preprocess import backends as backends_lib
 from drp_jax.preprocess import extract
 
 
@@ -30,7 +31,7 @@ def test_a_clip_meets_the_schema_and_the_index_rules(square_clip, backends):
 
 def test_a_clip_is_a_function_of_frames_and_rng(square_clip, backends):
   first = _extract(square_clip, backends)
-  again = _extract(square_clip, extract.make_backends())
+  again = _extract(square_clip, backends_lib.make_backends())
   other = _extract(square_clip, backends, seed=1)
   for name in first:
     np.testing.assert_array_equal(first[name], again[name])
@@ -68,9 +69,3 @@ def test_frames_of_another_kind_are_refused(backends, frames):
     extract.extract_clip(
       schema.Footage(frames), backends, np.random.default_rng(0)
     )
-
-
-@pytest.mark.parametrize('key', ['flow', 'mask', 'tracker'])
-def test_unknown_back_ends_are_named(key):
-  with pytest.raises(ValueError, match=rf"config\.extract\.{key}='no'.*\["):
-    extract.make_backends(**{key: 'no'})

@@ -12,11 +12,12 @@ def _pair(dis, frame0, frame1):
   return dis(schema.Footage(frame0[None]), schema.Footage(frame1[None]))[0]
 
 
+@pytest.mark.parametrize('make', [flow.make_dis, flow.make_farneback])
 @pytest.mark.parametrize('shift', [(3, 0), (-2, 0), (0, 2), (1, -2)])
-def test_shifted_content_gives_its_shift(scene, shift):
+def test_shifted_content_gives_its_shift(scene, shift, make):
   frame0 = scene[:, 16:80]
   frame1 = np.roll(scene, shift, axis=(1, 0))[:, 16:80]
-  inner = _pair(flow.make_dis(), frame0, frame1)[8:-8, 8:-8]
+  inner = _pair(make(), frame0, frame1)[8:-8, 8:-8]
   assert inner.dtype == np.float32
   np.testing.assert_allclose(inner.mean((0, 1)), shift, atol=0.1)
   assert np.quantile(np.abs(inner - shift), 0.95) < 0.3

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from drp_jax.preprocess import backends as backends_lib
 from drp_jax.preprocess import extract, stream
 
 
@@ -66,7 +67,7 @@ def test_an_episode_does_not_depend_on_what_came_before(square_clip, backends):
   frames = square_clip.frames[:8]
   used = stream.StreamingExtractor(backends, 8, window=3, seed=5)
   _run(used, square_clip.frames[9:20], episode=0)
-  fresh = stream.StreamingExtractor(extract.make_backends(), 8, 3, seed=5)
+  fresh = stream.StreamingExtractor(backends_lib.make_backends(), 8, 3, seed=5)
   first, again = _run(used, frames, episode=1), _run(fresh, frames, episode=1)
   for name in first:
     np.testing.assert_array_equal(first[name], again[name])

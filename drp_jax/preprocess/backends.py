@@ -1,0 +1,261 @@
+"""The estimators of extraction, chosen by name: flow, mask, tracker.
+
+What a back-end needs beyond OpenCV (torch, transformers, onnxruntime) is
+imported when it is chosen, and only then.
+"""
+
+import dataclasses
+import importlib.metadata
+import importlib.util
+import pathlib
+from typing import Any
+
+import cv2
+
+from drp_jax.preprocess import flow as flow_lib
+from drp_jax.preprocess import segment as segment_lib
+from drp_jax.preprocess import track as track_lib
+from drp_jax.preprocess import weights as weights_lib
+
+FLOWS = ('dis', 'farneback', 'sea_raft', 'sim')
+MASKS = ('motion_colour', 'grounded_sam', 'onnx', 'sim')
+TRACKERS = ('farneback', 'cotracker3', 'tapir', 'sim')
+WHILE_ACTING = ('farneback', 'tapir')  # trackers; 'sim' has no scene there
+
+Settings = dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Backends:
+  """The three estimators that extraction uses.
+
+  Not to be shared between threads: some own buffers.
+
+  Attributes:
+    flow: see preprocess/flow.py.
+    mask: see preprocess/segment.py.
+    tracker: see preprocess/track.py.
+    description: their names, what of their settings changes results, SHA-256 of
+      their weights, and versions of libraries, to be stored with data; values
+      of `dis` differ between versions of OpenCV.
+  """
+
+  flow: flow_lib.FlowFn
+  mask: segment_lib.MaskFn
+  tracker: track_lib.Tracker
+  description: str
+
+
+def make_backends(
+  flow: str = 'dis',
+  mask: str = 'motion_colour',
+  tracker: str = 'farneback',
+  device: str = 'cpu',
+  torch_threads: int = 1,
+  sea_raft: Settings | None = None,
+  grounded_sam: Settings | None = None,
+  onnx: Settings | None = None,
+  cotracker3: Settings | None = None,
+  tapir: Settings | None = None,
+) -> Backends:
+  """Makes back-ends by name; the arguments are those of `config.extract`.
+
+  Args:
+    flow: one of `FLOWS`.
+    mask: one of `MASKS`; the chosen flow helps some of them.
+    tracker: one of `TRACKERS`.
+    device: of learned models, as torch names it: 'cpu', 'cuda', 'cuda:1'.
+    torch_threads: of torch and of onnxruntime, for the whole process; more than
+      one is slower where other processes want the cores.
+    sea_raft: arguments of `sea_raft.make_flow`; read only if it is chosen, and
+      so for the others.
+    grounded_sam: of `grounded_sam.make_mask`.
+    onnx: of `onnx_mask.make_mask`.
+    cotracker3: of `cotracker.CoTracker3`.
+    tapir: of `tapir.Tapir`.
+
+  Raises:
+    ValueError: for an unknown name, a setting that does not fit, or weights
+      that are not there.
+    ImportError: if a chosen back-end needs an extra that is not installed.
+  """
+  _check_name('flow', flow, FLOWS)
+  _check_name('mask', mask, MASKS)
+  _check_name('tracker', tracker, TRACKERS)
+  # Builds run one process per core, actors beside XLA's threads: OpenCV's own
+  # would only compete with them, and 64-pixel frames are too small to split.
+  cv2.setNumThreads(1)
+  flow_fn, flow_text = _make_flow(flow, sea_raft, device, torch_threads)
+  mask_fn, mask_text = _make_mask(
+    mask, grounded_sam, onnx, device, torch_threads, flow_fn
+  )
+  tracker_object, tracker_text = _make_tracker(
+    tracker, cotracker3, tapir, device, torch_threads
+  )
+  return Backends(
+    flow=flow_fn,
+    mask=mask_fn,
+    tracker=tracker_object,
+    description=(
+      f'flow={flow_text} mask={mask_text} tracker={tracker_text} '
+      f'opencv={cv2.__version__}'
+    ),
+  )
+
+
+def _make_flow(
+  name: str, sea_raft: Settings | None, device: str, threads: int
+) -> tuple[flow_lib.FlowFn, str]:
+  """A flow function and its part of the description."""
+  if name == 'dis':
+    return flow_lib.make_dis(), name
+  if name == 'farneback':
+    return flow_lib.make_farneback(), name
+  if name == 'sim':
+    from drp_jax.preprocess import truth
+
+    return truth.flow, name
+
+  _prepare_torch('flow', name, 'torch', (), device, threads)
+  from drp_jax.preprocess import sea_raft as sea_raft_lib
+
+  flow = sea_raft_lib.make_flow(device=device, **sea_raft)
+  return flow, _describe(
+    name,
+    {key: sea_raft[key] for key in ('size', 'frame_side')},
+    {'weights': sea_raft['weights']},
+    ('torch',),
+  )
+
+
+def _make_mask(
+  name: str,
+  grounded_sam: Settings | None,
+  onnx: Settings | None,
+  device: str,
+  threads: int,
+  flow: flow_lib.FlowFn,
+) -> tuple[segment_lib.MaskFn, str]:
+  """A mask function and its part of the description."""
+  if name == 'motion_colour':
+    return segment_lib.make_motion_colour(flow), name
+  if name == 'sim':
+    from drp_jax.preprocess import truth
+
+    return truth.mask, name
+
+  if name == 'grounded_sam':
+    packages = ('transformers',)
+    _prepare_torch('mask', name, name, packages, device, threads)
+    from drp_jax.preprocess import grounded_sam as grounded_sam_lib
+
+    mask = grounded_sam_lib.make_mask(device=device, flow=flow, **grounded_sam)
+    folders = {key: grounded_sam[key] for key in ('detector', 'segmenter')}
+    return mask, _describe(
+      name,
+      {key: grounded_sam[key] for key in ('prompt', 'threshold')},
+      {
+        key: pathlib.Path(folder, grounded_sam_lib.MODEL_FILE)
+        for key, folder in folders.items()
+      },
+      ('torch', 'transformers'),
+    )
+
+  _require('mask', name, 'onnx', ('onnxruntime',))
+  from drp_jax.preprocess import onnx_mask
+
+  mask = onnx_mask.make_mask(device=device, threads=threads, flow=flow, **onnx)
+  settings = {key: onnx[key] for key in ('side', 'mean', 'scale', 'threshold')}
+  files = {'model': onnx['model']}
+  return mask, _describe(name, settings, files, ('onnxruntime',))
+
+
+def _make_tracker(
+  name: str,
+  cotracker3: Settings | None,
+  tapir: Settings | None,
+  device: str,
+  threads: int,
+) -> tuple[track_lib.Tracker, str]:
+  """A tracker and its part of the description."""
+  if name == 'farneback':
+    return track_lib.Farneback(), name
+  if name == 'sim':
+    from drp_jax.preprocess import truth
+
+    return truth.Tracker(), name
+
+  if name == 'cotracker3':
+    _prepare_torch('tracker', name, 'torch', (), device, threads)
+    from drp_jax.preprocess import cotracker
+
+    tracker = cotracker.CoTracker3(device=device, **cotracker3)
+    files = {'weights': cotracker3['weights']}
+    return tracker, _describe(name, {}, files, ('torch',))
+
+  packages = ('einshape', 'tree')
+  _prepare_torch('tracker', name, 'tapir', packages, device, threads)
+  from drp_jax.preprocess import tapir as tapir_lib
+
+  tracker = tapir_lib.Tapir(device=device, **tapir)
+  files = {'weights': tapir['weights']}
+  return tracker, _describe(name, {}, files, ('torch',))
+
+
+def _check_name(key: str, name: str, allowed: tuple[str, ...]) -> None:
+  """Raises ValueError for a name of a back-end that there is not."""
+  if name not in allowed:
+    raise ValueError(
+      f'config.extract.{key}={name!r} must be one of {list(allowed)}.'
+    )
+
+
+def _require(
+  key: str, name: str, extra: str, packages: tuple[str, ...]
+) -> None:
+  """Raises ImportError, naming the extra, if a package is missing."""
+  missing = [p for p in packages if importlib.util.find_spec(p) is None]
+  if missing:
+    raise ImportError(
+      f'config.extract.{key}={name!r} needs {", ".join(missing)}, which is not '
+      f"installed: pip install -c constraints.txt '.[{extra}]'."
+    )
+
+
+def _prepare_torch(
+  key: str,
+  name: str,
+  extra: str,
+  packages: tuple[str, ...],
+  device: str,
+  threads: int,
+) -> None:
+  """Checks that torch, `packages` and the device are there; sets threads."""
+  _require(key, name, extra, ('torch', 'safetensors', *packages))
+  import torch
+
+  # Left to itself torch takes all cores: up to ten times slower when shared.
+  torch.set_num_threads(threads)
+  if device != 'cpu' and not torch.cuda.is_available():
+    raise ValueError(
+      f"config.extract.device={device!r}: torch finds no GPU; use 'cpu'."
+    )
+
+
+def _describe(
+  name: str,
+  settings: Settings,
+  files: dict[str, str | pathlib.Path],
+  packages: tuple[str, ...],
+) -> str:
+  """What made the data: settings, digests, versions; never a path."""
+  # Lists of a config that went through JSON are the tuples of one that did not.
+  entries = [
+    f'{key}={tuple(value) if isinstance(value, list) else value!r}'
+    for key, value in settings.items()
+  ]
+  for key, path in files.items():
+    entries.append(f'{key}.sha256={weights_lib.sha256(path)}')
+  for package in packages:
+    entries.append(f'{package}={importlib.metadata.version(package)}')
+  return f'{name}({", ".join(entries)})'

@@ -1,0 +1,151 @@
+"""Files of learned weights: found by explicit path, read without running code.
+
+Nothing here downloads. Pickles are read for tensors only (`weights_only`), so a
+file from a stranger cannot run code.
+"""
+
+import dataclasses
+import hashlib
+import pathlib
+import pickle
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+  import torch
+
+_NAMES_SHOWN = 3  # of the arrays that do not fit, in a message
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+  """Where a file comes from; what somebody who lacks it is told.
+
+  Attributes:
+    key: the config key that holds its path.
+    files: expected file name(s).
+    origin: where to get it.
+    licence: of the file.
+  """
+
+  key: str
+  files: str
+  origin: str
+  licence: str
+
+
+def find_file(path: str, source: Source) -> pathlib.Path:
+  """Returns the path of a file of weights.
+
+  Raises:
+    ValueError: if there is none; it says what is expected and from where.
+  """
+  found = pathlib.Path(path)
+  if not path or not found.is_file():
+    raise _missing(path, 'a file', source)
+  return found
+
+
+def find_folder(
+  path: str, needed: tuple[tuple[str, ...], ...], source: Source
+) -> pathlib.Path:
+  """Returns the path of a folder that holds certain files.
+
+  Args:
+    path: of the folder.
+    needed: of each of these groups of names, one.
+    source: for the message.
+
+  Raises:
+    ValueError: if there is none, or it lacks one of them.
+  """
+  found = pathlib.Path(path)
+  if not path or not all(
+    any((found / name).is_file() for name in names) for names in needed
+  ):
+    listed = ', '.join(' or '.join(names) for names in needed)
+    raise _missing(path, f'a folder that holds {listed}', source)
+  return found
+
+
+def sha256(path: str | pathlib.Path) -> str:
+  """Digest of a file's bytes, to be stored with what it was used for."""
+  with open(path, 'rb') as file:
+    return hashlib.file_digest(file, 'sha256').hexdigest()
+
+
+def read(path: pathlib.Path, source: Source) -> dict[str, 'torch.Tensor']:
+  """Reads a file of weights to the CPU.
+
+  Args:
+    path: `.safetensors`, or what torch.save wrote: a plain dict of tensors, or
+      one under 'state_dict' (Lightning, ptlflow) or 'model' (training runs).
+    source: for messages.
+
+  Returns:
+    Name to tensor.
+
+  Raises:
+    ValueError: if it is something else, or holds more than data.
+  """
+  import torch
+  from safetensors import SafetensorError
+  from safetensors import torch as safetensors_torch
+
+  try:
+    if path.suffix == '.safetensors':
+      return safetensors_torch.load_file(path)
+    content = torch.load(path, map_location='cpu', weights_only=True)
+  except (
+    SafetensorError,
+    pickle.UnpicklingError,
+    RuntimeError,
+    EOFError,
+  ) as error:
+    raise ValueError(
+      f'{source.key}={str(path)!r} cannot be read as tensors only; is it one '
+      f'of {source.files}? ({error})'
+    ) from error
+  for name in ('state_dict', 'model'):
+    if isinstance(content, dict) and isinstance(content.get(name), dict):
+      content = content[name]
+  if not isinstance(content, dict) or not all(
+    isinstance(value, torch.Tensor) for value in content.values()
+  ):
+    raise ValueError(
+      f'{source.key}={str(path)!r} holds no dict of tensors; expected '
+      f'{source.files}.'
+    )
+  return content
+
+
+def fill(
+  module: 'torch.nn.Module',
+  tensors: dict[str, 'torch.Tensor'],
+  source: Source,
+) -> None:
+  """Puts tensors into a module: every name and shape has to fit.
+
+  Raises:
+    ValueError: with the counts and some names, if they do not.
+  """
+  expected = module.state_dict()
+  wrong = sorted(expected.keys() ^ tensors.keys())
+  wrong += sorted(
+    name
+    for name in expected.keys() & tensors.keys()
+    if expected[name].shape != tensors[name].shape
+  )
+  if wrong:
+    raise ValueError(
+      f'{source.key}: {len(tensors)} arrays in the file, {len(expected)} '
+      f'expected; {len(wrong)} names or shapes do not fit, such as '
+      f'{wrong[:_NAMES_SHOWN]}. Expected is {source.files}.'
+    )
+  module.load_state_dict(tensors)
+
+
+def _missing(path: str, what: str, source: Source) -> ValueError:
+  return ValueError(
+    f'{source.key}={path!r} must name {what}: {source.files}, from '
+    f'{source.origin} (licence: {source.licence}). Nothing is downloaded.'
+  )
