@@ -105,10 +105,15 @@ class DMC(gymnasium.Env):
   def _open_camera(self, shadow_size: int | None) -> Any:
     from dm_control.mujoco import engine
 
-    physics = self._env.physics
+    physics = self.physics
     if shadow_size is not None:  # read once, when the GL context is made
       physics.model.vis.quality.shadowsize = shadow_size
     return engine.Camera(physics, IMAGE_SIZE, IMAGE_SIZE, CAMERA)
+
+  @property
+  def physics(self) -> Any:
+    """The simulator's state, dm_control's `Physics`."""
+    return self._env.physics
 
   @property
   def control_timestep(self) -> float:

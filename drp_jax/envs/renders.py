@@ -1,7 +1,7 @@
-"""Videos of other bodies than the agent's, for pre-training without a data set.
+"""Rollouts of robots as videos: pre-training without a data set.
 
-Smooth random motion of robots of the suite, in the looks of DMC Remastered
-where it has the domain.
+Of tasks of the suite, in the looks of DMC Remastered where it has the domain,
+and of Meta-World; with what the simulator knows of them, where that is asked.
 """
 
 import os
@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 import gymnasium
 import numpy as np
 
-from drp_jax.envs import dmc, dmcr, looks, wrappers
+from drp_jax.envs import dmc, dmcr, looks, metaworld, scene, wrappers
 
 ACTION_REPEAT = 2
 FPS = 25  # of the files; the bodies differ in control time step
@@ -21,6 +21,8 @@ NOISE = 0.6  # scale of what is added to it                       [ours]
 
 # write_video(path, frames uint8 [T, H, W, 3], fps)
 WriteVideo = Callable[[pathlib.Path, np.ndarray, int], None]
+# What gives the next action, float32 [A] in [-1, 1].
+Act = Callable[[], np.ndarray]
 
 
 def write_rollouts(
@@ -30,26 +32,35 @@ def write_rollouts(
   frames: int,
   seed: int,
   write_video: WriteVideo,
+  scenes: bool = False,
+  policy: str = 'random',
 ) -> list[pathlib.Path]:
   """Writes `<folder>/<task>_<index>.mp4`, one episode's first frames each.
 
-  A file is a function of task, index, frames and seed alone. One that exists is
-  left as it is, and none is ever half-written, so a stopped call goes on where
-  it was.
+  A file is a function of task, index, frames, seed and policy alone. One that
+  exists is left as it is, and none is ever half-written, so a stopped call goes
+  on where it was. A folder should hold one seed and policy, since the names do
+  not tell them.
 
   Args:
     folder: made if it is not there.
-    tasks: of the suite, 'finger_spin'.
+    tasks: of the suite, 'finger_spin', or of Meta-World, 'metaworld_reach'.
     clips_per_task: videos of each task.
-    frames: length of each, at least 1 and at most an episode's 501.
+    frames: length of each, at least 1 and at most an episode's, 501 in the
+      suite and 251 in Meta-World.
     seed: of looks, starts and actions.
     write_video: writes frames to a path whose suffix is `.mp4`.
+    scenes: whether to write `<task>_<index>.scene.npz` beside each: the arrays
+      of `drp_jax/envs/scene.py`, [frames, ...]. A video without is done again.
+    policy: 'random', smooth random actions; or 'scripted', what Meta-World has
+      for every task.
 
   Returns:
     The paths of all the videos, in the order of `tasks`.
 
   Raises:
-    ValueError: unknown task, or `frames` is more than an episode has.
+    ValueError: unknown task or policy, a task without scripted policy, or
+      `frames` is more than an episode has.
     RuntimeError: there is no OpenGL to render with.
   """
   folder = pathlib.Path(folder)
@@ -58,14 +69,24 @@ def write_rollouts(
   for task in tasks:
     files = [folder / f'{task}_{i:04d}.mp4' for i in range(clips_per_task)]
     paths += files
-    missing = [(i, path) for i, path in enumerate(files) if not path.exists()]
+    missing = [
+      (i, path)
+      for i, path in enumerate(files)
+      if not (path.exists() and (not scenes or _scene_path(path).exists()))
+    ]
     if not missing:
       continue
     env = _open(task)
     for index, path in missing:
       # The task by its name, so that other tasks in the list change nothing.
       key = [seed, zlib.crc32(task.encode()), index]
-      video = rollout(env, frames, np.random.default_rng(key))
+      rng = np.random.default_rng(key)
+      video, truth = rollout(env, frames, rng, scenes, policy)
+      if scenes:
+        # The video comes last: whoever lists videos finds its scene as well.
+        partial = _scene_path(path).with_name(f'.partial-{path.stem}.npz')
+        np.savez_compressed(partial, **truth)
+        os.replace(partial, _scene_path(path))
       partial = path.with_name(f'.partial-{path.name}')
       write_video(partial, video, FPS)
       os.replace(partial, path)
@@ -74,38 +95,100 @@ def write_rollouts(
 
 
 def rollout(
-  env: gymnasium.Env, frames: int, rng: np.random.Generator
-) -> np.ndarray:
-  """Films one episode of smooth random actions.
+  env: gymnasium.Env,
+  frames: int,
+  rng: np.random.Generator,
+  scenes: bool = False,
+  policy: str = 'random',
+) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+  """Films the beginning of one episode.
 
   Args:
-    env: an environment with image observations.
+    env: an environment of this folder.
     frames: T.
     rng: of the episode's seed and the actions.
+    scenes: whether to record what the simulator knows of every frame.
+    policy: 'random' or 'scripted'.
 
   Returns:
-    [T, 64, 64, 3] uint8.
+    video: [T, 64, 64, 3] uint8.
+    scene: the arrays of `drp_jax/envs/scene.py`, [T, ...]; empty without
+      `scenes`.
 
   Raises:
-    ValueError: the episode has fewer frames.
+    ValueError: the episode has fewer frames; unknown policy, or the task has
+      none that is scripted.
   """
+  act = _make_policy(policy, env, rng)
+  record = _recorder(env) if scenes else dict
   image, _ = env.reset(seed=int(rng.integers(2**31)))
-  video, over = [image], False
-  action = np.zeros(env.action_space.shape, np.float32)
+  video, records, over = [image], [record()], False
   while len(video) < frames:
     if over:
       raise ValueError(f'An episode has {len(video)} frames, not {frames}.')
-    noise = rng.standard_normal(action.shape, np.float32)
-    action = np.clip(SMOOTHNESS * action + NOISE * noise, -1, 1)
-    image, _, terminated, truncated, _ = env.step(action)
+    image, _, terminated, truncated, _ = env.step(act())
     over = terminated or truncated
     video.append(image)
-  return np.stack(video)
+    records.append(record())
+  scene_arrays = {n: np.stack([r[n] for r in records]) for n in records[0]}
+  return np.stack(video), scene_arrays
+
+
+def _make_policy(
+  policy: str, env: gymnasium.Env, rng: np.random.Generator
+) -> Act:
+  """A policy by name, for one episode; see `rollout`."""
+  if policy == 'random':
+    return _random_policy(env, rng)
+  if policy != 'scripted':
+    raise ValueError(
+      f"config.sim.policy is 'random' or 'scripted', not {policy!r}."
+    )
+  if not isinstance(env.unwrapped, metaworld.MetaWorld):
+    raise ValueError(
+      "config.sim.policy='scripted' is for tasks of Meta-World only, "
+      "'metaworld_reach'; of others there is 'random'."
+    )
+  return _scripted_policy(env.unwrapped)
+
+
+def _random_policy(env: gymnasium.Env, rng: np.random.Generator) -> Act:
+  """Smooth random actions."""
+  action = np.zeros(env.action_space.shape, np.float32)
+
+  def act() -> np.ndarray:
+    nonlocal action
+    noise = rng.standard_normal(action.shape, np.float32)
+    action = np.clip(SMOOTHNESS * action + NOISE * noise, -1, 1)
+    return action
+
+  return act
+
+
+def _scripted_policy(env: metaworld.MetaWorld) -> Act:
+  """What solves the task, by its state."""
+  scripted = metaworld.scripted_policy(env.task)
+  return lambda: np.float32(np.clip(scripted.get_action(env.state), -1, 1))
+
+
+def _recorder(env: gymnasium.Env) -> scene.Record:
+  """What records the present frame of an environment of this folder."""
+  inner = env.unwrapped
+  if isinstance(inner, metaworld.MetaWorld):
+    return inner.scene
+  return scene.of_physics(inner.physics, dmc.CAMERA, dmc.IMAGE_SIZE)
+
+
+def _scene_path(video_path: pathlib.Path) -> pathlib.Path:
+  return video_path.with_suffix('.scene.npz')
 
 
 def _open(task: str) -> gymnasium.Env:
-  domain, _ = dmc.split_task(task)
-  if domain in dmcr.DOMAINS:
+  """Opens a task by its name in `write_rollouts`."""
+  if task.startswith('metaworld_'):
+    name = task.removeprefix('metaworld_')
+    env = metaworld.MetaWorld(name, shadow_size=512)
+  elif dmc.split_task(task)[0] in dmcr.DOMAINS:
     env = dmcr.DMCR(task, looks.FACTORS, shadow_size=512)
   else:
     env = dmc.DMC(task, shadow_size=512)

@@ -1,14 +1,15 @@
-"""Video files in and out, through PyAV (the FFmpeg libraries).
+"""Video files in and out, through PyAV (the FFmpeg libraries), and pictures.
 
 Frames come one at a time, so a long video never has to fit into memory, and
-are resized straight to 64x64 without keeping the aspect, as IPV does [IPV].
+are resized straight to 64x64 without keeping the aspect, as IPV does [IPV]; by
+option the largest square in the centre is cut out first, which keeps it.
 """
 
 import contextlib
 import itertools
 import os
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import av
 import cv2
@@ -28,31 +29,37 @@ class UnusableVideo(ValueError):
   """A video that cannot become a clip; a build lists it and goes on.
 
   Attributes:
-    reason: one of 'missing', 'unreadable', 'empty', 'truncated', for counting.
+    reason: for counting, one of 'missing', 'unreadable' (nothing that FFmpeg
+      knows, or its index is lost), 'no_video' (sound only), 'empty', 'corrupt'
+      (damaged after its beginning) and 'truncated' (fewer frames than needed).
+    detail: what happened, without the path.
   """
 
   def __init__(self, path: str | os.PathLike, reason: str, detail: str):
     # All arguments go up, so that it survives the way out of a worker process.
     super().__init__(path, reason, detail)
-    self.reason = reason
+    self.reason, self.detail = reason, detail
 
   def __str__(self) -> str:
     path, reason, detail = self.args
     return f'{os.fspath(path)}: {reason} ({detail}).'
 
 
-def iterate(path: str | os.PathLike) -> Iterator[np.ndarray]:
+def iterate(
+  path: str | os.PathLike, centre_crop: bool = False
+) -> Iterator[np.ndarray]:
   """Decodes a video file, frame by frame.
 
   Args:
     path: any file that FFmpeg can read; its first video stream is used.
+    centre_crop: cut out the centre square before resizing.
 
   Yields:
     [64, 64, 3] uint8 RGB, upright: a rotation in the metadata is applied.
 
   Raises:
-    UnusableVideo: 'missing', 'unreadable' (no video in it, or damaged; may come
-      after some good frames) or 'empty'. Raised while iterating.
+    UnusableVideo: 'missing', 'unreadable', 'no_video', 'empty' or, after some
+      good frames, 'corrupt'. Raised while iterating.
   """
   if not os.path.isfile(path):
     raise UnusableVideo(path, 'missing', 'no such file')
@@ -60,18 +67,61 @@ def iterate(path: str | os.PathLike) -> Iterator[np.ndarray]:
   try:
     with av.open(os.fspath(path)) as container:
       if not container.streams.video:
-        raise UnusableVideo(path, 'unreadable', 'no video stream')
+        raise UnusableVideo(path, 'no_video', 'no video stream')
       stream = container.streams.video[0]
       # Extraction runs one process per core; more threads only add delay.
       stream.codec_context.thread_count = 1
       for frame in container.decode(stream):
-        yield _to_image(frame)
+        yield _upright(frame, centre_crop)
         count += 1
   except av.error.FFmpegError as error:
     detail = f'after {count} frames: {error.strerror}'
-    raise UnusableVideo(path, 'unreadable', detail) from error
+    reason = 'corrupt' if count else 'unreadable'
+    raise UnusableVideo(path, reason, detail) from error
   if not count:
     raise UnusableVideo(path, 'empty', 'no frames')
+
+
+def iterate_pictures(
+  paths: Iterable[str | os.PathLike], centre_crop: bool = False
+) -> Iterator[np.ndarray]:
+  """Decodes picture files, one frame each.
+
+  Args:
+    paths: PNG, JPEG or what else OpenCV reads, in order.
+    centre_crop: as in `iterate`.
+
+  Yields:
+    [64, 64, 3] uint8 RGB; grey, transparent and 16-bit pictures too.
+
+  Raises:
+    UnusableVideo: 'unreadable' or, after the first, 'corrupt'. Raised while
+      iterating.
+  """
+  for count, path in enumerate(paths):
+    # Not imread: it logs on its own, and does not say what went wrong.
+    data = np.fromfile(path, np.uint8)
+    picture = cv2.imdecode(data, cv2.IMREAD_COLOR) if len(data) else None
+    if picture is None:
+      reason = 'corrupt' if count else 'unreadable'
+      raise UnusableVideo(path, reason, f'after {count} frames: no picture')
+    yield to_image(cv2.cvtColor(picture, cv2.COLOR_BGR2RGB), centre_crop)
+
+
+def to_image(frame: np.ndarray, centre_crop: bool = False) -> np.ndarray:
+  """Brings a frame [H, W, 3] uint8 to [64, 64, 3], by area interpolation.
+
+  Args:
+    frame: of any size.
+    centre_crop: cut out the largest square in the centre first.
+  """
+  if centre_crop:
+    height, width = frame.shape[:2]
+    side = min(height, width)
+    top, left = (height - side) // 2, (width - side) // 2
+    frame = frame[top : top + side, left : left + side]
+  size = (schema.IMAGE_SIZE, schema.IMAGE_SIZE)
+  return cv2.resize(frame, size, interpolation=cv2.INTER_AREA)
 
 
 def read(path: str | os.PathLike, num_frames: int) -> np.ndarray:
@@ -137,12 +187,9 @@ def write_video(path: str | os.PathLike, frames: np.ndarray, fps: int) -> None:
   os.replace(unfinished, path)
 
 
-def _to_image(frame: av.VideoFrame) -> np.ndarray:
-  """[64, 64, 3] uint8 RGB of a decoded frame, by area interpolation."""
-  size = (schema.IMAGE_SIZE, schema.IMAGE_SIZE)
-  image = cv2.resize(
-    frame.to_ndarray(format='rgb24'), size, interpolation=cv2.INTER_AREA
-  )
+def _upright(frame: av.VideoFrame, centre_crop: bool) -> np.ndarray:
+  """[64, 64, 3] uint8 RGB of a decoded frame."""
+  image = to_image(frame.to_ndarray(format='rgb24'), centre_crop)
   # FFmpeg gives degrees anticlockwise, in steps of 90 in practice.
   quarters = round(frame.rotation / 90) % 4
   return np.ascontiguousarray(np.rot90(image, quarters))

@@ -4,7 +4,7 @@ import av
 import numpy as np
 import pytest
 
-from drp_jax.envs import renders
+from drp_jax.envs import metaworld, renders
 
 TASKS = ['finger_spin', 'acrobot_swingup']  # with and without DMCR looks
 FRAMES = 6
@@ -68,3 +68,90 @@ def test_clips_longer_than_an_episode_are_refused():
   env = dmc.DMC('cartpole_swingup', draw=False)
   with pytest.raises(ValueError, match='1001 frames, not 2000'):
     renders.rollout(env, 2000, np.random.default_rng(0))
+
+
+def keep_frames(path, frames, fps):
+  del fps
+  path.write_bytes(frames.tobytes())
+
+
+def test_scenes_lie_beside_their_videos(tmp_path):
+  paths = renders.write_rollouts(
+    tmp_path, TASKS[:1], 2, 3, 0, keep_frames, scenes=True
+  )
+  scenes = [path.with_suffix('.scene.npz') for path in paths]
+  assert sorted(tmp_path.iterdir()) == sorted(paths + scenes)
+  with np.load(scenes[0], allow_pickle=False) as file:
+    arrays = dict(file)
+  assert arrays['depth'].shape == arrays['geom'].shape == (3, 64, 64)
+  assert len(arrays['focal']) == 3
+  moves = np.ptp(arrays['position'], axis=0).max(axis=-1) > 0.001
+  assert moves.any()
+  assert (moves <= arrays['moves'][0]).all()  # what is fixed does not move
+
+  # A video without its scene is made again, both as they were.
+  before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+  scenes[0].unlink()
+  scenes[1].write_bytes(b'left as it is')
+  renders.write_rollouts(tmp_path, TASKS[:1], 2, 3, 0, keep_frames, scenes=True)
+  assert scenes[1].read_bytes() == b'left as it is'
+  with np.load(scenes[0], allow_pickle=False) as file:
+    for name, array in arrays.items():
+      np.testing.assert_array_equal(file[name], array)
+  assert paths[0].read_bytes() == before[paths[0]]
+
+
+def test_recording_does_not_change_a_video(tmp_path):
+  with_scenes, without = (
+    renders.write_rollouts(
+      tmp_path / str(scenes), TASKS[:1], 1, 3, 0, keep_frames, scenes
+    )[0].read_bytes()
+    for scenes in (True, False)
+  )
+  assert with_scenes == without
+
+
+def test_a_killed_write_leaves_no_video_without_its_scene(tmp_path):
+  def die(*_):
+    raise KeyboardInterrupt
+
+  with pytest.raises(KeyboardInterrupt):
+    renders.write_rollouts(tmp_path, TASKS[:1], 1, 3, 0, die, scenes=True)
+  assert [path.suffix for path in tmp_path.iterdir()] == ['.npz']
+
+
+@pytest.fixture(scope='module')
+def arm():
+  env = metaworld.MetaWorld('reach', shadow_size=256)
+  yield env
+  env.close()
+
+
+def test_policies_differ_and_have_a_seed(arm):
+  def hand(policy, seed):
+    rng = np.random.default_rng(seed)
+    return renders.rollout(arm, 4, rng, True, policy)[1]['position']
+
+  scripted = hand('scripted', 0)
+  np.testing.assert_array_equal(hand('scripted', 0), scripted)
+  assert (hand('random', 0)[-1] != scripted[-1]).any()
+  assert (hand('scripted', 1) != scripted).any()  # another goal
+
+
+def test_a_task_of_metaworld_by_its_name(tmp_path):
+  path = renders.write_rollouts(
+    tmp_path, ['metaworld_drawer-open'], 1, 2, 0, keep_frames, False, 'scripted'
+  )
+  assert path == [tmp_path / 'metaworld_drawer-open_0000.mp4']
+  assert path[0].stat().st_size == 2 * 64 * 64 * 3
+
+
+def test_unknown_and_missing_policies_are_refused(tmp_path):
+  with pytest.raises(ValueError, match='config.sim.policy.*not .clever.'):
+    renders.write_rollouts(
+      tmp_path, TASKS[:1], 1, 2, 0, keep_frames, policy='clever'
+    )
+  with pytest.raises(ValueError, match='for tasks of Meta-World only'):
+    renders.write_rollouts(
+      tmp_path, TASKS[:1], 1, 2, 0, keep_frames, policy='scripted'
+    )

@@ -55,3 +55,35 @@ def test_the_camera_is_the_motion_that_most_agree_with(scene):
   assert rest(frames).all()
   mask = found(frames)
   assert mask[20:49, 20:49].sum() > 0.95 * mask.sum()
+
+
+def test_where_a_model_finds_nothing_the_fastest_are_taken(square_clip):
+  """A10: a fifth of the pixels; the whole frame if nothing moves."""
+  footage = square_clip.footage[:2]
+  speed = np.arange(64 * 64, dtype=np.float32).reshape(64, 64) / 1000
+  motion = np.stack([np.zeros_like(speed), speed], -1)[None]
+  nothing, little = np.zeros((64, 64), bool), np.zeros((64, 64), bool)
+  little[0, :5] = True
+  for found in (nothing, little):
+    mask = segment.found_or_fastest(found, footage, lambda *_: motion)
+    assert mask.sum() == round(0.2 * 64 * 64)
+    assert speed[mask].min() > speed[~mask].max()
+  slow = segment.found_or_fastest(nothing, footage, lambda *_: motion / 100)
+  assert slow.all()
+  found = square_clip.masks[0]
+  kept = segment.found_or_fastest(found, footage, lambda *_: motion)
+  np.testing.assert_array_equal(kept, found)
+
+
+def test_what_stands_apart_with_little_score_is_dropped():
+  """Half of the best part's score is kept, a little less is not."""
+  found = np.zeros((16, 16), bool)
+  found[1:5, 1:5] = found[8:10, 1:5] = found[12:15, 12:15] = True
+  found[5, 5] = True  # by a corner, part of the first
+  score = np.where(found, 0.5, 1.0)
+  score[8:10, 1:5] = 8.5 / 2 / 8  # of 8.5 in the first
+  score[12:15, 12:15] = 8.4 / 2 / 9
+  kept = segment._main_parts(found, score)
+  expected = found.copy()
+  expected[12:15, 12:15] = False
+  np.testing.assert_array_equal(kept, expected)

@@ -1,86 +1,42 @@
-"""Estimators against exact motion: a real MuJoCo render of the cheetah.
-
-A visible point of a rigid geom keeps its coordinates in that geom's frame.
-Depth gives the point behind a pixel and segmentation its geom; the geom's and
-the camera's next poses say where it goes.
-"""
-
-import dataclasses
+"""Truth against real MuJoCo renders of a cheetah, and estimators against it."""
 
 import cv2
 import numpy as np
 import pytest
 
 from drp_jax.data import schema
-from drp_jax.envs import gl
-from drp_jax.preprocess import extract, flow, track
+from drp_jax.envs import dmc, gl, renders, wrappers
+from drp_jax.preprocess import backends as backends_lib
+from drp_jax.preprocess import extract, flow, track, truth
 
-_SIZE, _NUM_FRAMES, _CAMERA = 64, 10, 0
-_GEOM = 5  # mjOBJ_GEOM, in the second channel of a segmentation
-
-
-@dataclasses.dataclass(frozen=True)
-class Snapshot:
-  """One moment: what is seen, and the poses it was seen with.
-
-  Attributes:
-    image: [64, 64, 3] uint8.
-    depth: [64, 64] metres along the optical axis.
-    geom: [64, 64] int, -1 where there is none.
-    body: [64, 64] bool, what can move.
-    rotations: [G, 3, 3] and positions: [G, 3], of geoms in the world.
-    camera: rotation [3, 3] and position [3] in the world.
-    focal: focal length in pixels.
-  """
-
-  image: np.ndarray
-  depth: np.ndarray
-  geom: np.ndarray
-  body: np.ndarray
-  rotations: np.ndarray
-  positions: np.ndarray
-  camera: tuple[np.ndarray, np.ndarray]
-  focal: float
+_WARM_UP, _NUM_FRAMES = 5, 10
 
 
-def _snapshot(physics):
-  model, data = physics.model, physics.data
-  view = dict(height=_SIZE, width=_SIZE, camera_id=_CAMERA)
-  segments = physics.render(segmentation=True, **view)
-  geom = np.where(segments[..., 1] == _GEOM, segments[..., 0], -1)
-  moves = np.array(model.body_weldid)[np.array(model.geom_bodyid)] != 0
-  fovy = np.radians(model.cam_fovy[_CAMERA])
-  return Snapshot(
-    image=physics.render(**view),
-    depth=physics.render(depth=True, **view).astype(np.float64),
-    geom=geom,
-    body=(geom >= 0) & moves[geom],
-    rotations=np.array(data.geom_xmat).reshape(-1, 3, 3),
-    positions=np.array(data.geom_xpos).reshape(-1, 3),
-    camera=(
-      np.array(data.cam_xmat[_CAMERA]).reshape(3, 3),
-      np.array(data.cam_xpos[_CAMERA]),
-    ),
-    focal=0.5 * _SIZE / np.tan(fovy / 2),
+@pytest.fixture(scope='module')
+def cheetah():
+  """Footage of a cheetah that moves at random, and what is known of it."""
+  try:
+    gl.select_backend()
+  except RuntimeError as error:
+    pytest.skip(str(error))
+  env = wrappers.ActionRepeat(dmc.DMC('cheetah_run', shadow_size=512), 2)
+  image, scene = renders.rollout(
+    env, _WARM_UP + _NUM_FRAMES, np.random.default_rng(1), scenes=True
   )
+  env.close()
+  return schema.Footage(image, scene)[_WARM_UP:]
 
 
-def _follow(pixels, start, end):
-  """Where surface points at pixels [N, 2] of `start` are seen at `end`."""
-  x, y = pixels.T
-  geom, depth = start.geom[y, x], start.depth[y, x]
-  middle = (_SIZE - 1) / 2
-  scale = depth / start.focal
-  seen = np.stack([(x - middle) * scale, (middle - y) * scale, -depth], -1)
-  rotation, position = start.camera
-  world = seen @ rotation.T + position
-  offset = world - start.positions[geom]
-  local = np.einsum('nji,nj->ni', start.rotations[geom], offset)
-  moved = np.einsum('nij,nj->ni', end.rotations[geom], local)
-  rotation, position = end.camera
-  seen = (moved + end.positions[geom] - position) @ rotation
-  out = np.stack([seen[:, 0], -seen[:, 1]], -1) * end.focal
-  return out / -seen[:, 2:] + middle
+@pytest.fixture(scope='module')
+def bodies(cheetah):
+  """What can move, [T, 64, 64] bool."""
+  return np.stack([truth.mask(cheetah[t:]) for t in range(len(cheetah))])
+
+
+@pytest.fixture(scope='module')
+def motion(cheetah):
+  """Exact flow, [T-1, 64, 64, 2]."""
+  return truth.flow(cheetah[:-1], cheetah[1:])
 
 
 def _pixels(mask):
@@ -88,65 +44,59 @@ def _pixels(mask):
   return np.stack([x, y], -1)
 
 
-@pytest.fixture(scope='module')
-def cheetah():
-  """Snapshots of a cheetah that moves at random."""
-  try:
-    gl.select_backend()
-  except RuntimeError as error:
-    pytest.skip(str(error))
-  from dm_control import suite  # after the choice of the GL back end
-
-  env = suite.load('cheetah', 'run', task_kwargs={'random': 1})
-  env.reset()
-  rng = np.random.default_rng(1)
-  action, snapshots = np.zeros(env.action_spec().shape), []
-  for t in range(5 + _NUM_FRAMES):
-    noise = rng.standard_normal(action.shape)
-    action = np.clip(0.7 * action + 0.6 * noise, -1, 1)
-    for _ in range(2):
-      env.step(action)
-    if t >= 5:
-      snapshots.append(_snapshot(env.physics))
-  return snapshots
+def test_no_time_no_motion(cheetah):
+  np.testing.assert_allclose(truth.flow(cheetah, cheetah), 0, atol=1e-4)
 
 
-def _frames(snapshots):
-  return schema.Footage(np.stack([s.image for s in snapshots]))
+def test_moved_body_pixels_land_on_the_same_geom(cheetah, bodies, motion):
+  geom, same = cheetah.scene['geom'], []
+  for t in range(len(motion)):
+    x0, y0 = _pixels(bodies[t]).T
+    there = np.stack([x0, y0], -1) + motion[t, y0, x0]
+    x1, y1 = there.round().astype(int).clip(0, 63).T
+    same.append(geom[t + 1, y1, x1] == geom[t, y0, x0])
+  assert np.concatenate(same).mean() > 0.85
 
 
-def test_the_truth_is_true(cheetah):
-  """No time, no motion; and moved body pixels land on the same geom."""
-  first = cheetah[0]
-  pixels = _pixels(first.body)
-  np.testing.assert_allclose(_follow(pixels, first, first), pixels, atol=1e-3)
-  x, y = _follow(pixels, first, cheetah[1]).round().astype(int).T
-  same = cheetah[1].geom[y, x] == first.geom[pixels[:, 1], pixels[:, 0]]
-  assert same.mean() > 0.85
+def test_true_flow_explains_the_next_image(cheetah, bodies, motion):
+  image = cheetah.image.astype(np.float32)
+  grid = np.float32(np.mgrid[:64, :64][::-1]).transpose(1, 2, 0)
+  before, after = [], []
+  for t in range(len(motion)):
+    there = grid + motion[t]
+    warped = cv2.remap(image[t + 1], there, None, cv2.INTER_LINEAR)
+    body = bodies[t]
+    before.append(np.abs(image[t] - image[t + 1]).mean(-1)[body])
+    after.append(np.abs(image[t] - warped).mean(-1)[body])
+  before, after = np.concatenate(before).mean(), np.concatenate(after).mean()
+  assert after < 0.8 * before
 
 
-def test_flow_on_the_body_is_better_than_none(cheetah):
-  dis = flow.make_dis()
-  errors, speeds = [], []
-  for start, end in zip(cheetah[:-1], cheetah[1:], strict=True):
-    pixels = _pixels(start.body)
-    truth = _follow(pixels, start, end) - pixels
-    estimate = dis(_frames([start]), _frames([end]))[0][
-      pixels[:, 1], pixels[:, 0]
-    ]
-    errors.append(np.linalg.norm(estimate - truth, axis=-1).mean())
-    speeds.append(np.linalg.norm(truth, axis=-1).mean())
-  assert np.mean(speeds) > 0.3
-  assert np.mean(errors) < 0.85 * np.mean(speeds)
+def test_true_flow_carries_true_points(cheetah, motion):
+  """Flow and tracks are one truth: at whole pixels they say the same."""
+  pixels = _pixels(np.ones([64, 64], bool))
+  tracks, seen = truth.follow(cheetah[:2], pixels)
+  np.testing.assert_allclose(
+    tracks[1] - pixels, motion[0].reshape(-1, 2), atol=1e-4
+  )
+  assert seen[0].all()
+  assert 0.8 < seen[1].mean() < 1  # the body moves over the floor
 
 
-def test_tracks_stay_on_their_points(cheetah):
-  pixels = _pixels(cheetah[0].body)
-  track_fn = track.Farneback().over_clip(_frames(cheetah))
-  tracks, visible = track_fn(pixels.astype(np.float32))
-  truth = _follow(pixels, cheetah[0], cheetah[8])
-  error = np.linalg.norm(tracks[8] - truth, axis=-1)
-  moved = np.linalg.norm(pixels - truth, axis=-1)
+def test_flow_on_the_body_is_better_than_none(cheetah, bodies, motion):
+  estimate = flow.make_dis()(cheetah[:-1], cheetah[1:])
+  error = np.linalg.norm(estimate - motion, axis=-1)[bodies[:-1]].mean()
+  speed = np.linalg.norm(motion, axis=-1)[bodies[:-1]].mean()
+  assert speed > 0.3
+  assert error < 0.85 * speed
+
+
+def test_tracks_stay_on_their_points(cheetah, bodies):
+  pixels = _pixels(bodies[0])
+  tracks, visible = track.Farneback().over_clip(cheetah)(np.float32(pixels))
+  exact, _ = truth.follow(cheetah, pixels)
+  error = np.linalg.norm(tracks[8] - exact[8], axis=-1)
+  moved = np.linalg.norm(pixels - exact[8], axis=-1)
   assert np.median(error) < 0.7 * np.median(moved)
   assert (error[moved > 2] < 2).mean() > 0.5
   # The confidence means something.
@@ -154,15 +104,13 @@ def test_tracks_stay_on_their_points(cheetah):
   assert (error[~lost] < 2).mean() > (error[lost] < 2).mean() + 0.2
 
 
-def test_the_mask_and_the_keypoints_are_on_the_body(cheetah):
-  backends = extract.make_backends()
-  rng = np.random.default_rng(0)
-  out = extract.extract_clip(_frames(cheetah), backends, rng)
-  body = cheetah[0].body
-  causal = backends.mask(_frames(cheetah[:2]))
+def test_the_mask_and_the_keypoints_are_on_the_body(cheetah, bodies):
+  backends = backends_lib.make_backends()
+  out = extract.extract_clip(cheetah, backends, np.random.default_rng(0))
+  causal = backends.mask(cheetah[:2])
   for mask in (out['mask'], causal):
-    assert (mask & body).sum() / (mask | body).sum() > 0.6
+    assert (mask & bodies[0]).sum() / (mask | bodies[0]).sum() > 0.6
   for t in (1, 5, 9):
-    near = cv2.dilate(cheetah[t - 1].body.astype(np.uint8), np.ones((3, 3)))
+    near = cv2.dilate(bodies[t - 1].astype(np.uint8), np.ones((3, 3)))
     x, y = out['points'][t].round().astype(int).T
     assert near[y, x].mean() > 0.8

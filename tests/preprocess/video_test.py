@@ -4,8 +4,10 @@ import itertools
 import pickle
 import struct
 
+import av
 import cv2
 import numpy as np
+import odd_videos
 import pytest
 
 from drp_jax.preprocess import video
@@ -117,8 +119,114 @@ def test_a_sound_file_has_no_video(tmp_path):
       8000, 8000, 1, 8, b'data', len(samples),
   )  # fmt: skip
   (tmp_path / 'sound.wav').write_bytes(header + samples)
-  with pytest.raises(video.UnusableVideo, match='no video stream'):
+  with pytest.raises(video.UnusableVideo, match='no_video .no video stream'):
     video.read(tmp_path / 'sound.wav', 2)
+
+
+@pytest.mark.parametrize('name', odd_videos.USABLE)
+def test_odd_files_give_all_their_frames_upright(tmp_path, name):
+  path = tmp_path / name
+  odd_videos.USABLE[name](path)
+  found = np.stack(list(video.iterate(path)))
+  expected = odd_videos.frames()
+  if name == 'grey.mkv':
+    assert np.array_equal(found[..., 0], found[..., 2])
+    expected = np.stack([cv2.cvtColor(f, cv2.COLOR_RGB2GRAY) for f in expected])
+    expected = expected[..., None]
+  assert found.shape == (odd_videos.NUM_FRAMES, 64, 64, 3)
+  assert np.abs(found.astype(int) - expected).mean() < 12
+
+
+def test_odd_files_are_as_odd_as_they_say(tmp_path):
+  def first(name):
+    odd_videos.USABLE[name](tmp_path / name)
+    with av.open(str(tmp_path / name)) as container:
+      return list(container.decode(video=0))
+
+  assert first('grey.mkv')[0].format.name == 'gray'
+  assert first('ten_bit.mkv')[0].format.name == 'yuv420p10le'
+  assert first('rotated.mp4')[0].rotation != 0
+  steps = np.diff([frame.time for frame in first('variable_rate.mp4')])
+  assert steps.max() / steps.min() > 6
+
+
+@pytest.mark.parametrize('name', odd_videos.UNUSABLE)
+def test_what_cannot_be_decoded_says_why(tmp_path, name):
+  make, reason = odd_videos.UNUSABLE[name]
+  make(tmp_path / name)
+  if reason in ('too_short', 'no_motion'):  # for the builder to find out
+    frames = list(video.iterate(tmp_path / name))
+    assert len(frames) == {'too_short': 1, 'no_motion': 40}[reason]
+    return
+  with pytest.raises(video.UnusableVideo, match=name) as error:
+    list(video.iterate(tmp_path / name))
+  assert error.value.reason == reason
+
+
+def test_a_damaged_file_gives_the_frames_before_the_damage(tmp_path):
+  odd_videos.corrupt(tmp_path / 'a.mp4')
+  stream = video.iterate(tmp_path / 'a.mp4')
+  first = np.stack(list(itertools.islice(stream, 5)))
+  assert np.abs(first.astype(int) - odd_videos.frames()[:5]).mean() < 5
+  with pytest.raises(video.UnusableVideo, match=r'corrupt .after \d+ frames'):
+    list(stream)
+
+
+@pytest.mark.parametrize('shape', [(96, 256), (256, 96), (95, 301)])
+def test_the_centre_square_may_be_cut_out(shape):
+  height, width = shape
+  frame = np.zeros((height, width, 3), np.uint8)
+  side = min(shape)
+  top, left = (height - side) // 2, (width - side) // 2
+  frame[top : top + side, left : left + side] = 200
+  assert video.to_image(frame, centre_crop=True).min() == 200
+  assert video.to_image(frame).min() == 0
+  assert video.to_image(frame, centre_crop=True).shape == (64, 64, 3)
+
+
+def test_the_centre_square_of_a_file(tmp_path):
+  frames = np.zeros((2, 64, 256, 3), np.uint8)
+  frames[:, :, 96:160] = _blocks(2)
+  video.write_video(tmp_path / 'a.mp4', frames, fps=10)
+  cut = next(video.iterate(tmp_path / 'a.mp4', centre_crop=True))
+  assert _corners(cut) == [0, 1, 2]
+  assert cut.mean() > 2 * next(video.iterate(tmp_path / 'a.mp4')).mean()
+
+
+def test_pictures_become_frames(tmp_path):
+  colour = _blocks(1, 96, 128)[0]
+  bgr = cv2.cvtColor(colour, cv2.COLOR_RGB2BGR)
+  pictures = {
+    'a.png': bgr,
+    'b.jpg': bgr,
+    'deep.png': bgr.astype(np.uint16) << 8,
+    'grey.png': cv2.cvtColor(bgr, cv2.COLOR_BGR2GRAY),
+    'transparent.png': cv2.cvtColor(bgr, cv2.COLOR_BGR2BGRA),
+  }
+  for name, picture in pictures.items():
+    assert cv2.imwrite(str(tmp_path / name), picture)
+  paths = [tmp_path / name for name in pictures]
+  found = dict(zip(pictures, video.iterate_pictures(paths), strict=True))
+  expected = cv2.resize(colour, (64, 64), interpolation=cv2.INTER_AREA)
+  np.testing.assert_array_equal(found['a.png'], expected)
+  np.testing.assert_array_equal(found['transparent.png'], expected)
+  assert np.abs(found['deep.png'].astype(int) - expected).max() <= 1
+  assert np.abs(found['b.jpg'].astype(int) - expected).mean() < 5
+  assert np.ptp(found['grey.png'], axis=-1).max() == 0
+  (cut,) = video.iterate_pictures(paths[:1], centre_crop=True)
+  np.testing.assert_array_equal(cut, video.to_image(colour[:, 16:112]))
+
+
+@pytest.mark.parametrize('content', [b'', b'no picture', None])
+def test_a_broken_picture(tmp_path, content):
+  good, bad = tmp_path / 'a.png', tmp_path / 'b.png'
+  cv2.imwrite(str(good), _blocks(1)[0])
+  whole = good.read_bytes()
+  bad.write_bytes(whole[:30] if content is None else content)
+  with pytest.raises(video.UnusableVideo, match='b.png: unreadable'):
+    list(video.iterate_pictures([bad]))
+  with pytest.raises(video.UnusableVideo, match='corrupt .after 1 frames'):
+    list(video.iterate_pictures([good, bad]))
 
 
 def test_the_error_survives_a_worker_process():

@@ -1,0 +1,237 @@
+"""Exact flow, masks and tracks of simulated footage: the back-ends 'sim'.
+
+A visible point of a rigid geom keeps its coordinates in that geom's frame.
+`footage.scene` says which geom is behind each pixel and how far away, and how
+geoms and camera stand in every frame; the format is that of
+`drp_jax/envs/scene.py`. The sky is infinitely far away: it follows the camera's
+turns only.
+"""
+
+import dataclasses
+import pathlib
+
+import numpy as np
+
+from drp_jax.data import schema
+from drp_jax.preprocess import track
+
+# How far a point may lie behind the surface that is seen where it is, in widths
+# of a pixel at that distance: more than a surface slopes within a pixel, less
+# than a limb is thick.
+_TOLERANCE = 1.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Anchors:
+  """Points in the coordinates in which they do not move.
+
+  Attributes:
+    geom: [K] int, whose coordinates; -1 where it is the sky.
+    local: [K, 3] metres; of the sky the direction in the world.
+  """
+
+  geom: np.ndarray
+  local: np.ndarray
+
+
+def load(video_path: pathlib.Path) -> dict[str, np.ndarray] | None:
+  """Reads the scene beside a video, `<name>.scene.npz`; None without one."""
+  path = video_path.with_suffix('.scene.npz')
+  if not path.exists():
+    return None
+  with np.load(path, allow_pickle=False) as file:
+    return dict(file)
+
+
+def flow(start: schema.Footage, end: schema.Footage) -> np.ndarray:
+  """Exact flow; see `preprocess/flow.py`.
+
+  It holds for what is seen in `start`, whether or not it is hidden in `end`. It
+  is zero where the scene does not say what is seen, and where something passes
+  behind the camera.
+
+  Args:
+    start: N frames with a scene.
+    end: N frames with a scene.
+
+  Returns:
+    [N, H, W, 2] float32.
+
+  Raises:
+    ValueError: there is no scene.
+  """
+  _check('flow', start)
+  _check('flow', end)
+  height, width = start.image.shape[1:3]
+  y, x = np.mgrid[:height, :width]
+  pixels = np.stack([x, y], -1).reshape(-1, 2)
+  out = np.zeros((len(start), height * width, 2), np.float32)
+  for i in range(len(start)):
+    moved, depth = _project(end[i].scene, _anchor(start[i].scene, pixels))
+    out[i] = np.where(depth[:, None] > 0, moved - pixels, 0)
+  return out.reshape(-1, height, width, 2)
+
+
+def mask(footage: schema.Footage) -> np.ndarray:
+  """What can move, in the first frame; see `preprocess/segment.py`.
+
+  That is the robot and what it handles, not floor, table and sky. The whole
+  frame if none of it is seen.
+
+  Args:
+    footage: frames with a scene.
+
+  Returns:
+    [H, W] bool.
+
+  Raises:
+    ValueError: there is no scene.
+  """
+  _check('mask', footage)
+  found = body(footage[0].scene)
+  return found if found.any() else np.ones_like(found)
+
+
+def body(scene: dict[str, np.ndarray]) -> np.ndarray:
+  """What can move in a frame, [H, W] bool; may be empty."""
+  geom = scene['geom']
+  return (geom >= 0) & scene['moves'][geom]
+
+
+def follow(
+  footage: schema.Footage, points: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+  """Follows points of the first frame, also out of sight.
+
+  Args:
+    footage: T frames with a scene.
+    points: [K, 2] float, pixels, (x, y), in frame 0.
+
+  Returns:
+    tracks: [T, K, 2] float32, also outside the image.
+    seen: [T, K] bool, whether the point is in the image and nothing in front of
+      it, in each frame by itself.
+
+  Raises:
+    ValueError: there is no scene.
+  """
+  _check('tracker', footage)
+  anchors = _anchor(footage[0].scene, points)
+  located = [_locate(footage[t].scene, anchors) for t in range(len(footage))]
+  tracks, seen = zip(*located, strict=True)
+  return np.stack(tracks), np.stack(seen)
+
+
+class Tracker:
+  """Follows points exactly; an `OnlineTracker`, see preprocess/track.py.
+
+  The state of `step` is the anchors and where the points were last.
+  """
+
+  def over_clip(self, footage: schema.Footage) -> track.TrackFn:
+    """See `track.Tracker.over_clip`."""
+    _check('tracker', footage)
+
+    def follow_all(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+      state = self.begin(footage[:1], points)
+      tracks = [points.astype(np.float32)]
+      visible = [np.ones(len(points), bool)]
+      for t in range(1, len(footage)):
+        state, moved, found = self.step(state, footage[t : t + 1])
+        tracks.append(moved)
+        visible.append(visible[-1] & found)
+      return np.stack(tracks), np.stack(visible)  # [T, K, 2], [T, K]
+
+    return follow_all
+
+  def begin(
+    self, footage: schema.Footage, points: np.ndarray
+  ) -> tuple[Anchors, np.ndarray]:
+    """See `track.OnlineTracker.begin`."""
+    _check('tracker', footage)
+    return _anchor(footage[0].scene, points), points.astype(np.float32)
+
+  def step(
+    self, state: tuple[Anchors, np.ndarray], footage: schema.Footage
+  ) -> tuple[tuple[Anchors, np.ndarray], np.ndarray, np.ndarray]:
+    """See `track.OnlineTracker.step`."""
+    _check('tracker', footage)
+    anchors, points = state
+    scene = footage[0].scene
+    moved, seen = _locate(scene, anchors)
+    moved, _ = track.hold(points, moved, *scene['geom'].shape)
+    return (anchors, moved), moved, seen
+
+
+def _check(key: str, footage: schema.Footage) -> None:
+  """Raises ValueError for footage of which nothing is known."""
+  if footage.scene is None:
+    raise ValueError(
+      f"config.extract.{key}='sim' needs footage of a simulator with what it "
+      'knows of its scene, not a video alone; take another back-end, or '
+      "config.source='sim'."
+    )
+
+
+def _anchor(scene: dict[str, np.ndarray], points: np.ndarray) -> Anchors:
+  """Binds points [K, 2] to what a frame shows at the nearest pixel."""
+  height, width = scene['geom'].shape
+  x, y = np.clip(np.rint(points), 0, [width - 1, height - 1]).astype(int).T
+  geom = scene['geom'][y, x].astype(int)
+  depth = scene['depth'][y, x].astype(np.float64)
+  offset = (points - _middle(scene)) / scene['focal']
+  ray = np.stack([offset[:, 0], -offset[:, 1], -np.ones(len(points))], -1)
+  ray = ray @ scene['camera_rotation'].T.astype(np.float64)
+  world = scene['camera_position'] + depth[:, None] * ray
+  local = np.einsum(
+    'kji,kj->ki', scene['rotation'][geom], world - scene['position'][geom]
+  )
+  return Anchors(geom, np.where(geom[:, None] < 0, ray, local))
+
+
+def _project(
+  scene: dict[str, np.ndarray], anchors: Anchors
+) -> tuple[np.ndarray, np.ndarray]:
+  """Points [K, 2] where anchors are in a frame, and their depth [K], metres.
+
+  The depth of the sky is 1, that of what is behind the camera 0 or less.
+  """
+  geom, local = anchors.geom, anchors.local
+  world = np.einsum('kij,kj->ki', scene['rotation'][geom], local)
+  offset = world + scene['position'][geom] - scene['camera_position']
+  offset = np.where(geom[:, None] < 0, local, offset)
+  right, up, back = (offset @ scene['camera_rotation']).T
+  ahead = np.where(back < 0, -back, 1)
+  points = np.stack([right, -up], -1) / ahead[:, None] * scene['focal']
+  return points + _middle(scene), -back
+
+
+def _locate(
+  scene: dict[str, np.ndarray], anchors: Anchors
+) -> tuple[np.ndarray, np.ndarray]:
+  """Points [K, 2] float32 of anchors in a frame, and whether they are seen."""
+  points, depth = _project(scene, anchors)
+  height, width = scene['geom'].shape
+  seen = np.zeros(len(points), bool)
+  tolerance = _TOLERANCE * depth / scene['focal']
+  nearest = np.rint(np.clip(points, -1, [width, height])).astype(int)
+  # The pixels around it too: the edge of a limb shows at the nearest or not.
+  for step in np.ndindex(3, 3):
+    x, y = np.clip(nearest + step - [1, 1], 0, [width - 1, height - 1]).T
+    behind = depth - scene['depth'][y, x]
+    same = scene['geom'][y, x] == anchors.geom
+    seen |= same & ((behind < tolerance) | (anchors.geom < 0))
+  seen &= _inside(points, scene['geom'].shape) & (depth > 0)
+  return points.astype(np.float32), seen
+
+
+def _inside(points: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+  """Whether points [K, 2] are on a pixel of an image (H, W), [K] bool."""
+  end = np.array(shape[::-1]) - 0.5
+  return np.all((points >= -0.5) & (points <= end), axis=-1)
+
+
+def _middle(scene: dict[str, np.ndarray]) -> np.ndarray:
+  """The point (x, y) that the camera looks at."""
+  height, width = scene['geom'].shape
+  return np.array([width - 1, height - 1]) / 2
