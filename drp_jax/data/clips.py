@@ -3,9 +3,15 @@
 The one split rule: of every video, the last `validation_fraction` of its frames
 (but at least one clip of T frames) are validation, the frames before them
 training, so the two share no frame. Where that leaves less than T frames for
-training, or with a fraction of 0, the whole video is for training. Sets with a
-validation list of their own (Something-Something V2, A14) are written as two
-folders with fraction 0.
+training, or with a fraction of 0, the whole video is for training. Where the
+data set itself says which split a video belongs to (the lists of
+Something-Something V2, A14), all of its clips go there.
+
+Videos that give no clip are left out with a reason: one word for counting, then
+what happened, "too_short: has 3 frames". The words are those of the reader
+(`preprocess/video.py`: missing, unreadable, no_video, empty, corrupt, ...), of
+extraction (no_motion) and, of this file, too_short, read_error (any other
+exception while reading) and refused (any other reason of extraction).
 """
 
 import dataclasses
@@ -20,16 +26,30 @@ from drp_jax.data import schema, sources
 
 SPLITS = ('train', 'validation')
 
-# Any exception means that the video is unusable.
-ReadFrames = Callable[[sources.VideoId], schema.Footage]
+# Any exception means that the video is unusable; its `reason`, if it has one,
+# is the word that is counted, its `detail` what is reported beside it.
+ReadFrames = Callable[[sources.Video], schema.Footage]
 # (T frames, rng) -> arrays of schema.clip_fields(T);
-# ValueError means that the clip is unusable, for example that nothing moves.
+# ValueError means that the clip is unusable, for example that nothing moves;
+# with a `reason` as above.
 Extract = Callable[[schema.Footage, np.random.Generator], dict[str, np.ndarray]]
 Example = dict[str, Any]
 
 
 class UnusableVideo(ValueError):
-  """This video gives no clip; the message says why."""
+  """This video gives no clip.
+
+  Attributes:
+    reason: one word, for counting.
+    detail: what happened; the message is `<reason>: <detail>`.
+  """
+
+  def __init__(self, reason: str, detail: str):
+    super().__init__(reason, detail)
+    self.reason, self.detail = reason, detail
+
+  def __str__(self) -> str:
+    return ': '.join(self.args)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,13 +88,22 @@ class ClipPlan:
       )
 
 
-def clip_starts(num_frames: int, plan: ClipPlan) -> list[tuple[str, int]]:
+def clip_starts(
+  num_frames: int, plan: ClipPlan, split: str | None = None
+) -> list[tuple[str, int]]:
   """Says where the clips of a video of `num_frames` frames lie.
+
+  Args:
+    num_frames: of the video.
+    plan: how to cut it.
+    split: where all its clips go, or None for the rule at the top of this file.
 
   Returns:
     (split, first frame) of every clip, in the order of time.
   """
   T = plan.clip_length
+  if split is not None:
+    return [(split, s) for s in range(0, num_frames - T + 1, plan.clip_stride)]
   tail = max(T, round(plan.validation_fraction * num_frames))
   if plan.validation_fraction == 0 or num_frames - tail < T:
     tail = 0
@@ -98,7 +127,7 @@ def clip_rng(
 
 
 def examples(
-  video: sources.VideoId,
+  video: sources.Video,
   plan: ClipPlan,
   read_frames: ReadFrames,
   extract: Extract,
@@ -117,15 +146,15 @@ def examples(
   """
   footage = _read(video, plan, read_frames)
   fields = schema.clip_fields(plan.clip_length)
-  usable, reason = 0, ''
-  for split, start in clip_starts(len(footage), plan):
+  usable, refusal = 0, None
+  for split, start in clip_starts(len(footage), plan, video.split):
     if split not in splits:
       continue
     rng = clip_rng(plan.seed, video.source_id, start)
     try:
       arrays = extract(footage[start : start + plan.clip_length], rng)
     except ValueError as error:
-      reason = reason or str(error)
+      refusal = refusal or error
       yield split, None
       continue
     schema.check(arrays, fields, f'clip of {video.source_id!r} at {start}')
@@ -142,12 +171,14 @@ def examples(
         'extractor': json.dumps(plan.extractor, sort_keys=True),
       },
     )
-  if reason and not usable:
-    raise UnusableVideo(f'no usable clip: {reason}')
+  if refusal and not usable:
+    raise UnusableVideo(
+      _reason(refusal, 'refused'), f'no usable clip: {refusal}'
+    )
 
 
 def _read(
-  video: sources.VideoId, plan: ClipPlan, read_frames: ReadFrames
+  video: sources.Video, plan: ClipPlan, read_frames: ReadFrames
 ) -> schema.Footage:
   """Frames of a video, image [N, 64, 64, 3] uint8 with N >= T."""
   try:
@@ -156,8 +187,10 @@ def _read(
   except MemoryError:
     raise
   except Exception as error:  # decoders raise all sorts for a broken file
-    reason = f'{type(error).__name__}: {error}'
-    raise UnusableVideo(f'cannot be read ({reason})') from error
+    missing = isinstance(error, FileNotFoundError)
+    reason = _reason(error, 'missing' if missing else 'read_error')
+    detail = getattr(error, 'detail', f'{type(error).__name__}: {error}')
+    raise UnusableVideo(reason, detail) from error
   S, frames = schema.IMAGE_SIZE, footage.image
   if frames.dtype != np.uint8 or frames.shape[1:] != (S, S, 3):
     raise ValueError(
@@ -166,6 +199,15 @@ def _read(
     )
   if len(frames) < plan.clip_length:
     raise UnusableVideo(
-      f'has {len(frames)} frames, fewer than clip_length={plan.clip_length}'
+      'too_short',
+      f'has {len(frames)} frames, fewer than clip_length={plan.clip_length}',
     )
   return footage
+
+
+def _reason(error: Exception, default: str) -> str:
+  """The word that an exception is counted under."""
+  reason = getattr(error, 'reason', None)
+  # Others have a `reason` too, UnicodeDecodeError for one, but a sentence.
+  is_word = isinstance(reason, str) and reason.isidentifier()
+  return reason if is_word else default

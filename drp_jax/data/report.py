@@ -6,12 +6,14 @@ there, report.json. All are written atomically and do not depend on how often
 the writer was interrupted.
 """
 
+import collections
 import dataclasses
 import hashlib
 import json
 import math
 import os
 import pathlib
+import platform
 from collections.abc import Sequence
 from typing import Any
 
@@ -28,7 +30,8 @@ class Tally:
     num_clips: split -> clips written.
     clips_left_out: clips that extraction refused.
     videos: [source id, sha256] of the videos that gave a clip.
-    left_out: {source_id, reason} of the others.
+    left_out: {source_id, reason} of the others; a reason begins with a word
+      for counting, "too_short: has 3 frames".
     flow_energy: sum of (u^2 + v^2) / 2 over the visible keypoints of training
       clips, (pixels per frame)^2.
     flow_count: how many keypoints that are.
@@ -53,38 +56,50 @@ class Tally:
       self.flow_energy += energy
       self.flow_count += count
 
-  def add_video(self, video: sources.VideoId) -> None:
+  def add_video(self, video: sources.Video) -> None:
     self.videos.append([video.source_id, video.sha256])
 
-  def leave_out(self, video: sources.VideoId, reason: str) -> None:
+  def leave_out(self, video: sources.Video, reason: str) -> None:
     self.left_out.append({'source_id': video.source_id, 'reason': reason})
 
 
 def flow_energy(example: clips.Example) -> tuple[float, int]:
   """Sums (u^2 + v^2) / 2 of the flow at the visible keypoints of a clip.
 
-  Entry 0, which holds zeros, does not count. A point stands for the pixel it
-  rounds to (A5), at the border for the nearest one (A4).
-
   Args:
-    example: `flow` [T, H, W, 2], `points` [T, K, 2], `visible` [T, K].
+    example: see `flow_at_points`, and `visible` [T, K].
 
   Returns:
     The sum, and how many keypoints it is over.
+  """
+  at_points = flow_at_points(example)
+  energy = (at_points**2).sum(-1)[example['visible'][1:]] / 2
+  return float(energy.sum()), energy.size
+
+
+def flow_at_points(example: clips.Example) -> np.ndarray:
+  """Flow at the keypoints of a clip.
+
+  Entry 0, which holds zeros, is left out. A point stands for the pixel it
+  rounds to (A5), at the border for the nearest one (A4).
+
+  Args:
+    example: `flow` [T, H, W, 2], `points` [T, K, 2].
+
+  Returns:
+    [T-1, K, 2] float64, pixels per frame.
   """
   flow = example['flow'][1:].astype(np.float64)
   last = np.array([flow.shape[2] - 1, flow.shape[1] - 1])
   at = np.clip(np.rint(example['points'][1:]), 0, last).astype(np.int64)
   time = np.arange(len(flow))[:, None]
-  at_points = flow[time, at[..., 1], at[..., 0]]  # [T-1, K, 2]
-  energy = (at_points**2).sum(-1)[example['visible'][1:]] / 2
-  return float(energy.sum()), energy.size
+  return flow[time, at[..., 1], at[..., 0]]
 
 
 def begin(
   shards_dir: pathlib.Path,
   plan: clips.ClipPlan,
-  videos: Sequence[sources.VideoId],
+  videos: Sequence[sources.Video],
   num_shards: int,
   worker: int,
 ) -> None:
@@ -93,7 +108,7 @@ def begin(
   Raises:
     ValueError: if it differs, naming what.
   """
-  source_ids = '\n'.join(video.source_id for video in videos)
+  source_ids = '\n'.join(_plan_line(video) for video in videos)
   new = {
     'format_version': schema.FORMAT_VERSION,
     **dataclasses.asdict(plan),
@@ -118,6 +133,13 @@ def begin(
       f'settings or videos: {"; ".join(changed)}. Use another folder, or '
       'delete this one.'
     )
+
+
+def _plan_line(video: sources.Video) -> str:
+  """What of a video is known before it is read."""
+  if video.split is None:
+    return video.source_id
+  return f'{video.source_id} {video.split}'
 
 
 def is_done(shards_dir: pathlib.Path, shard: int) -> bool:
@@ -166,10 +188,10 @@ def merge(
     key=lambda entry: entry['source_id'],
   )
   if not sum(t.num_clips['train'] for t in tallies):
-    reasons = [f'{e["source_id"]}: {e["reason"]}' for e in left_out[:3]]
+    first = [f'{e["source_id"]}: {e["reason"]}' for e in left_out[:3]]
     raise ValueError(
       f'None of {len(left_out)} videos gave a training clip. '
-      f'First reasons: {"; ".join(reasons)}.'
+      f'First reasons: {"; ".join(first)}.'
     )
   energy = math.fsum(t.flow_energy for t in tallies)
   count = sum(t.flow_count for t in tallies)
@@ -195,6 +217,16 @@ def merge(
   }
 
 
+def count_reasons(left_out: Sequence[dict[str, str]]) -> dict[str, int]:
+  """Counts entries of `left_out` by the word that their reasons begin with.
+
+  Returns:
+    Word -> videos, the most frequent first.
+  """
+  words = (entry['reason'].partition(':')[0] for entry in left_out)
+  return dict(collections.Counter(sorted(words)).most_common())
+
+
 def write_report(
   shards_dir: pathlib.Path, merged: dict[str, Any], worker: int
 ) -> None:
@@ -217,6 +249,11 @@ def read_report(shards_dir: str | os.PathLike) -> dict[str, Any]:
   return json.loads(path.read_text())
 
 
+def process_id() -> str:
+  """Differs between all processes that may write into a folder at once."""
+  return f'{platform.node()}-{os.getpid()}'
+
+
 def _tallies(shards_dir: pathlib.Path, num_shards: int) -> list[Tally]:
   return [
     Tally(**json.loads(_progress_path(shards_dir, shard).read_text()))
@@ -230,8 +267,8 @@ def _progress_path(shards_dir: pathlib.Path, shard: int) -> pathlib.Path:
 
 def _write_json(path: pathlib.Path, value: dict[str, Any], worker: int) -> None:
   """Writes a file that is either whole or not there."""
-  # Workers may write the same file, with the same content, at the same time.
-  temporary = path.with_name(f'{path.name}.{worker}.tmp')
+  # Others may write the same file, with the same content, at the same time.
+  temporary = path.with_name(f'{path.name}.{worker}-{process_id()}.tmp')
   with open(temporary, 'w') as file:
     json.dump(value, file, indent=1, sort_keys=True)
     file.flush()

