@@ -1,0 +1,175 @@
+"""Checkpoints are whole or not there; parts of one serve another run."""
+
+import os
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from drp_jax.train import checkpoint
+from drp_jax.train import state as state_lib
+
+
+def _state(seed=0):
+  """One array of each kind that states hold, in a state's own class."""
+  rng = np.random.default_rng(seed)
+  kernel = jnp.asarray(rng.normal(size=(3, 4)).astype(np.float32))
+  return state_lib.PretrainState(
+    step=jnp.int32(seed),
+    params={'dae': {'kernel': kernel}, 'critic': {'bias': kernel[0]}},
+    collections={
+      'constants': {'flow_scale': jnp.float32(0.1 + seed)},
+      'flags': jnp.asarray(rng.random(5) < 0.5),
+      'bytes': jnp.asarray(rng.integers(0, 256, 5, np.uint8)),
+      'halves': jnp.asarray(rng.normal(size=2), jnp.bfloat16),
+    },
+    opt_state=(jnp.asarray([np.nan, np.inf, -0.0, 1e-42]), ()),
+  )
+
+
+def _template():
+  return jax.tree.map(jnp.zeros_like, _state())
+
+
+def _bits(x):
+  x = np.asarray(x)
+  return x.shape, x.dtype, x.tobytes()
+
+
+def _assert_same(one, other):
+  assert jax.tree.structure(one) == jax.tree.structure(other)
+  assert jax.tree.map(_bits, one) == jax.tree.map(_bits, other)
+
+
+def _steps(folder):
+  """Names in the folder of checkpoints that are plain numbers."""
+  names = [path.name for path in (folder / 'checkpoints').iterdir()]
+  return sorted(int(name) for name in names if name.isdigit())
+
+
+def test_a_state_comes_back_to_the_bit(tmp_path):
+  meta = {
+    'iterator': {'next_index': 5},
+    'files': [[0, 3], [3, 9]],
+    'none': None,
+  }
+  saved = checkpoint.Checkpoints(tmp_path)
+  assert saved.latest_step() is None
+  saved.save(12, _state(), meta)
+  saved.close()
+  again = checkpoint.Checkpoints(str(tmp_path))
+  assert again.latest_step() == 12
+  state, read = again.restore(_template())
+  _assert_same(state, _state())
+  assert read == meta
+
+
+def test_shapes_are_template_enough(tmp_path):
+  saved = checkpoint.Checkpoints(tmp_path)
+  saved.save(1, _state(), {})
+  shapes = jax.eval_shape(_state)
+  state, meta = saved.restore(shapes)
+  _assert_same(state, _state())
+  assert meta == {}
+
+
+def test_what_was_saved_does_not_follow_later_changes(tmp_path):
+  """The training step donates its state: its buffers are written over."""
+  saved = checkpoint.Checkpoints(tmp_path)
+  state = _state()
+  saved.save(1, state, {})
+  jax.tree.map(lambda x: x.delete(), state)
+  _assert_same(saved.restore(_template())[0], _state())
+
+
+def test_the_newest_two_are_kept_and_the_newest_is_read(tmp_path):
+  saved = checkpoint.Checkpoints(tmp_path)
+  for step in (3, 7, 20, 100):  # by number: as a text, 7 would come last
+    saved.save(step, _state(step), {'at': step})
+  assert saved.latest_step() == 100
+  state, meta = saved.restore(_template())
+  _assert_same(state, _state(100))
+  assert meta == {'at': 100}
+  saved.close()
+  assert _steps(tmp_path) == [20, 100]
+
+
+class _Killed(BaseException):
+  pass
+
+
+def test_a_kill_while_saving_leaves_the_one_before(tmp_path, monkeypatch):
+  """The last thing a save does is to give its folder its name."""
+  saved = checkpoint.Checkpoints(tmp_path)
+  saved.save(1, _state(1), {'at': 1})
+  rename = os.rename
+  named = []
+
+  def dying(source, target, *args, **kwargs):
+    if str(target).endswith('/2'):
+      named.append(str(source))
+      raise _Killed
+    return rename(source, target, *args, **kwargs)
+
+  with monkeypatch.context() as patch:
+    patch.setattr('os.rename', dying)
+    patch.setattr('os.replace', dying)
+    with pytest.raises(_Killed):
+      saved.save(2, _state(2), {'at': 2})
+  assert len(named) == 1
+
+  again = checkpoint.Checkpoints(tmp_path)
+  assert again.latest_step() == 1
+  state, meta = again.restore(_template())
+  _assert_same(state, _state(1))
+  assert meta == {'at': 1}
+  part = {'params': _template().params}
+  _assert_same(
+    checkpoint.load_part(tmp_path, part), {'params': _state(1).params}
+  )
+  again.save(2, _state(3), {'at': 3})
+  _assert_same(again.restore(_template())[0], _state(3))
+
+
+def test_a_part_of_the_newest_checkpoint(tmp_path):
+  saved = checkpoint.Checkpoints(tmp_path)
+  saved.save(9, _state(9), {})
+  saved.save(10, _state(10), {})
+  saved.close()
+  part = {
+    'params': {'dae': _template().params['dae']},
+    'collections': {'constants': {'flow_scale': jnp.float32(0)}},
+  }
+  loaded = checkpoint.load_part(tmp_path, part)
+  expected = _state(10)
+  _assert_same(
+    loaded,
+    {
+      'params': {'dae': expected.params['dae']},
+      'collections': {'constants': expected.collections['constants']},
+    },
+  )
+
+
+def test_up_to_three_parts_that_do_not_fit_are_named(tmp_path):
+  saved = checkpoint.Checkpoints(tmp_path)
+  saved.save(1, _state(), {})
+  saved.close()
+  wrong = {'params': {'dae': {'kernel': jnp.zeros((4, 3))}}}
+  with pytest.raises(ValueError) as error:
+    checkpoint.load_part(tmp_path, wrong)
+  assert str(error.value) == (
+    f'The checkpoint of config.init_from={str(tmp_path)!r} does not fit this '
+    'model (another preset?): params/dae/kernel: (3, 4) in the file, (4, 3) '
+    'wanted.'
+  )
+  many = {'params': {name: jnp.zeros(2) for name in 'abcde'}}
+  with pytest.raises(ValueError, match='params/c: missing .* and 2 more'):
+    checkpoint.load_part(tmp_path, many)
+
+
+@pytest.mark.parametrize('folder', ['nowhere', '.'])
+def test_no_checkpoint_to_load_a_part_of(tmp_path, folder):
+  with pytest.raises(ValueError, match='config.init_from=.*no checkpoint'):
+    checkpoint.load_part(tmp_path / folder, {'params': {'a': jnp.zeros(2)}})

@@ -1,0 +1,77 @@
+"""What a run writes before its first step."""
+
+import json
+import os
+import pathlib
+import shutil
+
+import jax
+import pytest
+
+from configs import base
+from drp_jax.train import workdir
+
+_ROOT = pathlib.Path(__file__).parents[2]
+
+
+def test_the_resolved_config_is_recorded(tmp_path):
+  config = base.get_config('debug')
+  config.optim.lr = 0.125
+  folder = tmp_path / 'runs' / 'first'
+  workdir.begin(folder, config)
+  recorded = json.loads((folder / 'config.json').read_text())
+  assert recorded == json.loads(json.dumps(config.to_dict()))
+  assert recorded['optim']['lr'] == 0.125
+  assert sorted(os.listdir(folder)) == ['config.json', 'run.json']
+
+
+def test_a_resumed_run_records_its_own_settings(tmp_path):
+  config = base.get_config('debug')
+  workdir.begin(tmp_path, config)
+  config.finetune.num_steps += 1
+  workdir.begin(str(tmp_path), config)
+  recorded = json.loads((tmp_path / 'config.json').read_text())
+  assert recorded['finetune']['num_steps'] == config.finetune.num_steps
+
+
+def test_what_the_run_runs_on(tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)  # the commit is the code's, not the folder's
+  workdir.begin(tmp_path, base.get_config('debug'))
+  run = json.loads((tmp_path / 'run.json').read_text())
+  assert run == workdir.describe()
+  assert run['jax'] == jax.__version__
+  assert (run['platform'], run['devices']) == ('cpu', 4)
+  assert run['cpu_cores'] >= 1
+  known = (_ROOT / '.git').exists() and shutil.which('git') is not None
+  assert (run['commit'] != 'unknown') == known
+
+
+def test_a_machine_without_git_does_not_know_the_commit(tmp_path, monkeypatch):
+  monkeypatch.setenv('PATH', str(tmp_path))
+  assert workdir.describe()['commit'] == 'unknown'
+
+
+def test_the_commit_of_code_outside_a_repository(tmp_path, monkeypatch):
+  monkeypatch.setattr(workdir, '__file__', str(tmp_path / 'a' / 'b' / 'c.py'))
+  assert workdir.describe()['commit'] == 'unknown'
+
+
+def test_json_is_replaced_whole_or_not_at_all(tmp_path, monkeypatch):
+  path = tmp_path / 'a.json'
+  workdir.write_json(path, {'b': [1, 2.5, None]})
+  with pytest.raises(TypeError):
+    workdir.write_json(path, {'b': object()})
+  assert json.loads(path.read_text()) == {'b': [1, 2.5, None]}
+  assert os.listdir(tmp_path) == ['a.json']
+
+  def killed(*_):
+    raise KeyboardInterrupt
+
+  with monkeypatch.context() as patch:
+    patch.setattr(workdir.os, 'replace', killed)
+    with pytest.raises(KeyboardInterrupt):
+      workdir.write_json(path, {'b': 1})
+  assert json.loads(path.read_text()) == {'b': [1, 2.5, None]}
+  workdir.write_json(path, {'b': 1})
+  assert json.loads(path.read_text()) == {'b': 1}
+  assert os.listdir(tmp_path) == ['a.json']
