@@ -195,10 +195,11 @@ def merge(
     )
   energy = math.fsum(t.flow_energy for t in tallies)
   count = sum(t.flow_count for t in tallies)
-  if not energy:
+  if not energy or not math.isfinite(energy):
     raise ValueError(
-      f'All {count} visible keypoints of the training clips stand still, so '
-      'there is no scale of the flow.'
+      f'The flow at all {count} visible keypoints of the training clips has '
+      f'the energy {energy}, which must be a number above 0: there is no scale '
+      'of the flow.'
     )
   used = sorted(entry for t in tallies for entry in t.videos)
   lines = '\n'.join(f'{source_id} {digest}' for source_id, digest in used)

@@ -47,7 +47,8 @@ def extract_clip(
 
   Raises:
     NoMotion: if flow is next to zero in all frames.
-    ValueError: if the frames have another shape or dtype.
+    ValueError: if the frames have another shape or dtype, or the flow is not
+      finite.
   """
   size, frames = schema.IMAGE_SIZE, footage.image
   shaped = frames.ndim == 4 and frames.shape[1:] == (size, size, 3)
@@ -72,6 +73,11 @@ def extract_clip(
 
 def _check_motion(flow: np.ndarray) -> None:
   """Raises NoMotion if too few pixels of flow [T, H, W, 2] ever move."""
+  bad = np.count_nonzero(~np.isfinite(flow))
+  if bad:  # one such number would spoil the scale of the whole data set
+    raise ValueError(
+      f'{bad} of {flow.size} numbers of the flow are not finite.'
+    )
   speed = np.linalg.norm(flow.astype(np.float32), axis=-1)
   moving = (speed > _MIN_SPEED).sum(axis=(1, 2)).max()
   if moving < _MIN_PIXELS:

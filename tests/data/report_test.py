@@ -203,9 +203,10 @@ def test_merge_without_a_training_clip_says_why(tmp_path):
   )
 
 
-def test_merge_without_motion_has_no_scale(tmp_path):
-  folder = _finished(tmp_path, _tally(flow_energy=0.0, flow_count=9))
-  with pytest.raises(ValueError, match='All 9 visible keypoints .* still'):
+@pytest.mark.parametrize('energy', [0.0, float('nan'), float('inf')])
+def test_merge_without_motion_has_no_scale(tmp_path, energy):
+  folder = _finished(tmp_path, _tally(flow_energy=energy, flow_count=9))
+  with pytest.raises(ValueError, match=f'all 9 .* the energy {energy}, .* no'):
     report.merge(folder, _PLAN, 1)
 
 

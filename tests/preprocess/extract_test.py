@@ -1,5 +1,7 @@
 """Whole clips: the data contract, errors, determinism, quality."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -69,3 +71,15 @@ def test_frames_of_another_kind_are_refused(backends, frames):
     extract.extract_clip(
       schema.Footage(frames), backends, np.random.default_rng(0)
     )
+
+
+def test_flow_that_is_not_finite_is_refused(square_clip, backends):
+  """A learned model's, say; it would spoil the scale of the data set."""
+
+  def broken(start, end):
+    flow = backends.flow(start, end)
+    flow[3, 10, 20, 1] = np.nan
+    return flow
+
+  with pytest.raises(ValueError, match='1 of 204800 numbers .* not finite'):
+    _extract(square_clip, dataclasses.replace(backends, flow=broken))
