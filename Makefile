@@ -1,5 +1,6 @@
 # make demo    the whole path, from videos to an acting agent, in minutes
 # make test    the tests that take seconds (make slow: those that take minutes)
+# make beam    the test of Apache Beam, which needs an environment of its own
 # make lint    ruff
 # make check   lint and test, what .ci/run does
 # make install the environment, .venv, with all that the tests need; the others
@@ -26,8 +27,9 @@ KEY := $(shell cat setup.cfg pyproject.toml constraints.txt | cksum | cut -d ' '
 INSTALLED := $(VENV)/.installed-$(KEY)
 TESTABLE := $(VENV)/.testable-$(KEY)
 GL := $(VENV)/.gl
+BEAM := $(VENV)-beam
 
-.PHONY: help install demo test slow lint check
+.PHONY: help install demo test slow beam lint check
 .DELETE_ON_ERROR:
 
 help:
@@ -43,6 +45,9 @@ test: $(TESTABLE) $(GL)
 
 slow: $(TESTABLE) $(GL)
 	@$(RUN) -m pytest -m slow
+
+beam: $(BEAM)/.installed-$(KEY)
+	@$(BEAM)/bin/python -m pytest tests/experiments/run_preprocess_test.py -k beam
 
 lint: $(TESTABLE)
 	@$(RUN) -m ruff check
@@ -72,6 +77,12 @@ $(TESTABLE): $(INSTALLED)
 	  --timeout 10 --extra-index-url https://download.pytorch.org/whl/cpu \
 	  torch || true
 	@$(PYTHON) -m pip --python $(RUN) install -c constraints.txt -e '.[all,test]'
+	@touch $@
+
+# Without constraints.txt, whose protobuf, pyarrow and pillow are too new.
+$(BEAM)/.installed-$(KEY):
+	@$(PYTHON) -m venv --without-pip $(BEAM)
+	@$(PYTHON) -m pip --python $(BEAM)/bin/python install -e '.[all,beam]' pytest
 	@touch $@
 
 # MuJoCo needs a system library to render; its own errors name no cure.
