@@ -75,9 +75,8 @@ def make_backends(
     tapir: of `tapir.Tapir`.
 
   Raises:
-    ValueError: for an unknown name, a setting that does not fit, or weights
-      that are not there.
-    ImportError: if a chosen back-end needs an extra that is not installed.
+    ValueError: for an unknown name, a setting that does not fit, weights that
+      are not there, or an extra that is not installed.
   """
   _check_name('flow', flow, FLOWS)
   _check_name('mask', mask, MASKS)
@@ -213,10 +212,10 @@ def _check_name(key: str, name: str, allowed: tuple[str, ...]) -> None:
 def _require(
   key: str, name: str, extra: str, packages: tuple[str, ...]
 ) -> None:
-  """Raises ImportError, naming the extra, if a package is missing."""
+  """Raises ValueError, naming the extra, if a package is missing."""
   missing = [p for p in packages if importlib.util.find_spec(p) is None]
   if missing:
-    raise ImportError(
+    raise ValueError(
       f'config.extract.{key}={name!r} needs {", ".join(missing)}, which is not '
       f"installed: pip install -c constraints.txt '.[{extra}]'."
     )

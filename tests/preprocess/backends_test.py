@@ -63,7 +63,7 @@ def test_a_missing_package_names_the_extra(
     importlib.util, 'find_spec', lambda n: None if n == package else there(n)
   )
   message = rf"{key}='{name}' needs .*{package}.* '\.\[{extra}\]'"
-  with pytest.raises(ImportError, match=message):
+  with pytest.raises(ValueError, match=message):
     backends_lib.make_backends(**_settings(**{key: name}))
 
 
