@@ -34,15 +34,20 @@ def variable_rate(path: pathlib.Path) -> None:
   _encode(path, 'libx264', 'yuv420p', frames(), [int(t) for t in times])
 
 
-def rotated(path: pathlib.Path) -> None:
-  """Stored turned to the left, with a note to turn it clockwise."""
-  video.write_video(path, np.rot90(frames(), 1, (1, 2)), 25)
+def note_clockwise(path: pathlib.Path) -> None:
+  """Writes into an mp4 that players are to turn it clockwise."""
   data = bytearray(path.read_bytes())
   matrix = data.index(b'tkhd') + 44  # of the display, in the track header
   one, unit = 1 << 16, 1 << 30
   clockwise = struct.pack('>9i', 0, one, 0, -one, 0, 0, 64 * one, 0, unit)
   data[matrix : matrix + 36] = clockwise
   path.write_bytes(data)
+
+
+def rotated(path: pathlib.Path) -> None:
+  """Stored turned to the left, with a note to turn it clockwise."""
+  video.write_video(path, np.rot90(frames(), 1, (1, 2)), 25)
+  note_clockwise(path)
 
 
 def grey(path: pathlib.Path) -> None:

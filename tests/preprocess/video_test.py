@@ -51,12 +51,7 @@ def test_frames_are_resized_by_area_without_keeping_the_aspect(tmp_path):
 def test_rotation_in_the_metadata_is_applied(tmp_path):
   path = tmp_path / 'phone.mp4'
   video.write_video(path, _blocks(2), fps=10)
-  data = bytearray(path.read_bytes())
-  matrix = data.index(b'tkhd') + 44  # of the display, in the track header
-  one, unit = 1 << 16, 1 << 30
-  clockwise = struct.pack('>9i', 0, one, 0, -one, 0, 0, 64 * one, 0, unit)
-  data[matrix : matrix + 36] = clockwise
-  path.write_bytes(data)
+  odd_videos.note_clockwise(path)
   upright = video.read(path, 2)[0]
   # Turned clockwise: bottom left comes to top left, top left to top right.
   assert _corners(_blocks(1)[0]) == [0, 1, 2]
