@@ -26,6 +26,7 @@ from array_record.python import array_record_module
 from ml_collections import config_flags
 from tensorflow_datasets.core import example_serializer
 
+from benchmarks import runnable
 from configs import extract as extract_config
 from drp_jax.data import embedded, schema, shards, sources
 from drp_jax.preprocess import backends, extract, keypoints, video
@@ -38,21 +39,6 @@ PROCESSES = 2  # at once, after one alone
 _NUM_CLIPS = 12  # measured again and again
 _EMBEDDED = pathlib.Path('runs', 'embedded')
 
-# Back-end -> its settings that must not be empty for it to be measured.
-NEEDS = {
-  'flow': {'dis': (), 'farneback': (), 'sea_raft': ('weights',)},
-  'mask': {
-    'motion_colour': (),
-    'grounded_sam': ('detector', 'segmenter'),
-    'onnx': ('model',),
-  },
-  'tracker': {
-    'farneback': (),
-    'cotracker3': ('checkout', 'weights'),
-    'tapir': ('checkout', 'weights'),
-  },
-}
-
 
 def videos(folder: str) -> list[sources.VideoId]:
   """The videos of a folder, or real ones that come inside a package."""
@@ -64,15 +50,14 @@ def videos(folder: str) -> list[sources.VideoId]:
 
 def stages(settings: dict[str, Any]) -> list[tuple[str, str]]:
   """(stage, back-end) of all that can be measured with these settings."""
-  runnable = [
-    (stage, name)
-    for stage, names in NEEDS.items()
-    for name, keys in names.items()
-    if all(settings[name][key] for key in keys)
+  estimators = [
+    (kind, name)
+    for kind in runnable.KINDS
+    for name in runnable.names(kind, settings)
   ]
   return [
     ('decode', 'PyAV'),
-    *runnable,
+    *estimators,
     ('write', 'ArrayRecord'),
     ('all', 'defaults'),
   ]
@@ -120,7 +105,7 @@ def _work(
   if stage == 'decode':
     yield from _decode(paths)
     return
-  chosen = {stage: name} if stage in NEEDS else {}
+  chosen = {stage: name} if stage in runnable.KINDS else {}
   estimators = backends.make_backends(**{**settings, **chosen})
   footage = _footage(paths)
   if stage == 'write':

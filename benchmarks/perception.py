@@ -22,6 +22,7 @@ import numpy as np
 from absl import flags
 from ml_collections import config_flags
 
+from benchmarks import runnable
 from configs import extract as extract_config
 from drp_jax.data import schema
 from drp_jax.envs import looks, make, metaworld, renders, wrappers
@@ -38,18 +39,6 @@ POINTS = 64  # tracked in every clip
 MOVING = 1.0  # pixels: of flow per frame, and of a point within the clip
 # TAP-Vid's thresholds, 1 to 16 pixels of a 256-pixel image.
 THRESHOLDS = tuple(n * schema.IMAGE_SIZE / 256 for n in (1, 2, 4, 8, 16))
-
-# What needs no weights; and what is measured if all its settings are given.
-FREE = {
-  'flow': ('dis', 'farneback'),
-  'mask': ('motion_colour',),
-  'tracker': ('farneback',),
-}
-LEARNED = {
-  'flow': ('sea_raft',),
-  'mask': ('grounded_sam', 'onnx'),
-  'tracker': ('cotracker3', 'tapir'),
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -233,13 +222,13 @@ def measure(
   """
   clips = film(subject, num_clips)
   flows = {'zero': _zero_flow}
-  for name in runnable('flow', settings):
+  for name in runnable.names('flow', settings):
     flows[name] = _make(settings, flow=name).flow
   trackers = {'not moving': _Still()}
-  for name in runnable('tracker', settings):
+  for name in runnable.names('tracker', settings):
     trackers[name] = _make(settings, tracker=name).tracker
   masks = {'whole frame': _whole_frame}
-  for name in runnable('mask', settings):
+  for name in runnable.names('mask', settings):
     masks[name] = _make(settings, mask=name).mask
   chooser = _make(settings).tracker
   return {
@@ -247,16 +236,6 @@ def measure(
     'tracker': {n: track_accuracy(t, clips) for n, t in trackers.items()},
     'mask': {n: mask_accuracy(m, chooser, clips) for n, m in masks.items()},
   }
-
-
-def runnable(kind: str, settings: ml_collections.ConfigDict) -> list[str]:
-  """Names of back-ends without weights, and of those whose paths are set."""
-  learned = [
-    name
-    for name in LEARNED[kind]
-    if all(value != '' for value in settings[name].values())
-  ]
-  return [*FREE[kind], *learned]
 
 
 def summary(

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from benchmarks import perception
+from benchmarks import perception, runnable
 from configs import extract as extract_config
 from drp_jax.data import schema
 from drp_jax.preprocess import truth
@@ -98,9 +98,9 @@ def test_the_measured_beat_the_baselines_and_fit_a_table(
 
 def test_learned_back_ends_run_when_all_their_paths_are_given(settings):
   settings.tapir.weights = 'somewhere'
-  assert 'tapir' not in perception.runnable('tracker', settings)
+  assert 'tapir' not in runnable.names('tracker', settings)
   settings.tapir.checkout = 'elsewhere'
-  assert perception.runnable('tracker', settings) == ['farneback', 'tapir']
+  assert runnable.names('tracker', settings) == ['farneback', 'tapir']
 
 
 def test_nothing_that_moves_fast_is_no_number():
