@@ -5,7 +5,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 
-from drp_jax.envs import gl
+from drp_jax.envs import gl, scene
 
 IMAGE_SIZE = 64  # [Table 5]
 CAMERA = 0  # the suite's own side or top view                    [IPV]
@@ -97,7 +97,7 @@ class DMC(gymnasium.Env):
     self.action_space = gymnasium.spaces.Box(-1, 1, spec.shape, np.float32)
     shape = (IMAGE_SIZE, IMAGE_SIZE, 3)
     self.observation_space = gymnasium.spaces.Box(0, 255, shape, np.uint8)
-    self._camera = None
+    self._camera = self._record = None
     if draw:
       self._camera = self._open_camera(shadow_size)
     self._over = True
@@ -141,12 +141,14 @@ class DMC(gymnasium.Env):
       reward, terminated, truncated, info, as `step` gives them.
 
     Raises:
-      RuntimeError: the episode is over, or none was started.
+      RuntimeError: the episode is over, or none was started; or the simulation
+        has diverged.
     """
     if self._over:
       raise RuntimeError('The episode is over: call reset().')
     action = np.clip(np.asarray(action, np.float64), -1, 1)
     scaled = self._low + (action + 1) / 2 * (self._high - self._low)
+    self._over = True  # unless the step is taken
     step = self._env.step(scaled)
     self._over = step.last()
     terminated = step.last() and step.discount == 0
@@ -166,6 +168,12 @@ class DMC(gymnasium.Env):
     if self._camera is None:
       return np.zeros(self.observation_space.shape, np.uint8)
     return self._camera.render().copy()  # the camera reuses its buffer
+
+  def scene(self) -> dict[str, np.ndarray]:
+    """Returns what is true of the present image; see `drp_jax.envs.scene`."""
+    if self._record is None:
+      self._record = scene.of_physics(self.physics, CAMERA, IMAGE_SIZE)
+    return self._record()
 
   def close(self):
     """Frees the GL context."""

@@ -4,10 +4,10 @@ The original's 119 photos and 383 floors are not ours to ship. Our own set is
 made of images in packages that the environments need anyway (labmaze,
 dm_control, metaworld: their versions are pinned, so a seed means the same scene
 everywhere) and of skies drawn by `procedural_sky`. A folder of the user's
-replaces it:
+replaces it, laid out as the original's `dmc_remastered/assets`:
 
-  <folder>/sky/**/*.png     any size, stretched to a square
-  <folder>/floor/**/*.png   (also .jpg, .jpeg, .webp)
+  <folder>/skies/**/*.png    any size, stretched to a square
+  <folder>/floors/**/*.png   (also .jpg, .jpeg, .webp)
 
 Files are taken in the order of their sorted relative paths (T8).
 """
@@ -42,12 +42,12 @@ class Textures:
 
 
 @functools.cache
-def load(size: int, folder: str | None = None) -> Textures:
+def load(size: int, folder: str = '') -> Textures:
   """Loads and scales all textures; a second call costs nothing.
 
   Args:
     size: S, side in texels.
-    folder: the user's images, or None for our own set.
+    folder: the user's images, or '' for our own set.
 
   Returns:
     The textures.
@@ -55,8 +55,8 @@ def load(size: int, folder: str | None = None) -> Textures:
   Raises:
     ValueError: `folder` lacks images of one kind.
   """
-  if folder is not None:
-    sky_files, floor_files = _files(folder, 'sky'), _files(folder, 'floor')
+  if folder:
+    sky_files, floor_files = _files(folder, 'skies'), _files(folder, 'floors')
     skies = [_scale(Image.open(file), size) for file in sky_files]
   else:
     labmaze = _package('labmaze') / 'assets'

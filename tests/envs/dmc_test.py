@@ -82,9 +82,9 @@ def test_images_are_those_of_dm_control():
 
 
 def test_rewards_are_those_of_dm_control():
-  from dm_control import suite
-
   env = dmc.DMC('walker_walk', draw=False)
+  from dm_control import suite  # after the choice of OpenGL
+
   env.reset(seed=5)
   reference = suite.load('walker', 'walk', task_kwargs={'random': 5})
   reference.reset()
@@ -116,6 +116,29 @@ def test_time_limit_is_1000_control_steps_and_truncates():
     assert ends == [(False, False)] * 499 + [(False, True)]
     with pytest.raises(RuntimeError, match='reset'):
       env.step(np.zeros(1))
+
+
+def test_a_simulation_that_diverges_raises_and_can_be_reset():
+  env = dmc.DMC('cartpole_swingup', draw=False)
+  env.reset(seed=0)
+  with pytest.raises(RuntimeError, match='BADCTRL'):
+    env.advance(np.full(1, np.nan))
+  with pytest.raises(RuntimeError, match='reset'):
+    env.advance(np.zeros(1))
+  env.reset(seed=0)
+  reward, *ends, _ = env.advance(np.zeros(1))
+  assert 0 <= reward <= 1 and ends == [False, False]
+
+
+def test_scene_is_that_of_the_image(walker):
+  walker.reset(seed=0)
+  before = walker.scene()
+  for _ in range(5):
+    walker.step(np.ones(6))
+  after = walker.scene()
+  assert before['geom'].shape == (64, 64)
+  assert (before['position'] != after['position']).any()
+  assert (before['geom'] != after['geom']).any()
 
 
 def test_shadow_size_reaches_the_gl_context():

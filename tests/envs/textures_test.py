@@ -30,10 +30,10 @@ def test_procedural_skies_depend_on_their_index_only():
 
 
 def test_folder_is_read_in_sorted_order(tmp_path):
-  save(tmp_path / 'sky' / 'b.png', (0, 0, 255))
-  save(tmp_path / 'sky' / 'a' / 'z.jpg', (255, 0, 0), (30, 20))
-  save(tmp_path / 'floor' / 'f.PNG', (0, 255, 0))
-  (tmp_path / 'sky' / 'notes.txt').write_text('not an image')
+  save(tmp_path / 'skies' / 'b.png', (0, 0, 255))
+  save(tmp_path / 'skies' / 'a' / 'z.jpg', (255, 0, 0), (30, 20))
+  save(tmp_path / 'floors' / 'f.PNG', (0, 255, 0))
+  (tmp_path / 'skies' / 'notes.txt').write_text('not an image')
   loaded = textures.load(16, str(tmp_path))
   assert loaded.skies.shape == (2, 16, 16, 3)
   assert loaded.floors.shape == (1, 16, 16, 3)
@@ -42,6 +42,6 @@ def test_folder_is_read_in_sorted_order(tmp_path):
 
 
 def test_folder_without_floors_is_named(tmp_path):
-  save(tmp_path / 'sky' / 'a.png', (0, 0, 0))
-  with pytest.raises(ValueError, match=r'texture_folder.*floor/'):
+  save(tmp_path / 'skies' / 'a.png', (0, 0, 0))
+  with pytest.raises(ValueError, match=r'texture_folder.*floors/'):
     textures.load(16, str(tmp_path))

@@ -1,0 +1,174 @@
+r"""Measures milliseconds of resets, steps and frames of the environments.
+
+  python -m benchmarks.envs             # a table for people
+  python -m benchmarks.envs --json      # and one line for machines
+
+One process, one environment at a time. A reset in place is set against a new
+environment, which is what DMC Remastered makes in every episode; a step without
+a frame against the frame; and shadow maps and textures of several sizes against
+each other.
+"""
+
+import dataclasses
+import json
+import pathlib
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import gymnasium
+from absl import flags
+
+from drp_jax.envs import looks, make
+from drp_jax.train import logger, workdir
+from experiments import launch
+
+
+@dataclasses.dataclass(frozen=True)
+class Subject:
+  """What is measured.
+
+  Attributes:
+    suite: 'dmc', 'dmcr' or 'metaworld'.
+    task: its name there.
+    shadow_size: side of the shadow map in texels.
+    texture_size: side of sky and floor in texels (dmcr).
+  """
+
+  suite: str
+  task: str
+  shadow_size: int
+  texture_size: int = 256
+
+
+SUBJECTS = (
+  *(Subject('dmcr', 'walker_run', size) for size in (2048, 1024, 512)),
+  *(Subject('dmcr', 'walker_run', 512, size) for size in (128, 512)),
+  Subject('dmcr', 'hopper_stand', 512),
+  Subject('dmcr', 'cheetah_run', 512),
+  Subject('dmc', 'walker_run', 512),
+  *(Subject('metaworld', 'drawer-open', size) for size in (4096, 1024, 512)),
+)
+COLUMNS = {
+  'new': 'new environment and its first frame',
+  'reset': 'reset and its first frame',
+  'step': 'control step',
+  'frame': 'frame',
+}
+
+
+def measure(
+  subject: Subject, repeats: int, new_repeats: int
+) -> dict[str, dict[str, float]]:
+  """Times one environment.
+
+  Args:
+    subject: what to measure.
+    repeats: of resets, steps and frames.
+    new_repeats: how often the environment is opened anew.
+
+  Returns:
+    For each of COLUMNS the medians, milliseconds of 'wall' and of 'cpu' time,
+    the latter of all threads.
+  """
+
+  def start_anew() -> gymnasium.Env:
+    env = _open(subject)
+    env.reset(seed=0)
+    return env
+
+  start_anew().close()  # imports, textures from disk, OpenGL
+  samples = {name: [] for name in COLUMNS}
+  for _ in range(new_repeats):
+    env = _timed(start_anew, samples['new'])
+    env.close()
+  env = start_anew()
+  env.action_space.seed(0)
+  inner = env.unwrapped  # where steps and frames are apart
+  for _ in range(repeats):
+    _timed(env.reset, samples['reset'])
+    action = env.action_space.sample()
+    _timed(lambda action=action: inner.advance(action), samples['step'])
+    _timed(inner.render, samples['frame'])
+  env.close()
+  return {
+    name: {
+      kind: 1e3 * statistics.median(sample[kind] for sample in taken)
+      for kind in ('wall', 'cpu')
+    }
+    for name, taken in samples.items()
+  }
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+  """Results in Markdown: wall milliseconds, in brackets those of the CPU."""
+  lines = [
+    f'| | shadow | texture | {" | ".join(COLUMNS.values())} |',
+    '|---' * (3 + len(COLUMNS)) + '|',
+  ]
+  for row in rows:
+    cells = [
+      f'{row[name]["wall"]:.3g} ({row[name]["cpu"]:.3g})' for name in COLUMNS
+    ]
+    texture = row['texture_size'] if row['suite'] == 'dmcr' else '-'
+    lines.append(
+      f'| {row["suite"]} {row["task"]} | {row["shadow_size"]} | {texture}'
+      f' | {" | ".join(cells)} |'
+    )
+  return '\n'.join(lines)
+
+
+def _open(subject: Subject) -> gymnasium.Env:
+  return make.make_env(
+    subject.suite,
+    subject.task,
+    action_repeat=1,
+    shadow_size=subject.shadow_size,
+    factors=looks.FACTORS,
+    texture_size=subject.texture_size,
+  )
+
+
+def _timed(do: Callable[[], Any], into: list[dict[str, float]]) -> Any:
+  """Calls `do`, adds its seconds to `into`, returns what it returned."""
+  wall, cpu = time.perf_counter(), time.process_time()
+  result = do()
+  into.append(
+    {
+      'wall': time.perf_counter() - wall,
+      'cpu': time.process_time() - cpu,
+    }
+  )
+  return result
+
+
+def main() -> None:
+  rows = [
+    {
+      **dataclasses.asdict(subject),
+      **measure(subject, _REPEATS.value, _NEW_REPEATS.value),
+    }
+    for subject in logger.progress(SUBJECTS, 'environments', 'subject')
+  ]
+  print(table(rows))
+  report = {
+    'milliseconds': rows,
+    'repeats': _REPEATS.value,
+    'new_repeats': _NEW_REPEATS.value,
+    **workdir.describe(),
+  }
+  if _OUT.value:
+    path = pathlib.Path(_OUT.value)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    workdir.write_json(path, report)
+  if _JSON.value:
+    print(json.dumps(report))
+
+
+if __name__ == '__main__':
+  _JSON = flags.DEFINE_bool('json', False, 'End with one line of JSON.')
+  _REPEATS = flags.DEFINE_integer('repeats', 40, 'Resets and steps.', 1)
+  _NEW_REPEATS = flags.DEFINE_integer('new_repeats', 5, 'Environments.', 1)
+  _OUT = flags.DEFINE_string('out', '', 'File to write the JSON to.')
+  launch.run(main)
