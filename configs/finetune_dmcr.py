@@ -5,6 +5,7 @@ r"""DRP fine-tuning on DMC Remastered (paper Secs. 5.1, 7.2, Algorithm 2).
       --workdir=runs/walker_run
 
 Presets: --config=configs/finetune_dmcr.py:nano (two CPU cores), :small, :debug.
+Other systems: --config.agent=ipv, apv or dreamerv2, with the same settings.
 
 Recorded result: none at the paper's size (README, what was not run).
 """

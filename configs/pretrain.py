@@ -4,6 +4,7 @@ r"""DRP pre-training (paper Secs. 7.1, 10.1, Algorithm 1).
       --config.data.shards_dir=shards/mine --workdir=runs/pretrain
 
 Presets: --config=configs/pretrain.py:nano (two CPU cores), :small, :debug.
+Other systems: --config.agent=ipv or apv; of the shards they see the images.
 
 Recorded result: none at the paper's size (README, what was not run).
 """

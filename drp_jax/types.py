@@ -40,12 +40,12 @@ class VideoBatch:
 
   Attributes:
     image: [B, T, H, W, 3] uint8.
-    motion: leaves [B, T, ...].
+    motion: leaves [B, T, ...]; None for systems that see no motion.
     is_first: [B, T] bool, true at entry 0.
   """
 
   image: jax.Array
-  motion: Motion
+  motion: Motion | None
   is_first: jax.Array
 
 
@@ -55,7 +55,7 @@ class ReplayBatch:
 
   Attributes:
     image: [B, T, H, W, 3] uint8.
-    motion: leaves [B, T, ...].
+    motion: leaves [B, T, ...]; None for systems that see no motion.
     action: [B, T, A] float32 in [-1, 1], what led to frame t.
     reward: [B, T] float32, received on arriving in frame t.
     is_first: [B, T] bool; also true at entry 0 of every segment.
@@ -63,7 +63,7 @@ class ReplayBatch:
   """
 
   image: jax.Array
-  motion: Motion
+  motion: Motion | None
   action: jax.Array
   reward: jax.Array
   is_first: jax.Array
@@ -78,7 +78,8 @@ class RSSMState:
     deter: [..., deter_size], the recurrent part.
     stoch: [..., groups, classes], one-hot samples with straight-through
       gradients.
-    logits: [..., groups, classes], of the distribution `stoch` came from.
+    logits: [..., groups, classes] float32, of the distribution `stoch` came
+      from.
   """
 
   deter: jax.Array
@@ -98,12 +99,13 @@ class Observation:
 
   Attributes:
     image: [B, H, W, 3] uint8.
-    motion: leaves [B, ...], one step of the streaming extractor.
+    motion: leaves [B, ...], one step of the streaming extractor; None for
+      systems that see no motion.
     is_first: [B] bool.
   """
 
   image: jax.Array
-  motion: Motion
+  motion: Motion | None
   is_first: jax.Array
 
 
@@ -112,13 +114,14 @@ class PolicyCarry:
   """What an agent remembers between steps of B environments.
 
   Attributes:
-    z: state of the latent dynamics model.
+    z: state of the latent dynamics model, None in systems with one model.
     s: state of the action-specific dynamics model.
     action: [B, A], the last action.
-    cache: the DAE's keys and values of the current window (models/dae.py).
+    cache: the DAE's keys and values of the current window (models/dae.py), None
+      in systems that see no motion.
   """
 
-  z: RSSMState
+  z: RSSMState | None
   s: RSSMState
   action: jax.Array
   cache: Any

@@ -88,14 +88,20 @@ def _load(name, preset):
   return importlib.import_module(f'configs.{name}').get_config(preset)
 
 
+@pytest.mark.parametrize('agent', build.AGENTS)
 @pytest.mark.parametrize('preset', base.PRESETS)
 @pytest.mark.parametrize('name', ('base', *_RUN_FILES))
-def test_every_preset_builds_a_system_and_its_optimizers(name, preset):
+def test_every_preset_builds_every_system_and_its_optimizers(
+  name, preset, agent
+):
   config = _load(name, preset)
   assert config.is_locked
   assert config.preset == preset
+  assert config.agent == 'drp'
+  config.agent = agent
   system = build.system(config, 3, None)
-  assert system.model.dae.width == config.dae.width
+  assert isinstance(system, build.AGENTS[agent])
+  assert system.model.actor.action_size == 3
   assert config.dae.width % 2 == config.dae.decoder_width % 2 == 0
   assert config.intrinsic.neighbours <= config.intrinsic.queue_size
   build.pretrain_optimizer(config)
@@ -164,8 +170,9 @@ def test_a_wrong_type_raises(key, value):
 
 
 @pytest.mark.parametrize('preset', base.PRESETS[1:])
-def test_presets_change_sizes_only(preset):
-  paper, other = _flat(base.get_config()), _flat(base.get_config(preset))
+@pytest.mark.parametrize('name', ('base', *_RUN_FILES))
+def test_presets_change_sizes_only(name, preset):
+  paper, other = _flat(_load(name, 'paper')), _flat(_load(name, preset))
   assert paper.keys() == other.keys()
   changed = {key for key in paper if paper[key] != other[key]}
   allowed = _SIZES if preset == 'debug' else _SIZES - _DEBUG_ONLY
@@ -173,13 +180,40 @@ def test_presets_change_sizes_only(preset):
 
 
 def test_run_files_change_what_they_say_in_every_preset():
+  """Save sizes: what two cores can do need not differ between run files."""
   for name in _RUN_FILES:
     changes = []
     for preset in base.PRESETS:
       plain, config = _flat(base.get_config(preset)), _flat(_load(name, preset))
       assert plain.keys() == config.keys()
-      changes.append({k: v for k, v in config.items() if plain[k] != v})
+      changed = {k: v for k, v in config.items() if plain[k] != v}
+      changes.append({k: v for k, v in changed.items() if k not in _SIZES})
     assert all(change == changes[0] for change in changes), name
+
+
+def test_metaworld_is_as_the_lineage_ran_it():
+  config = _flat(_load('finetune_metaworld', 'paper'))
+  expected = {
+    'adapter.concat_embed': False,
+    'env.action_repeat': 1,
+    'env.episode_length': 500,
+    'env.suite': 'metaworld',
+    'finetune.eval_episodes': 10,
+    'finetune.eval_every': 10_000,
+    'finetune.initial_updates': 100,
+    'finetune.num_steps': 255_000,
+    'finetune.prefill': 5_000,
+    'finetune.train_every': 5,
+    'image.context_erasing': True,
+    'intrinsic.scale': 1.0,
+    'loss.free_nats': 0.0,
+    'optim.encoder_frozen_updates': 100,
+    'replay.batch_size': 50,
+    'replay.capacity': 1_000_000,
+    'replay.prioritize_ends': True,
+    'replay.segment_length': 50,
+  }
+  assert {key: config[key] for key in expected} == expected
 
 
 def test_every_key_is_read_somewhere():

@@ -24,7 +24,7 @@ import random_inputs  # noqa: E402
 
 from configs import finetune_dmcr  # noqa: E402
 from configs import preprocess as preprocess_config  # noqa: E402
-from drp_jax.agents import drp  # noqa: E402
+from drp_jax.agents import drp, world_model  # noqa: E402
 from drp_jax.preprocess import video  # noqa: E402
 from drp_jax.train import build, finetune  # noqa: E402
 from experiments import run_preprocess  # noqa: E402
@@ -82,7 +82,7 @@ def video_batch(config):
 def finetune_gradients(config, system, variables):
   """One fine-tuning step on one device that hands out its gradients.
 
-  A function of (batch, weights: changes of `drp.LossWeights`) that returns the
+  A function of (batch, weights: changes of the loss weights) that returns the
   gradients by parameter set, the state after the step and the metrics. The
   weights are traced, so one compilation serves all tests.
   """
@@ -92,7 +92,9 @@ def finetune_gradients(config, system, variables):
       state,
       batch,
       key,
-      system=dataclasses.replace(system, weights=drp.LossWeights(**weights)),
+      system=dataclasses.replace(
+        system, weights=world_model.LossWeights(**weights)
+      ),
       model_tx=random_inputs.recording_sgd(),
       behavior_tx=random_inputs.recording_sgd(),
       bonus=build.intrinsic_settings(config),
@@ -102,7 +104,7 @@ def finetune_gradients(config, system, variables):
   jitted = jax.jit(step)
 
   def call(batch, **changes):
-    state = random_inputs.finetune_state(config, variables)
+    state = random_inputs.finetune_state(config, system, variables)
     weights = dataclasses.asdict(system.weights) | changes
     weights = {name: float(value) for name, value in weights.items()}
     state, metrics = jitted(state, batch, jax.random.key(3), weights)

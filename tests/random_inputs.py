@@ -38,26 +38,28 @@ def motion(
 
 
 def video_batch(
-  num_keypoints: int, batch: int = B, length: int = T, seed: int = 0
+  num_keypoints: int | None, batch: int = B, length: int = T, seed: int = 0
 ) -> types.VideoBatch:
-  """Clips [batch, length, ...]."""
+  """Clips [batch, length, ...]; without motion if `num_keypoints` is None."""
   rng = np.random.default_rng([seed, 1])
   is_first = np.broadcast_to(np.arange(length) == 0, (batch, length))
   return types.VideoBatch(
     image=rng.integers(0, 256, (batch, length, 64, 64, 3), np.uint8),
-    motion=motion(num_keypoints, batch, length, seed),
+    motion=None
+    if num_keypoints is None
+    else motion(num_keypoints, batch, length, seed),
     is_first=is_first.copy(),
   )
 
 
 def replay_batch(
-  num_keypoints: int,
+  num_keypoints: int | None,
   action_size: int,
   batch: int = B,
   length: int = T,
   seed: int = 0,
 ) -> types.ReplayBatch:
-  """Segments [batch, length, ...]."""
+  """Segments [batch, length, ...]; motion as in `video_batch`."""
   rng = np.random.default_rng([seed, 2])
   video = video_batch(num_keypoints, batch, length, seed)
   action = rng.uniform(-1, 1, (batch, length, action_size))
@@ -101,14 +103,13 @@ def recording_sgd() -> optax.GradientTransformation:
   )
 
 
-def finetune_state(config, variables) -> state_lib.FinetuneState:
+def finetune_state(config, system, variables) -> state_lib.FinetuneState:
   """The state before the first update, for `recording_sgd`."""
   params = dict(variables['params'])
   collections = {k: v for k, v in variables.items() if k != 'params'}
   learner = {name: params[name] for name in ('actor', 'critic')}
   model = {k: v for k, v in params.items() if k not in learner}
   settings = build.intrinsic_settings(config)
-  feat_size = config.rssm.deter_size + config.rssm.groups * config.rssm.classes
   tx = recording_sgd()
   return state_lib.FinetuneState(
     step=np.int32(0),
@@ -117,7 +118,9 @@ def finetune_state(config, variables) -> state_lib.FinetuneState:
     model_opt=tx.init(model),
     behavior_opt=tx.init(learner),
     slow_critic=jax.tree.map(np.copy, params['critic']),
-    intrinsic=intrinsic.init(jax.random.key(5), feat_size, settings),
+    intrinsic=intrinsic.init(jax.random.key(5), system.bonus_size, settings)
+    if system.bonus_size
+    else None,
   )
 
 

@@ -8,11 +8,12 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from drp_jax import losses, types
-from drp_jax.ops import distributions, returns
+from drp_jax.ops import distributions, noise, returns
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,3 +125,64 @@ def loss(
     'behavior/value': value.mean(),
   }
   return actor + critic, metrics
+
+
+def loss_in_model(
+  model: nn.Module,
+  settings: Settings,
+  trained: dict[str, Any],
+  slow_critic: Any,
+  variables: Any,
+  start: types.RSSMState,
+  keys: jax.Array,
+) -> tuple[jax.Array, dict[str, jax.Array]]:
+  """`loss` in a model with `action_dynamics`, `reward`, `actor`, `critic`.
+
+  Args:
+    model: the networks.
+    settings: horizon, discounts, entropy scale.
+    trained: {'actor', 'critic'} parameters.
+    slow_critic: parameters whose values bootstrap returns.
+    variables: of the world model, frozen.
+    start: leaves [N, ...], stopped.
+    keys: [b] typed keys; N / b states belong to each.
+
+  Returns:
+    The loss [] and metrics.
+  """
+  H, b, N = settings.horizon, keys.shape[0], start.deter.shape[0]
+  action_keys, state_keys = noise.split(keys, 2)
+
+  def draw(keys, sampler, shape):
+    x = noise.draw(keys, sampler, (H, N // b, *shape))  # [b, H, T, ...]
+    return jnp.swapaxes(x, 0, 1).reshape(H, N, *shape)
+
+  def apply(method, **own):
+    params = {**variables['params'], **own}
+    return model.apply({**variables, 'params': params}, method=method)
+
+  fns = Functions(
+    img_step=lambda *args: apply(lambda m: m.action_dynamics.img_step(*args)),
+    reward=lambda feat: apply(lambda m: m.reward(feat)),
+    policy=lambda p, feat: apply(lambda m: m.actor(feat), actor=p),
+    value=lambda p, feat: apply(lambda m: m.critic(feat), critic=p),
+  )
+  return loss(
+    trained,
+    slow_critic,
+    fns,
+    start,
+    draw(action_keys, jax.random.uniform, (model.actor.action_size,)),
+    draw(state_keys, jax.random.gumbel, start.logits.shape[1:]),
+    settings,
+  )
+
+
+def choose_action(
+  mean: jax.Array, std: jax.Array, keys: jax.Array, explore: bool
+) -> jax.Array:
+  """Samples the truncated normal, or takes its mode; [B, A] in (-1, 1)."""
+  if not explore:
+    return mean
+  uniform = noise.draw(keys, jax.random.uniform, mean.shape[1:])
+  return distributions.truncated_normal_sample(mean, std, uniform)

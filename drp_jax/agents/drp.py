@@ -1,115 +1,89 @@
-"""DRP: Deconstruct-Recompose pre-training and its fine-tuning (Algs. 1, 2)."""
+"""DRP: Deconstruct-Recompose pre-training and its fine-tuning (Algs. 1, 2).
+
+What its calls mean is said once, in `system.System`.
+"""
 
 import dataclasses
-from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
-import flax.struct
 import jax
 import jax.numpy as jnp
 
 from drp_jax import losses, types
-from drp_jax.agents import behavior
-from drp_jax.models import drp_model
-from drp_jax.ops import distributions, noise
-
-Metrics = dict[str, jax.Array]
-
-# What pre-training teaches and fine-tuning loads (Algorithm 2, line 1).
-PRETRAINED = (
-  'dae',
-  'mae_decoder',
-  'image_encoder',
-  'context_encoder',
-  'image_decoder',
-  'latent_dynamics',
-)
-
-
-@flax.struct.dataclass
-class WorldModelOutput:
-  """What a world-model loss leaves for policy learning and the next step.
-
-  Attributes:
-    collections: non-trainable variables after the step (batch statistics).
-    s: posterior of the action-specific model, leaves [B, T, ...].
-    bonus_state: of the intrinsic bonus.
-    metrics: scalars.
-  """
-
-  collections: Any
-  s: types.RSSMState
-  bonus_state: Any
-  metrics: Metrics
-
-
-@dataclasses.dataclass(frozen=True)
-class LossWeights:
-  """Weights of the terms of Eqs. 5-9; see configs/base.py `loss`."""
-
-  mae: float
-  dyn: float
-  image: float
-  kl_z: float
-  kl_s: float
-  reward: float
-  aux_reward: float
-  kl_balance: float
-  free_nats: float
+from drp_jax.agents import behavior, system, world_model
+from drp_jax.models import deconstruction, stacked_model
+from drp_jax.ops import noise
 
 
 @dataclasses.dataclass(frozen=True)
 class DRP:
-  """The calls through which the training loops know a system.
+  """Deconstructs motion into a_agg, and recomposes it in a stacked model.
 
   Attributes:
-    model: the networks.
+    deconstruction: from motion to a_agg.
+    model: the dynamics models, decoder and heads.
     weights: of the losses.
     behavior: numbers of policy learning.
     window: W, flows in a tracking window.
     axis_name: device axis of the training step, or None.
   """
 
-  model: drp_model.DRPModel
-  weights: LossWeights
+  sees_motion: ClassVar[bool] = True
+  pretrained: ClassVar[tuple[str, ...]] = (  # Algorithm 2, line 1
+    'dae',
+    'mae_decoder',
+    'image_encoder',
+    'context_encoder',
+    'image_decoder',
+    'latent_dynamics',
+  )
+
+  deconstruction: deconstruction.Deconstruction
+  model: stacked_model.StackedModel
+  weights: world_model.LossWeights
   behavior: behavior.Settings
   window: int
   axis_name: str | None = None
 
+  @property
+  def bonus_size(self) -> int:
+    """z's features (D8)."""
+    return self.model.latent_dynamics.feat_size
+
   def init(self, key: jax.Array, batch: Any) -> dict[str, Any]:
-    """Creates variables for pre-training or, from a ReplayBatch, fine-tuning.
-
-    Args:
-      key: typed key.
-      batch: VideoBatch or ReplayBatch; only shapes matter.
-
-    Returns:
-      {'params', 'batch_stats', 'constants'}; the top keys of 'params' are the
-      parameter sets of Algorithm 2.
-    """
+    """See `System.init`."""
+    B = batch.image.shape[0]
+    hide, decode = noise.split(noise.example_keys(key, 0, B), 2)
+    out, motion = self.deconstruction.init_with_output(
+      key, batch.motion, batch.is_first, hide
+    )
     finetune = isinstance(batch, types.ReplayBatch)
     method = self.model.init_finetune if finetune else self.model.init_pretrain
-    keys = noise.example_keys(key, 0, batch.image.shape[0])
-    return self.model.init(key, batch, keys, method=method)
+    a_agg = out['tokens'][:, :, 0]
+    variables = self.model.init(key, batch, a_agg, decode, method=method)
+    params = {**motion.pop('params'), **variables.pop('params')}
+    return {'params': params, **variables, **motion}
 
   def pretrain_loss(
-    self, params: Any, collections: Any, batch: types.VideoBatch, keys
-  ) -> tuple[jax.Array, tuple[Any, Metrics]]:
-    """L_MAE + L_dyn (Eqs. 5, 6; choice C1: joint).
-
-    Args:
-      params: trainable parameters.
-      collections: the other variables.
-      batch: leaves [b, T, ...].
-      keys: [b] typed keys.
-
-    Returns:
-      The loss [], and (collections after the step, metrics).
-    """
-    out, updated = self._apply(
-      params, collections, batch, keys, self.model.pretrain
+    self,
+    params: Any,
+    collections: Any,
+    batch: types.VideoBatch,
+    keys: jax.Array,
+  ) -> tuple[jax.Array, tuple[Any, system.Metrics]]:
+    """L_MAE + L_dyn (Eqs. 5, 6; choice C1: joint)."""
+    hide, latent_keys = world_model.pretrain_keys(keys)
+    variables = {'params': params, **collections}
+    motion, a_agg = self._deconstruct(variables, batch, hide)
+    out, updated = self.model.apply(
+      variables,
+      batch,
+      a_agg,
+      latent_keys,
+      method=self.model.pretrain,
+      mutable=list(collections),
     )
-    loss, metrics = self._shared_losses(out)
+    loss, metrics = self._shared_losses(motion, out)
     return loss, (updated, dict(metrics, **{'loss/total': loss}))
 
   def world_model_loss(
@@ -118,101 +92,36 @@ class DRP:
     collections: Any,
     batch: types.ReplayBatch,
     keys: jax.Array,
-    bonus_fn: Callable[[jax.Array], tuple[jax.Array, Any]],
-  ) -> tuple[jax.Array, WorldModelOutput]:
-    """L_MAE + L_dyn + L_action (Eqs. 7-9; choices D2-D5: one sum).
-
-    Args:
-      params: trainable parameters.
-      collections: the other variables.
-      batch: leaves [b, T, ...].
-      keys: [b] typed keys.
-      bonus_fn: z's features [b, T, F] -> intrinsic bonus [b, T - n], for the
-        first T - n steps, already weighted, and the bonus's next state (D8).
-
-    Returns:
-      The loss [] and what policy learning and the next step need.
-    """
-    w = self.weights
-    out, updated = self._apply(
-      params, collections, batch, keys, self.model.finetune
-    )
-    loss, metrics = self._shared_losses(out)
-    bonus, bonus_state = bonus_fn(jax.lax.stop_gradient(out['z'].feat))
-    n = bonus.shape[1]
-
-    image = losses.image_loss(out['s_decoded'], out['image'])
-    kl, kl_value = losses.kl_loss(
-      out['s'].logits,
-      out['s_prior'].logits,
-      w.kl_balance,
-      w.free_nats,
-      self.axis_name,
-    )
-    reward = losses.reward_loss(
-      out['reward'][:, :n], batch.reward[:, :n] + bonus
-    )
-    aux_reward = losses.reward_loss(out['aux_reward'], batch.reward)
-    loss += w.image * image + w.kl_s * kl
-    loss += w.reward * reward + w.aux_reward * aux_reward
-    metrics |= {
-      'loss/image': image,
-      'loss/kl_s': kl,
-      'loss/reward': reward,
-      'loss/aux_reward': aux_reward,
-      'loss/total': loss,
-      'kl/s': kl_value,
-      'entropy/s_post': _entropy(out['s']),
-      'entropy/s_prior': _entropy(out['s_prior']),
-      'bonus/mean': bonus.mean(),
-      'reward/batch': batch.reward.mean(),
-    }
-    return loss, WorldModelOutput(updated, out['s'], bonus_state, metrics)
-
-  def start_states(self, output: WorldModelOutput) -> types.RSSMState:
-    """Where imagination starts: every posterior s, leaves [N = b T, ...]."""
-    flat = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), output.s)
-    return jax.lax.stop_gradient(flat)
-
-  def reconstruct_motion(
-    self, variables: Any, batch: types.VideoBatch, keys: jax.Array
-  ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """The masked pass alone: recon, patches [B, T, K, 2 P^2], hidden."""
-    recon, u, hidden, _ = self.model.apply(
+    bonus_fn: system.BonusFn,
+  ) -> tuple[jax.Array, system.WorldModelOutput]:
+    """L_MAE + L_dyn + L_action (Eqs. 7-9; choices D2-D5: one sum)."""
+    hide, latent_keys, action_keys = world_model.finetune_keys(keys)
+    variables = {'params': params, **collections}
+    motion, a_agg = self._deconstruct(variables, batch, hide)
+    out, updated = self.model.apply(
       variables,
-      batch.motion,
-      batch.is_first,
-      keys,
-      method=self.model.deconstruct,
+      batch,
+      a_agg,
+      latent_keys,
+      action_keys,
+      decode_z=True,
+      method=self.model.finetune,
+      mutable=list(collections),
     )
-    return recon, u, hidden
-
-  def open_loop(
-    self,
-    variables: Any,
-    batch: types.VideoBatch,
-    keys: jax.Array,
-    context_steps: int,
-  ) -> tuple[jax.Array, jax.Array]:
-    """Reconstructs clips, and predicts them from their first frames (E9).
-
-    Predictions follow the clips' own later motion through a_agg (T6), and see
-    the appearance of the last context frame only. Modes, running statistics.
-
-    Args:
-      variables: params and collections.
-      batch: leaves [B, T, ...].
-      keys: [B] typed keys, for the decoder's kept context tokens.
-      context_steps: frames that are seen.
-
-    Returns:
-      Reconstructions from the posterior, and predictions whose first
-      `context_steps` frames are reconstructions; [B, T, H, W, 3] each, in
-      [-0.5, 0.5].
-    """
-    return self.model.apply(
-      variables, batch, keys, context_steps, method=self.model.open_loop
+    loss, metrics = self._shared_losses(motion, out)
+    bonus, bonus_state = bonus_fn(world_model.bonus_features(out['z']))
+    action_loss, more = world_model.action_loss(
+      out, batch.reward, bonus, self.weights, self.axis_name
     )
+    loss += action_loss
+    metrics |= more | {'loss/total': loss}
+    return loss, system.WorldModelOutput(
+      updated, out['s'], bonus_state, metrics
+    )
+
+  def start_states(self, output: system.WorldModelOutput) -> types.RSSMState:
+    """See `System.start_states`: every posterior s."""
+    return world_model.start_states(output)
 
   def behavior_loss(
     self,
@@ -222,47 +131,16 @@ class DRP:
     collections: Any,
     start: types.RSSMState,
     keys: jax.Array,
-  ) -> tuple[jax.Array, Metrics]:
-    """L_actor + L_critic (Eqs. 11, 12) in the imagination of s.
-
-    Args:
-      trained: {'actor', 'critic'} parameters.
-      slow_critic: critic parameters that bootstrap returns.
-      params: of the world model, frozen here.
-      collections: the other variables.
-      start: from `start_states`, leaves [N, ...].
-      keys: [b] typed keys; N / b states belong to each.
-
-    Returns:
-      The loss [] and metrics.
-    """
-    model, H = self.model, self.behavior.horizon
-    b, N = keys.shape[0], start.deter.shape[0]
-    action_keys, state_keys = noise.split(keys, 2)
-
-    def draw(keys, sampler, shape):
-      x = noise.draw(keys, sampler, (H, N // b, *shape))  # [b, H, T, ...]
-      return jnp.swapaxes(x, 0, 1).reshape(H, N, *shape)
-
-    def call(method, own=None):
-      own = own or {}
-      variables = {'params': {**params, **own}, **collections}
-      return lambda *args: model.apply(variables, *args, method=method)
-
-    fns = behavior.Functions(
-      img_step=call(model.img_step_s),
-      reward=call(model.predict_reward),
-      policy=lambda p, feat: call(model.policy, {'actor': p})(feat),
-      value=lambda p, feat: call(model.value, {'critic': p})(feat),
-    )
-    return behavior.loss(
+  ) -> tuple[jax.Array, system.Metrics]:
+    """L_actor + L_critic (Eqs. 11, 12) in the imagination of s (D10)."""
+    return behavior.loss_in_model(
+      self.model,
+      self.behavior,
       trained,
       slow_critic,
-      fns,
+      {'params': params, **collections},
       start,
-      draw(action_keys, jax.random.uniform, (model.actor.action_size,)),
-      draw(state_keys, jax.random.gumbel, start.logits.shape[1:]),
-      self.behavior,
+      keys,
     )
 
   def policy_step(
@@ -273,72 +151,85 @@ class DRP:
     keys: jax.Array,
     explore: bool,
   ) -> tuple[types.PolicyCarry, jax.Array]:
-    """Sees one observation of B environments, chooses actions.
-
-    Args:
-      variables: params and collections.
-      carry: from `initial_carry` or the step before; `obs.is_first` resets it.
-      obs: leaves [B, ...].
-      keys: [B] typed keys.
-      explore: sample the action (True) or take the mode; latents are sampled
-        either way (D17).
-
-    Returns:
-      The next carry and actions [B, A] in (-1, 1).
-    """
-    return self.model.apply(
-      variables, carry, obs, keys, explore, method=self.model.act
+    """See `System.policy_step`; the DAE sees one frame (design: streaming)."""
+    *state_keys, action_keys = noise.split(keys, 3)
+    a_agg, cache = self.deconstruction.apply(
+      variables,
+      obs.motion,
+      obs.is_first,
+      carry.cache,
+      method=self.deconstruction.step,
     )
+    z, s, mean, std = self.model.apply(
+      variables, carry, obs, a_agg, state_keys, method=self.model.act
+    )
+    action = behavior.choose_action(mean, std, action_keys, explore)
+    return types.PolicyCarry(z=z, s=s, action=action, cache=cache), action
 
   def initial_carry(self, batch: int, num_keypoints: int) -> types.PolicyCarry:
-    """What to remember before the first step of `batch` environments."""
+    """See `System.initial_carry`."""
     model = self.model
     return types.PolicyCarry(
-      z=model.latent_dynamics.initial(batch),
-      s=model.action_dynamics.initial(batch),
+      z=model.latent_dynamics.initial(batch, model.dtype),
+      s=model.action_dynamics.initial(batch, model.dtype),
       action=jnp.zeros([batch, model.actor.action_size]),
-      cache=model.dae.initial_cache(batch, num_keypoints, self.window),
+      cache=self.deconstruction.initial_cache(
+        batch, num_keypoints, self.window
+      ),
     )
 
-  def _apply(self, params, collections, batch, keys, method):
+  def open_loop(
+    self,
+    variables: Any,
+    batch: types.VideoBatch,
+    keys: jax.Array,
+    context_steps: int,
+  ) -> tuple[jax.Array, jax.Array]:
+    """See `System.open_loop`."""
+    a_agg = self.deconstruction.apply(
+      variables,
+      batch.motion,
+      batch.is_first,
+      method=self.deconstruction.aggregate,
+    )
     return self.model.apply(
-      {'params': params, **collections},
+      variables,
       batch,
+      a_agg,
       keys,
-      method=method,
-      mutable=list(collections),
+      context_steps,
+      method=self.model.open_loop,
     )
 
-  def _shared_losses(self, out) -> tuple[jax.Array, Metrics]:
+  def reconstruct_motion(
+    self, variables: Any, batch: types.VideoBatch, keys: jax.Array
+  ) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """The masked pass alone: recon, patches [B, T, K, 2 P^2], hidden."""
+    out, _ = self._deconstruct(variables, batch, keys)
+    return out['recon'], out['patches'], out['hidden']
+
+  def _deconstruct(self, variables, batch, keys):
+    """Sec. 4.2, and a_agg [B, T, D]; L_dyn's gradient flows back (C2)."""
+    out = self.deconstruction.apply(
+      variables, batch.motion, batch.is_first, keys
+    )
+    return out, out['tokens'][:, :, 0]
+
+  def _shared_losses(self, motion, out) -> tuple[jax.Array, system.Metrics]:
     w = self.weights
-    mae = losses.mae_loss(out['recon'], out['patches'], out['hidden'])
-    image = losses.image_loss(out['decoded'], out['image'])
-    kl, kl_value = losses.kl_loss(
-      out['z'].logits,
-      out['prior'].logits,
-      w.kl_balance,
-      w.free_nats,
-      self.axis_name,
+    recon, patches, hidden = (
+      motion[name] for name in ('recon', 'patches', 'hidden')
     )
-    loss = w.mae * mae + w.dyn * (image + w.kl_z * kl)
-    a_agg = out['a_agg'][:, 1:]
-    zero = losses.mae_loss(
-      jnp.zeros_like(out['patches']), out['patches'], out['hidden']
-    )
-    return loss, {
+    mae = losses.mae_loss(recon, patches, hidden)
+    latent, metrics = world_model.latent_loss(out, w, self.axis_name)
+    a_agg = motion['tokens'][:, 1:, 0].astype(jnp.float32)
+    return w.mae * mae + w.dyn * latent, metrics | {
       'loss/mae': mae,
-      'loss/image_z': image,
-      'loss/kl_z': kl,
-      'kl/z': kl_value,
-      'mae/zero_flow': zero,
-      'entropy/z_post': _entropy(out['z']),
-      'entropy/z_prior': _entropy(out['prior']),
+      'mae/zero_flow': losses.mae_loss(
+        jnp.zeros_like(patches), patches, hidden
+      ),
       'a_agg/std': _spread(a_agg, self.axis_name),
     }
-
-
-def _entropy(state: types.RSSMState) -> jax.Array:
-  return distributions.categorical_entropy(state.logits).mean()
 
 
 def _spread(x: jax.Array, axis_name: str | None) -> jax.Array:

@@ -21,7 +21,7 @@ def make_iterator(
   shards_dir: str | os.PathLike,
   split: str,
   batch_size: int,
-  num_keypoints: int,
+  num_keypoints: int | None,
   seed: int,
   host: int = 0,
   num_hosts: int = 1,
@@ -36,23 +36,25 @@ def make_iterator(
     split: 'train' or 'validation'.
     batch_size: B, clips over all hosts.
     num_keypoints: K <= Kmax. They are stored in random order, so the first K
-      are a fair sample.
+      are a fair sample. None leaves out all motion.
     seed: of the order.
     host: which of `num_hosts` this is.
     num_hosts: hosts that share the batch; divides `batch_size`.
 
   Returns:
     An iterator over dicts of this host's B / num_hosts clips: `image`
-    [b, T, 64, 64, 3] uint8, `flow` [b, T, 64, 64, 2] float16, `points`
-    [b, T, K, 2] float32, `visible` [b, T, K] bool. Its `get_state()` is a small
-    dict of JSON values; `set_state` of it goes on exactly there.
+    [b, T, 64, 64, 3] uint8 and, unless K is None, `flow` [b, T, 64, 64, 2]
+    float16, `points` [b, T, K, 2] float32, `visible` [b, T, K] bool. Its
+    `get_state()` is a small dict of JSON values; `set_state` of it goes on
+    exactly there.
 
   Raises:
     ValueError: if a number does not fit, or as `shards.open_split`.
   """
-  if not 1 <= num_keypoints <= schema.MAX_KEYPOINTS:
+  K = num_keypoints
+  if K is not None and not 1 <= K <= schema.MAX_KEYPOINTS:
     raise ValueError(
-      f'config.dae.num_keypoints={num_keypoints} must be in '
+      f'config.dae.num_keypoints={K} must be in '
       f'[1, {schema.MAX_KEYPOINTS}], what the shards hold.'
     )
   if batch_size < 1 or batch_size % num_hosts:
@@ -68,11 +70,13 @@ def make_iterator(
     )
 
   def select(example) -> Batch:
+    if K is None:
+      return {'image': example['image']}
     return {
       'image': example['image'],
       'flow': example['flow'],
-      'points': example['points'][:, :num_keypoints],
-      'visible': example['visible'][:, :num_keypoints],
+      'points': example['points'][:, :K],
+      'visible': example['visible'][:, :K],
     }
 
   dataset = (

@@ -26,10 +26,10 @@ class Adapter(nn.Module):
     """[..., F] -> [..., width]."""
     x = layers.Dense(self.width, name='in')(z_feat)
     for i in range(self.num_blocks):
-      h = nn.LayerNorm(name=f'norm{i}')(x)
+      h = layers.LayerNorm(name=f'norm{i}')(x)
       h = layers.Dense(2 * self.width, name=f'block{i}_in')(h)
       zeros = nn.initializers.zeros_init()
       x += layers.Dense(self.width, kernel_init=zeros, name=f'block{i}_out')(
         nn.gelu(h, approximate=False)
       )
-    return nn.LayerNorm(name='norm_out')(x)
+    return layers.LayerNorm(name='norm_out')(x)

@@ -47,8 +47,9 @@ def attend(query, key, value, allowed, num_heads):
 
   scale = 1.0 / math.sqrt(query.shape[-1] // num_heads)
   scores = jnp.einsum('...qhd,...nhd->...hqn', heads(query) * scale, heads(key))
+  scores = scores.astype(jnp.float32)
   scores = jnp.where(allowed[..., None, :, :], scores, _NEVER)
-  weights = jax.nn.softmax(scores, -1)
+  weights = jax.nn.softmax(scores, -1).astype(value.dtype)
   out = jnp.einsum('...hqn,...nhd->...qhd', weights, heads(value))
   return out.reshape(query.shape)
 
@@ -82,17 +83,17 @@ class DualAttentionBlock(nn.Module):
     def projection():
       return layers.Dense(D, use_bias=False)
 
-    self.intra_norm = nn.LayerNorm()
+    self.intra_norm = layers.LayerNorm()
     self.intra_query, self.intra_key, self.intra_value = (
       projection() for _ in range(3)
     )
-    self.inter_norm = nn.LayerNorm()
+    self.inter_norm = layers.LayerNorm()
     self.inter_query, self.inter_key, self.inter_value = (
       projection() for _ in range(3)
     )
     if self.num_heads > 1:
       self.intra_out, self.inter_out = projection(), projection()
-    self.mlp_norm = nn.LayerNorm()
+    self.mlp_norm = layers.LayerNorm()
     self.mlp_in = layers.Dense(self.mlp_ratio * D)
     self.mlp_out = layers.Dense(D)
 
@@ -183,7 +184,7 @@ class DAE(nn.Module):
       DualAttentionBlock(self.width, self.num_heads, self.mlp_ratio)
       for _ in range(self.num_blocks)
     ]
-    self.norm = nn.LayerNorm()
+    self.norm = layers.LayerNorm()
 
   def __call__(
     self,
@@ -217,10 +218,12 @@ class DAE(nn.Module):
       x = block(x, seen, time_mask)
     return jnp.where(is_first[..., None, None], 0.0, self.norm(x))
 
-  def initial_cache(self, batch: int, num_keypoints: int, window: int) -> Cache:
+  def initial_cache(
+    self, batch: int, num_keypoints: int, window: int, dtype=jnp.float32
+  ) -> Cache:
     """An empty cache for `step`: K = `num_keypoints`, W = `window`."""
     shape = (self.num_blocks, batch, num_keypoints + 1, window, self.width)
-    return Cache(jnp.zeros(shape), jnp.zeros(shape))
+    return Cache(jnp.zeros(shape, dtype), jnp.zeros(shape, dtype))
 
   def step(
     self,

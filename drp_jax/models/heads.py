@@ -20,8 +20,9 @@ class ScalarHead(nn.Module):
 
   @nn.compact
   def __call__(self, feat: jax.Array) -> jax.Array:
-    """[..., F] -> [...]."""
-    return layers.MLP(1, self.width, self.depth, name='mlp')(feat)[..., 0]
+    """[..., F] -> [...] float32."""
+    out = layers.MLP(1, self.width, self.depth, name='mlp')(feat)
+    return out[..., 0].astype(jnp.float32)
 
 
 class PolicyHead(nn.Module):
@@ -39,9 +40,13 @@ class PolicyHead(nn.Module):
 
   @nn.compact
   def __call__(self, feat: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """[..., F] -> mean in (-1, 1) and std in (0.1, 2.1), both [..., A]."""
-    out = layers.MLP(2 * self.action_size, self.width, self.depth, name='mlp')(
-      feat
-    )
-    mean, std = jnp.split(out, 2, -1)
+    """[..., F] -> mean in (-1, 1), std in (0.1, 2.1), [..., A] float32."""
+    out = layers.MLP(
+      2 * self.action_size,
+      self.width,
+      self.depth,
+      out_init=layers.shared_glorot(self.width, self.action_size),  # two layers
+      name='mlp',
+    )(feat)
+    mean, std = jnp.split(out.astype(jnp.float32), 2, -1)
     return jnp.tanh(mean), 2.0 * jax.nn.sigmoid(std / 2.0) + 0.1

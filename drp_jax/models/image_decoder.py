@@ -66,7 +66,8 @@ class CrossAttention(nn.Module):
       weight_keys = out_keys = None
 
     def positions(name):
-      return self.param(name, nn.initializers.zeros_init(), (h * w, C))[None]
+      table = self.param(name, nn.initializers.zeros_init(), (h * w, C))
+      return table[None].astype(x.dtype)
 
     def project(x, name):
       init = layers.shared_glorot(C, 3 * C)  # of the packed matrix  [IPV]
@@ -90,14 +91,16 @@ class CrossAttention(nn.Module):
     tokens = x.reshape(N, h * w, C) + positions('query_positions')
     query = project(tokens, 'query') / math.sqrt(C // H)
     scores = query @ jnp.swapaxes(gather(key), -1, -2)
+    scores = scores.astype(jnp.float32)
     # Softmax, its division put off until the sum over tokens is small.
     peak = jax.lax.stop_gradient(scores.max(-1, keepdims=True))
     weights = jnp.exp(scores - peak)
     total = weights.sum(-1, keepdims=True)
     weights = noise.dropout(weights, weight_keys, _DROPOUT)
-    out = (weights @ gather(value)) / total
+    out = (weights.astype(x.dtype) @ gather(value)) / total.astype(x.dtype)
     out = jnp.swapaxes(out, 1, 2).reshape(N, h * w, C)
-    out = layers.Dense(C, name='out')(out)
+    init = layers.torch_default_init(C)
+    out = layers.Dense(C, kernel_init=init, name='out')(out)
     out = noise.dropout(out, out_keys, _DROPOUT).reshape(x.shape)
     out = layers.BatchNorm(self.axis_name, name='norm')(out, train)
     return nn.relu(x + out)
@@ -121,6 +124,7 @@ class UpConv(nn.Module):
     N, h, w, C = x.shape
     kernel = self.param('kernel', layers.glorot, (3, 3, C, self.features))
     bias = self.param('bias', nn.initializers.zeros_init(), (self.features,))
+    kernel, bias = kernel.astype(x.dtype), bias.astype(x.dtype)
     # Pixel 2i takes tap 1 of pixel i, pixel 2i + 1 taps 0 of i and 2 of i + 1.
     even = jnp.stack([kernel[1], jnp.zeros_like(kernel[1])])
     rows = jnp.stack([even, kernel[::2]])  # [row in cell, row tap, 3, C, F]
@@ -141,6 +145,8 @@ class UpConv(nn.Module):
 class ImageDecoder(nn.Module):
   """Decodes features into image means, with the help of a context frame.
 
+  Without a context it has no cross-attention: the plain decoder of APV.
+
   Attributes:
     depth: as in the encoder.
     num_layers: residual layers in each stage.
@@ -159,25 +165,32 @@ class ImageDecoder(nn.Module):
 
   @nn.compact
   def __call__(
-    self, feat: jax.Array, context: Context, keys: jax.Array, train: bool
+    self,
+    feat: jax.Array,
+    context: Context | None,
+    keys: jax.Array,
+    train: bool,
   ) -> jax.Array:
     """Decodes every step of every sequence.
 
     Args:
       feat: [B, T, F].
-      context: maps of one frame of every sequence.
-      keys: [B] typed keys.
+      context: maps of one frame of every sequence, or None.
+      keys: [B] typed keys; not used without a context.
       train: dropout and batch statistics.
 
     Returns:
-      [B, T, image_size, image_size, 3], the mean in [-0.5, 0.5].
+      [B, T, image_size, image_size, 3] float32, the mean in [-0.5, 0.5].
     """
     B, T = feat.shape[:2]
     side, C = self.image_size // 16, 4 * self.depth
-    stage_keys = noise.split(keys, 2)
+    memories, stage_keys = (None, None, None), None
+    if context is not None:
+      memories = context.coarse, context.fine, None
+      stage_keys = noise.split(keys, 2)
     x = layers.Dense(side * side * C, name='dense')(feat)
     x = x.reshape(B * T, side, side, C)
-    for stage, memory in enumerate((context.coarse, context.fine, None)):
+    for stage, memory in enumerate(memories):
       x = jnp.repeat(jnp.repeat(x, 2, 1), 2, 2)  # nearest neighbour
       for i in range(self.num_layers):
         last = i == self.num_layers - 1
@@ -194,4 +207,4 @@ class ImageDecoder(nn.Module):
           features, self.axis_name, name=f'stage{stage}_layer{i}'
         )(mixed, train, skip=x)
     x = UpConv(3, name='conv_out')(x)
-    return x.reshape(B, T, *x.shape[1:])
+    return x.reshape(B, T, *x.shape[1:]).astype(jnp.float32)

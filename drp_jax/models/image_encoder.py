@@ -33,12 +33,11 @@ class ImageEncoder(nn.Module):
       The embedding [N, H/16 * W/16 * 4 depth], and the maps before each pool:
       [N, H/2, W/2, depth], [N, H/4, W/4, 2 depth], [N, H/8, W/8, 4 depth].
     """
-    x = nn.Conv(
+    x = layers.Conv(
       self.depth,
       (3, 3),
       strides=2,
       padding=((1, 1), (1, 1)),  # not SAME, which would shift by a pixel
-      kernel_init=layers.glorot,
       name='conv_in',
     )(image)
     x = nn.elu(x)

@@ -1,4 +1,9 @@
-"""Small layers that several models share."""
+"""Small layers that several models share.
+
+All compute in the type of their input, float32 or bfloat16; parameters, and
+what norms average, are float32. So the type of the images that enter a model is
+the type it computes in.
+"""
 
 import math
 from collections.abc import Callable
@@ -29,6 +34,12 @@ def shared_glorot(fan_in: int, fan_out: int) -> Callable:
   return uniform_init(math.sqrt(6.0 / (fan_in + fan_out)))
 
 
+def in_type_of_first(x, *params, dtype=None):
+  """Casts parameters (or None) to the type of x; a layer's `promote_dtype`."""
+  del dtype
+  return [x, *(p if p is None else p.astype(x.dtype) for p in params)]
+
+
 class Dense(nn.Dense):
   """`nn.Dense` on a matrix, whatever the number of leading axes.
 
@@ -37,11 +48,34 @@ class Dense(nn.Dense):
   """
 
   kernel_init: Callable = glorot
+  promote_dtype: Callable = in_type_of_first
 
   def __call__(self, x: jax.Array) -> jax.Array:
     """[..., F] -> [..., features]."""
     y = super().__call__(x.reshape(-1, x.shape[-1]))
     return y.reshape(*x.shape[:-1], self.features)
+
+
+class Conv(nn.Conv):
+  """`nn.Conv` in the type of its input."""
+
+  kernel_init: Callable = glorot
+  promote_dtype: Callable = in_type_of_first
+
+
+class ConvTranspose(nn.ConvTranspose):
+  """`nn.ConvTranspose` in the type of its input."""
+
+  kernel_init: Callable = glorot
+  promote_dtype: Callable = in_type_of_first
+
+
+class LayerNorm(nn.LayerNorm):
+  """`nn.LayerNorm` that returns the type of its input."""
+
+  def __call__(self, x: jax.Array) -> jax.Array:
+    """[..., F] -> [..., F]."""
+    return super().__call__(x).astype(x.dtype)
 
 
 class MLP(nn.Module):
@@ -51,22 +85,26 @@ class MLP(nn.Module):
     features: output width.
     width: hidden width.
     depth: number of hidden layers.
+    out_init: of the output's kernel.
   """
 
   features: int
   width: int
   depth: int
+  out_init: Callable = glorot
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
     """[..., F] -> [..., features]."""
     for i in range(self.depth):
       x = nn.elu(Dense(self.width, name=f'dense{i}')(x))
-    return Dense(self.features, name='out')(x)
+    return Dense(self.features, kernel_init=self.out_init, name='out')(x)
 
 
 class BatchNorm(nn.Module):
   """Batch normalisation as in PyTorch: eps 1e-5, momentum 0.9 in Flax's sense.
+
+  The running variance averages unbiased estimates.
 
   Attributes:
     axis_name: device axis over which statistics are averaged, or None.
@@ -76,13 +114,26 @@ class BatchNorm(nn.Module):
 
   @nn.compact
   def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-    return nn.BatchNorm(
+    norm = nn.BatchNorm(
       use_running_average=not train,
       momentum=0.9,
       epsilon=1e-5,
       axis_name=self.axis_name if train else None,
+      dtype=x.dtype,
       name='norm',
-    )(x)
+    )
+    if not train or self.is_initializing():
+      return norm(x)
+    old = norm.get_variable('batch_stats', 'var')
+    y = norm(x)
+    new = norm.get_variable('batch_stats', 'var')  # of the biased variance
+    count = x.size // x.shape[-1]
+    if self.axis_name is not None:
+      count *= jax.lax.axis_size(self.axis_name)
+    norm.put_variable(
+      'batch_stats', 'var', new + (new - 0.9 * old) / (count - 1)
+    )
+    return y
 
 
 class Residual(nn.Module):
@@ -117,7 +168,7 @@ class Residual(nn.Module):
     C = x.shape[-1]
 
     def conv(x, size, name):
-      return nn.Conv(
+      return Conv(
         self.features,
         (size, size),
         padding='SAME',
@@ -154,7 +205,7 @@ class GRU(nn.Module):
       bias_init=torch_default_init(fan_in),
       name='dense',
     )(jnp.concatenate([x, h], -1))
-    parts = nn.LayerNorm(epsilon=1e-3, name='norm')(parts)
+    parts = LayerNorm(epsilon=1e-3, name='norm')(parts)
     reset, cand, update = jnp.split(parts, 3, -1)
     cand = jnp.tanh(jax.nn.sigmoid(reset) * cand)
     update = jax.nn.sigmoid(update - 1.0)

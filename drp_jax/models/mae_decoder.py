@@ -46,23 +46,25 @@ class MAEDecoder(nn.Module):
       hidden: [B, T, K] bool.
 
     Returns:
-      [B, T, K, 2 P^2], normalised flow.
+      [B, T, K, 2 P^2] float32, normalised flow.
     """
     D = self.width
     x = layers.Dense(D, name='embed')(encoded)
     mask_token = self.param('mask_token', nn.initializers.normal(0.02), (D,))
-    mask_token = jnp.broadcast_to(mask_token, x[:, :, 1:].shape)
+    mask_token = jnp.broadcast_to(mask_token.astype(x.dtype), x[:, :, 1:].shape)
     local = jnp.where(hidden[..., None], mask_token, x[:, :, 1:])
     local += layers.Dense(D, name='coordinate')(
-      tokens.coordinate_features(points, self.image_size)
+      tokens.coordinate_features(points, self.image_size).astype(x.dtype)
     )
     x = jnp.concatenate([x[:, :, :1], local], 2)  # [B, T, K+1, D]
-    x += tokens.time_features(window_step, D)[..., None, :]
+    time = tokens.time_features(window_step, D).astype(x.dtype)
+    x += time[..., None, :]
     seen = jnp.ones(x.shape[:3], bool)
     time_mask = masking.same_window(window_step, is_first)
     for i in range(self.num_blocks):
       x = dae.DualAttentionBlock(
         D, self.num_heads, self.mlp_ratio, name=f'block{i}'
       )(x, seen, time_mask)
-    x = nn.LayerNorm(name='norm')(x[:, :, 1:])
-    return layers.Dense(self.patch_values, name='out')(x)
+    x = layers.LayerNorm(name='norm')(x[:, :, 1:])
+    x = layers.Dense(self.patch_values, name='out')(x)
+    return x.astype(jnp.float32)

@@ -1,7 +1,8 @@
 """Recurrent state-space model with discrete latents (Eqs. 1, 3; C5, C6).
 
-One class serves as the latent dynamics model (z), driven by aggregated actions,
-and as the action-specific dynamics model (s), driven by the robot's actions.
+One class serves as the latent dynamics model (z), driven by aggregated actions
+(by none in IPV), and as the action-specific dynamics model (s), driven by the
+robot's actions. States are of the type of what is observed, logits float32.
 """
 
 import flax.linen as nn
@@ -23,7 +24,8 @@ class RSSM(nn.Module):
     hidden: width of the dense layers.
     groups: categoricals.
     classes: classes of each.
-    action_size: width of `action`.
+    action_size: width of the slot for actions; narrower ones are padded with
+      zeros, as in IPV, whose slot of 50 fits every robot.
     embed_size: width of `embed`.
   """
 
@@ -53,12 +55,17 @@ class RSSM(nn.Module):
     self.post_embed = layers.Dense(self.hidden, kernel_init=init)
     self.post_out = layers.Dense(stoch)
 
-  def initial(self, batch: int) -> types.RSSMState:
+  @property
+  def feat_size(self) -> int:
+    """Width of a state's features."""
+    return self.groups * self.classes + self.deter_size
+
+  def initial(self, batch: int, dtype=jnp.float32) -> types.RSSMState:
     """The state before any observation: zeros, samples included."""
     shape = (batch, self.groups, self.classes)
     return types.RSSMState(
-      deter=jnp.zeros([batch, self.deter_size]),
-      stoch=jnp.zeros(shape),
+      deter=jnp.zeros([batch, self.deter_size], dtype),
+      stoch=jnp.zeros(shape, dtype),
       logits=jnp.zeros(shape),
     )
 
@@ -73,7 +80,7 @@ class RSSM(nn.Module):
 
     Args:
       embed: [B, T, E].
-      action: [B, T, A].
+      action: [B, T, A], A <= `action_size`.
       is_first: [B, T] bool; where set, the past and the action are forgotten.
       gumbel: [B, T, groups, classes] noise, or None for modes.
 
@@ -83,8 +90,8 @@ class RSSM(nn.Module):
     """
     keep = 1.0 - is_first[..., None].astype(embed.dtype)
     embed_in = self.post_embed(embed)
-    action_in = self.action_in(action * keep)
-    start = self.initial(embed.shape[0])
+    action_in = self._action_in(action.astype(embed.dtype) * keep)
+    start = self.initial(embed.shape[0], embed.dtype)
     noise = jnp.zeros_like(keep) if gumbel is None else gumbel
 
     def step(rssm, carry, inputs):
@@ -92,10 +99,8 @@ class RSSM(nn.Module):
       embed_in, action_in, keep, noise = inputs
       deter = rssm._recur(deter * keep, stoch * keep[..., None], action_in)
       logits = rssm._post_logits(deter, embed_in)
-      stoch = distributions.categorical_sample(
-        logits, None if gumbel is None else noise
-      )
-      return (deter, stoch), types.RSSMState(deter, stoch, logits)
+      state = _sampled(deter, logits, None if gumbel is None else noise)
+      return (state.deter, state.stoch), state
 
     scan = nn.scan(
       step,
@@ -123,11 +128,10 @@ class RSSM(nn.Module):
     deter = self._recur(
       state.deter * keep,
       state.stoch * keep[..., None],
-      self.action_in(action * keep),
+      self._action_in(action.astype(embed.dtype) * keep),
     )
     logits = self._post_logits(deter, self.post_embed(embed))
-    stoch = distributions.categorical_sample(logits, gumbel)
-    return types.RSSMState(deter, stoch, logits)
+    return _sampled(deter, logits, gumbel)
 
   def img_step(
     self,
@@ -136,10 +140,9 @@ class RSSM(nn.Module):
     gumbel: jax.Array | None,
   ) -> types.RSSMState:
     """One step of the prior: leaves [..., ...], action [..., A]."""
-    deter = self._recur(state.deter, state.stoch, self.action_in(action))
-    logits = self._prior_logits(deter)
-    stoch = distributions.categorical_sample(logits, gumbel)
-    return types.RSSMState(deter, stoch, logits)
+    action_in = self._action_in(action.astype(state.deter.dtype))
+    deter = self._recur(state.deter, state.stoch, action_in)
+    return _sampled(deter, self._prior_logits(deter), gumbel)
 
   def imagine(
     self,
@@ -174,6 +177,18 @@ class RSSM(nn.Module):
     )
     return scan(self, state, (action, noise))[1]
 
+  def _action_in(self, action):
+    missing = self.action_size - action.shape[-1]
+    if missing < 0:
+      raise ValueError(
+        f'actions of {action.shape[-1]} numbers do not fit a slot of'
+        f' {self.action_size}.'
+      )
+    if missing:
+      pad = [(0, 0)] * (action.ndim - 1) + [(0, missing)]
+      action = jnp.pad(action, pad)
+    return self.action_in(action)
+
   def _recur(self, deter, stoch, action_in):
     flat = stoch.reshape(*stoch.shape[:-2], -1)
     return self.gru(deter, nn.elu(self.stoch_in(flat) + action_in))
@@ -187,4 +202,11 @@ class RSSM(nn.Module):
     )
 
   def _logits(self, x):
-    return x.reshape(*x.shape[:-1], self.groups, self.classes)
+    x = x.reshape(*x.shape[:-1], self.groups, self.classes)
+    return x.astype(jnp.float32)
+
+
+def _sampled(deter, logits, gumbel) -> types.RSSMState:
+  """A state with a sample (or the mode) of its logits, in deter's type."""
+  stoch = distributions.categorical_sample(logits, gumbel)
+  return types.RSSMState(deter, stoch.astype(deter.dtype), logits)

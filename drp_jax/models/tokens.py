@@ -70,9 +70,11 @@ class AtomicActionTokens(nn.Module):
     D = self.width
     content = layers.Dense(D, name='content')(patches)
     coordinate = layers.Dense(D, name='coordinate')(
-      coordinate_features(points, self.image_size)
+      coordinate_features(points, self.image_size).astype(patches.dtype)
     )
     mat = self.param('mat', nn.initializers.normal(0.02), (D,))
+    mat = mat.astype(patches.dtype)
     mat = jnp.broadcast_to(mat, (*content.shape[:-2], 1, D))
     tokens = jnp.concatenate([mat, content + coordinate], -2)  # [..., K+1, D]
-    return tokens + time_features(window_step, D)[..., None, :]
+    time = time_features(window_step, D).astype(patches.dtype)
+    return tokens + time[..., None, :]

@@ -2,28 +2,40 @@
 
 from typing import Any
 
+import jax.numpy as jnp
 import ml_collections
 import numpy as np
 import optax
 
 from drp_jax import types
-from drp_jax.agents import behavior, drp
+from drp_jax.agents import behavior, dreamerv2, drp, ipv, world_model
+from drp_jax.agents import system as system_lib
 from drp_jax.data import schema
 from drp_jax.models import (
   adapter,
+  cnn,
   dae,
-  drp_model,
+  deconstruction,
   heads,
   image_decoder,
   image_encoder,
   mae_decoder,
   rssm,
+  single_model,
+  stacked_model,
 )
 from drp_jax.train import intrinsic, optim
 
-# Optimizer groups of fine-tuning (D3): what learns slowly, what may be frozen
-# at first, and the rest.
-_GROUPS = {
+AGENTS = {
+  'drp': drp.DRP,
+  'ipv': ipv.IPV,
+  'apv': ipv.IPV,  # without contexts
+  'dreamerv2': dreamerv2.DreamerV2,
+}
+
+# Optimizer groups of fine-tuning, each clipped by itself: 'slow' and 'encoder'
+# stand still at first where the config says so, and 'slow' then learns slowly.
+_DRP_GROUPS = {  # [D3]
   'dae': 'slow',
   'mae_decoder': 'slow',
   'latent_dynamics': 'slow',
@@ -35,14 +47,37 @@ _GROUPS = {
   'reward': 'model',
   'aux_reward': 'model',
 }
+_IPV_GROUPS = {  # [IPV]
+  'latent_dynamics': 'encoder',
+  'image_encoder': 'encoder',
+  'context_encoder': 'encoder',
+  'image_decoder': 'model',
+  'action_dynamics': 'model',
+  'reward': 'model',
+  'aux_reward': 'model',
+}
+_DREAMERV2_GROUPS = {
+  'image_encoder': 'model',
+  'image_decoder': 'model',
+  'action_dynamics': 'model',
+  'reward': 'model',
+}
+_GROUPS = {
+  'drp': _DRP_GROUPS,
+  'ipv': _IPV_GROUPS,
+  'apv': _IPV_GROUPS,
+  'dreamerv2': _DREAMERV2_GROUPS,
+}
+
+_DTYPES = {'float32': jnp.float32, 'bfloat16': jnp.bfloat16}
 
 
 def system(
   config: ml_collections.ConfigDict,
   action_size: int,
   axis_name: str | None,
-) -> drp.DRP:
-  """Builds DRP.
+) -> system_lib.System:
+  """Builds the system that `config.agent` names.
 
   Args:
     config: configs/base.py.
@@ -53,48 +88,105 @@ def system(
     The system.
 
   Raises:
-    ValueError: for sizes that do not fit each other, naming the key.
+    ValueError: for an unknown name, and for values that do not fit each other;
+      names the key.
   """
   _check(config)
+  kind, c = _kind(config), config
+  shared = dict(
+    weights=world_model.LossWeights(**config.loss.to_dict()),
+    behavior=behavior.Settings(
+      horizon=c.behavior.horizon,
+      discount=c.behavior.discount,
+      lam=c.behavior.lam,
+      entropy_scale=c.behavior.entropy_scale,
+    ),
+    axis_name=axis_name,
+  )
+  if kind is drp.DRP:
+    built = drp.DRP(
+      deconstruction=_deconstruction(config),
+      model=_stacked_model(config, action_size, axis_name),
+      window=schema.WINDOW,
+      **shared,
+    )
+  elif kind is ipv.IPV:
+    built = ipv.IPV(
+      model=_stacked_model(config, action_size, axis_name), **shared
+    )
+  else:
+    built = dreamerv2.DreamerV2(
+      model=_single_model(config, action_size), **shared
+    )
+  if config.init_from and not built.pretrained:
+    raise ValueError(
+      f'config.agent={config.agent!r} has no pre-training, so there is nothing'
+      f' to load from config.init_from={config.init_from!r}.'
+    )
+  return built
+
+
+def keypoints(config: ml_collections.ConfigDict) -> int | None:
+  """K of the motion that the system sees, None if it sees none."""
+  return config.dae.num_keypoints if _kind(config).sees_motion else None
+
+
+def _kind(config):
+  if config.agent not in AGENTS:
+    raise ValueError(
+      f'config.agent={config.agent!r} must be one of {tuple(AGENTS)}.'
+    )
+  return AGENTS[config.agent]
+
+
+def _deconstruction(config) -> deconstruction.Deconstruction:
+  c, size = config.dae, schema.IMAGE_SIZE
+  return deconstruction.Deconstruction(
+    dae=dae.DAE(
+      num_blocks=c.num_blocks,
+      width=c.width,
+      num_heads=c.num_heads,
+      mlp_ratio=c.mlp_ratio,
+      image_size=size,
+    ),
+    mae_decoder=mae_decoder.MAEDecoder(
+      num_blocks=c.decoder_blocks,
+      width=c.decoder_width,
+      num_heads=c.num_heads,
+      mlp_ratio=c.mlp_ratio,
+      image_size=size,
+      patch_values=2 * c.patch_size**2,
+    ),
+    patch_size=c.patch_size,
+    mask_ratio=c.mask_ratio,
+    dtype=_DTYPES[config.compute_dtype],
+  )
+
+
+def _stacked_model(config, action_size, axis_name):
+  """Of DRP, or of IPV and APV: no adapter, slots for actions of any robot."""
   c, size = config, schema.IMAGE_SIZE
   embed_size = 4 * c.image.depth * (size // 16) ** 2
+  is_drp, has_context = c.agent == 'drp', c.agent != 'apv'
+  slot = ipv.ACTION_SLOT
+  if not is_drp and action_size > slot:
+    raise ValueError(
+      f'An action of {action_size} numbers does not fit the slot of {slot} of'
+      f' config.agent={c.agent!r}.'
+    )
 
   def tower():
     return image_encoder.ImageEncoder(
       c.image.depth, c.image.num_layers, axis_name
     )
 
-  def dynamics(action_size, embed_size):
-    return rssm.RSSM(
-      deter_size=c.rssm.deter_size,
-      hidden=c.rssm.hidden,
-      groups=c.rssm.groups,
-      classes=c.rssm.classes,
-      action_size=action_size,
-      embed_size=embed_size,
-    )
-
-  def scalar():
-    return heads.ScalarHead(c.heads.width, c.heads.depth)
-
-  model = drp_model.DRPModel(
-    dae=dae.DAE(
-      num_blocks=c.dae.num_blocks,
-      width=c.dae.width,
-      num_heads=c.dae.num_heads,
-      mlp_ratio=c.dae.mlp_ratio,
-      image_size=size,
-    ),
-    mae_decoder=mae_decoder.MAEDecoder(
-      num_blocks=c.dae.decoder_blocks,
-      width=c.dae.decoder_width,
-      num_heads=c.dae.num_heads,
-      mlp_ratio=c.dae.mlp_ratio,
-      image_size=size,
-      patch_values=2 * c.dae.patch_size**2,
-    ),
+  latent = _dynamics(config, c.dae.width if is_drp else slot, embed_size)
+  observed = c.adapter.width if is_drp else latent.feat_size
+  if c.adapter.concat_embed:
+    observed += embed_size
+  return stacked_model.StackedModel(
     image_encoder=tower(),
-    context_encoder=tower(),
+    context_encoder=tower() if has_context else None,
     image_decoder=image_decoder.ImageDecoder(
       depth=c.image.depth,
       num_layers=c.image.num_layers,
@@ -103,42 +195,55 @@ def system(
       mask_ratio=c.image.context_mask_ratio,
       axis_name=axis_name,
     ),
-    latent_dynamics=dynamics(c.dae.width, embed_size),
-    adapter=adapter.Adapter(c.adapter.width, c.adapter.num_blocks),
-    action_dynamics=dynamics(
-      action_size,
-      c.adapter.width + (embed_size if c.adapter.concat_embed else 0),
+    latent_dynamics=latent,
+    adapter=(
+      adapter.Adapter(c.adapter.width, c.adapter.num_blocks) if is_drp else None
     ),
-    reward=scalar(),
-    aux_reward=scalar(),
-    actor=heads.PolicyHead(action_size, c.heads.width, c.heads.depth),
-    critic=scalar(),
-    patch_size=c.dae.patch_size,
-    mask_ratio=c.dae.mask_ratio,
-    embed_in_adapter=c.adapter.concat_embed,
+    action_dynamics=_dynamics(
+      config, action_size if is_drp else slot, observed
+    ),
+    aux_reward=_scalar(config) if has_context else None,
+    concat_embed=c.adapter.concat_embed,
+    # IPV's results on this one task are without it.
+    context_erasing=c.image.context_erasing and c.task != 'drawer-open',
+    dtype=_DTYPES[c.compute_dtype],
+    **_heads(config, action_size),
   )
-  return drp.DRP(
-    model=model,
-    weights=drp.LossWeights(
-      mae=c.loss.mae,
-      dyn=c.loss.dyn,
-      image=c.loss.image,
-      kl_z=c.loss.kl_z,
-      kl_s=c.loss.kl_s,
-      reward=c.loss.reward,
-      aux_reward=c.loss.aux_reward,
-      kl_balance=c.loss.kl_balance,
-      free_nats=c.loss.free_nats,
-    ),
-    behavior=behavior.Settings(
-      horizon=c.behavior.horizon,
-      discount=c.behavior.discount,
-      lam=c.behavior.lam,
-      entropy_scale=c.behavior.entropy_scale,
-    ),
-    window=schema.WINDOW,
-    axis_name=axis_name,
+
+
+def _single_model(config, action_size) -> single_model.SingleModel:
+  return single_model.SingleModel(
+    image_encoder=cnn.CNNEncoder(config.image.depth),
+    image_decoder=cnn.CNNDecoder(config.image.depth),
+    action_dynamics=_dynamics(config, action_size, 32 * config.image.depth),
+    dtype=_DTYPES[config.compute_dtype],
+    **_heads(config, action_size),
   )
+
+
+def _dynamics(config, action_size, embed_size) -> rssm.RSSM:
+  c = config.rssm
+  return rssm.RSSM(
+    deter_size=c.deter_size,
+    hidden=c.hidden,
+    groups=c.groups,
+    classes=c.classes,
+    action_size=action_size,
+    embed_size=embed_size,
+  )
+
+
+def _heads(config, action_size) -> dict[str, Any]:
+  c = config.heads
+  return dict(
+    reward=_scalar(config),
+    actor=heads.PolicyHead(action_size, c.width, c.depth),
+    critic=_scalar(config),
+  )
+
+
+def _scalar(config) -> heads.ScalarHead:
+  return heads.ScalarHead(config.heads.width, config.heads.depth)
 
 
 def intrinsic_settings(config: ml_collections.ConfigDict) -> intrinsic.Settings:
@@ -156,16 +261,20 @@ def pretrain_optimizer(
 def model_optimizer(
   config: ml_collections.ConfigDict,
 ) -> optax.GradientTransformation:
-  """Three groups of the world model: slow, encoder, model (D3)."""
+  """Up to three groups of the world model: slow, encoder, model."""
   c, settings = config.optim, _adam_settings(config)
-  encoder_lr = optim.frozen_at_first(c.lr, c.encoder_frozen_updates)
+
+  def frozen(rate):
+    rate = optim.frozen_at_first(rate, c.encoder_frozen_updates)
+    return optim.adam(rate, **settings)
+
   return optim.grouped(
     {
-      'slow': optim.adam(c.lr * c.slow_lr_scale, **settings),
-      'encoder': optim.adam(encoder_lr, **settings),
+      'slow': frozen(c.lr * c.slow_lr_scale),
+      'encoder': frozen(c.lr),
       'model': optim.adam(c.lr, **settings),
     },
-    _GROUPS,
+    _GROUPS[config.agent],
   )
 
 
@@ -188,15 +297,18 @@ def example_video_batch(
 ) -> types.VideoBatch:
   """Zeros in the shapes of `shape` = (B, T) frames of video."""
   B, T = shape
-  S, K = schema.IMAGE_SIZE, config.dae.num_keypoints
-  return types.VideoBatch(
-    image=np.zeros((B, T, S, S, 3), np.uint8),
-    motion=types.Motion(
+  S, K = schema.IMAGE_SIZE, keypoints(config)
+  motion = None
+  if K is not None:
+    motion = types.Motion(
       flow=np.zeros((B, T, S, S, 2), np.float16),
       points=np.zeros((B, T, K, 2), np.float32),
       visible=np.ones((B, T, K), bool),
       window_step=np.zeros((B, T), np.int32),
-    ),
+    )
+  return types.VideoBatch(
+    image=np.zeros((B, T, S, S, 3), np.uint8),
+    motion=motion,
     is_first=np.broadcast_to(np.arange(T) == 0, (B, T)),
   )
 
@@ -222,14 +334,10 @@ def video_batch(arrays: dict[str, np.ndarray]) -> types.VideoBatch:
   """Turns a batch of clips (data/input_pipeline.py) into the pytree."""
   B, T = arrays['image'].shape[:2]
   time = np.broadcast_to(np.arange(T), (B, T))
+  window_step = np.maximum(time - 1, 0).astype(np.int32)
   return types.VideoBatch(
     image=arrays['image'],
-    motion=types.Motion(
-      flow=arrays['flow'],
-      points=arrays['points'],
-      visible=arrays['visible'],
-      window_step=np.maximum(time - 1, 0).astype(np.int32),
-    ),
+    motion=motion({**arrays, 'window_step': window_step}),
     is_first=time == 0,
   )
 
@@ -246,8 +354,10 @@ def replay_batch(arrays: dict[str, np.ndarray]) -> types.ReplayBatch:
   )
 
 
-def motion(arrays: dict[str, Any]) -> types.Motion:
-  """Picks the motion fields of a replay step or batch."""
+def motion(arrays: dict[str, Any]) -> types.Motion | None:
+  """Picks the motion fields of a replay step or batch; None without any."""
+  if 'flow' not in arrays:
+    return None
   names = ('flow', 'points', 'visible', 'window_step')
   return types.Motion(**{name: arrays[name] for name in names})
 
@@ -258,6 +368,11 @@ def _adam_settings(config):
 
 
 def _check(config: ml_collections.ConfigDict) -> None:
+  if config.compute_dtype not in _DTYPES:
+    raise ValueError(
+      f'config.compute_dtype={config.compute_dtype!r} must be one of'
+      f' {tuple(_DTYPES)}.'
+    )
   c = config.dae
   if not 1 <= c.num_keypoints <= schema.MAX_KEYPOINTS:
     raise ValueError(

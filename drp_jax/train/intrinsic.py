@@ -29,7 +29,8 @@ class IntrinsicState:
 
   Attributes:
     matrix: [F, projection] float32, fixed.
-    queue: [queue_size, projection] float32, newest last.
+    queue: [queue_size, projection] float32, newest batch first; what is full
+      drops the end of its oldest batch.
     count: [] int32, filled places of the queue.
     magnitude: [] float32, running mean of the raw bonus.
   """
@@ -84,17 +85,20 @@ def bonus(
   if axis_name is not None:
     new = jax.lax.all_gather(own, axis_name, tiled=True)
   size = settings.queue_size
-  queue = jnp.concatenate([state.queue, new], 0)[-size:]
+  queue = jnp.concatenate([new, state.queue], 0)[:size]
   count = jnp.minimum(state.count + new.shape[0], size)
 
-  # ||a||^2 + ||b||^2 - 2ab: the tensor of differences would not fit (T11).
-  squares = (own**2).sum(-1)[:, None] + (queue**2).sum(-1)[None]
-  squares -= 2.0 * own @ queue.T
-  empty = (jnp.arange(size) < size - count)[None]
-  squares = jnp.where(empty, jnp.inf, jnp.maximum(squares, 0.0))
-  nearest = -jax.lax.top_k(-squares, settings.neighbours)[0]
-  nearest = jnp.where(jnp.isinf(nearest), 0.0, jnp.sqrt(nearest))
-  raw = nearest.sum(-1) / jnp.minimum(settings.neighbours, count)
+  # ||a||^2 + ||b||^2 - 2ab: the tensor of all differences would not fit (T11).
+  # It tells who is near; how near is computed without cancellation.
+  centre = own.mean(0, keepdims=True)
+  a, b = own - centre, queue - centre
+  squares = (a**2).sum(-1)[:, None] + (b**2).sum(-1)[None] - 2.0 * a @ b.T
+  squares = jnp.where((jnp.arange(size) >= count)[None], jnp.inf, squares)
+  found, places = jax.lax.top_k(-squares, settings.neighbours)
+  gaps = own[:, None] - queue[places]  # [b n, neighbours, P]
+  distances = jnp.sqrt(jnp.square(gaps).sum(-1))
+  distances = jnp.where(jnp.isinf(found), 0.0, distances)
+  raw = distances.sum(-1) / jnp.minimum(settings.neighbours, count)
 
   mean = raw.mean()
   if axis_name is not None:

@@ -11,7 +11,7 @@ import numpy as np
 import optax
 
 from drp_jax import types
-from drp_jax.agents import drp
+from drp_jax.agents import system as system_lib
 from drp_jax.data import input_pipeline, report
 from drp_jax.ops import noise
 from drp_jax.train import (
@@ -27,11 +27,11 @@ from drp_jax.train import state as state_lib
 
 def init_state(
   config: ml_collections.ConfigDict,
-  system: drp.DRP,
+  system: system_lib.System,
   tx: optax.GradientTransformation,
   flow_scale: float,
 ) -> state_lib.PretrainState:
-  """Random parameters, and the flow scale of the data (A3).
+  """Random parameters and, where motion is seen, the data's flow scale (A3).
 
   Args:
     config: configs/base.py.
@@ -43,7 +43,8 @@ def init_state(
   batch = build.example_video_batch(config)
   variables = jax.jit(system.init)(key, batch)
   params = variables.pop('params')
-  variables['constants'] = {'flow_scale': jnp.float32(flow_scale)}
+  if system.sees_motion:
+    variables['constants'] = {'flow_scale': jnp.float32(flow_scale)}
   return state_lib.PretrainState(
     step=jnp.zeros((), jnp.int32),
     params=params,
@@ -57,7 +58,7 @@ def pretrain_step(
   batch: types.VideoBatch,
   key: jax.Array,
   *,
-  system: drp.DRP,
+  system: system_lib.System,
   tx: optax.GradientTransformation,
   axis_name: str | None = None,
 ) -> tuple[state_lib.PretrainState, dict[str, jax.Array]]:
@@ -110,12 +111,17 @@ def pretrain(
     ValueError: for settings or data that do not fit, naming the key.
   """
   system = build.system(config, 1, parallel.AXIS)
+  if not system.pretrained:
+    raise ValueError(
+      f'config.agent={config.agent!r} has no pre-training: fine-tune it from'
+      ' scratch.'
+    )
   tx = build.pretrain_optimizer(config)
   iterator = input_pipeline.make_iterator(
     config.data.shards_dir,
     'train',
     config.data.batch_size,
-    config.dae.num_keypoints,
+    build.keypoints(config),
     config.seed,
     jax.process_index(),
     jax.process_count(),
@@ -158,7 +164,7 @@ def pretrain(
 
 
 def _evaluate(
-  system: drp.DRP,
+  system: system_lib.System,
   state: state_lib.PretrainState,
   batches: list[types.VideoBatch],
   step: int,

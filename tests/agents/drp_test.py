@@ -184,10 +184,10 @@ def test_starts_are_all_posteriors_sequence_by_sequence(system):
 @functools.cache
 def _deconstruct(system):
   def run(variables, batch, keys):
-    method = system.model.deconstruct
-    return system.model.apply(
-      variables, batch.motion, batch.is_first, keys, method=method
+    out = system.deconstruction.apply(
+      variables, batch.motion, batch.is_first, keys
     )
+    return [out[name] for name in ('recon', 'patches', 'hidden', 'tokens')]
 
   return jax.jit(run)
 
@@ -262,24 +262,21 @@ def test_acting_sees_what_training_sees(config, system, variables):
       1,
     )
 
-  def whole(module, motion, image, action, z_gumbel, s_gumbel):
-    u = module.atomic_actions(motion)
-    tokens = module.dae(
-      u,
-      motion.points,
-      motion.window_step,
-      batch.is_first,
-      jnp.zeros(u.shape[:3], bool),
-    )
+  def whole(module, a_agg, image, action, z_gumbel, s_gumbel):
     embed = module.encode(images.to_float(image), False)
-    z, _ = module.observe_z(embed, tokens[:, :, 0], batch.is_first, z_gumbel)
+    z, _ = module.observe_z(embed, a_agg, batch.is_first, z_gumbel)
     s, _ = module.observe_s(z.feat, embed, action, batch.is_first, s_gumbel)
     return z, s
 
   # The action at step t led to frame t + 1.
   action = np.stack([np.zeros_like(actions[0]), *actions[:-1]], 1)
+  a_agg = jax.jit(
+    lambda motion: system.deconstruction.apply(
+      variables, motion, batch.is_first, method='aggregate'
+    )
+  )(motion)
   z, s = jax.jit(lambda *args: model.apply(variables, *args, method=whole))(
-    motion,
+    a_agg,
     batch.image,
     action,
     gumbel(0, model.latent_dynamics),
@@ -304,7 +301,7 @@ def test_mode_actions_have_no_noise_of_their_own(config, system, variables):
     variables, system.initial_carry(1, K), obs, _act_keys(0)
   )
   mean, _ = system.model.apply(
-    variables, carry.s.feat, method=system.model.policy
+    variables, carry.s.feat, method=lambda model, feat: model.actor(feat)
   )
   np.testing.assert_allclose(action, mean, atol=1e-5)
   np.testing.assert_array_equal(carry.action, action)

@@ -65,6 +65,13 @@ def _passes(batches, length):
   return [flat[i * length : (i + 1) * length] for i in range(count)]
 
 
+def test_without_keypoints_the_same_clips_come_as_images_alone(small_shards):
+  with_motion = next(_iterator(small_shards))
+  alone = next(_iterator(small_shards, num_keypoints=None))
+  assert alone.keys() == {'image'}
+  np.testing.assert_array_equal(alone['image'], with_motion['image'])
+
+
 def test_a_batch_holds_clips_with_their_own_motion(
   small_shards, train, numbers
 ):

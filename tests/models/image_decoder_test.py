@@ -129,3 +129,23 @@ def test_dropout_in_training_only():
     return np.asarray(state['intermediates']['out']['__call__'][0])
 
   assert np.abs(weights_and_out(True) - weights_and_out(False)).max() > 1e-3
+
+
+def test_without_a_context_there_is_nothing_to_look_up():
+  """Nor to draw: keys have no influence."""
+  feat = _normal(_B, _T, 5)
+  variables = random_inputs.fill(
+    jax.eval_shape(
+      lambda key: _DECODER.init(
+        key, feat, None, random_inputs.keys(0, _B), False
+      ),
+      jax.random.key(0),
+    )
+  )
+  assert not any('context' in name for name in variables['params'])
+  decode = jax.jit(
+    lambda keys: _DECODER.apply(variables, feat, None, keys, False)
+  )
+  first, second = (decode(random_inputs.keys(i, _B)) for i in range(2))
+  assert first.shape == (_B, _T, 64, 64, 3)
+  np.testing.assert_array_equal(first, second)

@@ -4,6 +4,7 @@ import functools
 
 import jax
 import numpy as np
+import pytest
 import random_inputs
 
 from drp_jax import types
@@ -130,6 +131,22 @@ def test_entry_t_of_action_leads_to_state_t_and_embed_not_to_its_prior():
   post, prior = _apply('observe')(changed, action, first, gumbel)
   np.testing.assert_array_equal(prior.logits[:, 2], base_prior.logits[:, 2])
   assert np.abs(post.logits - base.logits)[:, 2].max() > 1e-3
+
+
+def test_narrow_actions_are_padded_and_wide_ones_raise():
+  """A slot of 3 for actions of 2: as if the third were 0."""
+  embed, action, first, gumbel = _inputs()
+  padded = action.copy()
+  padded[..., 2] = 0.0
+  base, _ = _apply('observe')(embed, padded, first, gumbel)
+  narrow, _ = _apply('observe')(embed, action[..., :2], first, gumbel)
+  _assert_close(narrow, base)
+  state = _apply('img_step')(_at(base, 0), action[:, 1, :2], gumbel[:, 1])
+  _assert_close(
+    state, _apply('img_step')(_at(base, 0), padded[:, 1], gumbel[:, 1])
+  )
+  with pytest.raises(ValueError, match='4 numbers do not fit a slot of 3'):
+    _apply('observe')(embed, np.zeros((_B, _T, 4)), first, gumbel)
 
 
 def test_the_first_prior_depends_on_nothing():

@@ -21,14 +21,15 @@ def _count(tree) -> int:
 
 
 @functools.cache
-def _system(config_file):
+def _system(config_file, agent='drp'):
   config = config_file.get_config('paper')
+  config.agent = agent
   return config, build.system(config, _ACTION_SIZE, None)
 
 
 @functools.cache
-def _params(config_file):
-  config, system = _system(config_file)
+def _params(config_file, agent='drp'):
+  config, system = _system(config_file, agent)
   batch = build.example_replay_batch(config, _ACTION_SIZE)
   shapes = jax.eval_shape(system.init, jax.random.key(0), batch)
   return shapes['params']
@@ -67,6 +68,35 @@ def test_rssm_of_the_lineage(embed_size, count):
     jax.random.key(0),
   )
   assert _count(shapes) == count
+
+
+def test_apv_has_the_plain_decoder():
+  params = _params(base, 'apv')
+  assert _count(params['image_decoder']) == 7_519_227
+  assert _count(params['image_encoder']) == 1_562_112
+  assert not {'context_encoder', 'aux_reward'} & params.keys()
+
+
+def test_plain_cnn_of_dreamerv2():
+  params = _params(base, 'dreamerv2')
+  assert _count(params['image_encoder']) == 1_551_312
+  assert _count(params['image_decoder']) == 11_152_275
+  # Observes 1536 numbers; its slot is as wide as the action.
+  dynamics = 14_745_600 + (1536 - 3072 + _ACTION_SIZE - 50) * 1024
+  assert _count(params['action_dynamics']) == dynamics
+
+
+@pytest.mark.parametrize(
+  ('config_file', 'action_model'),
+  [(base, 13_697_024), (finetune_dmcr, 16_842_752)],
+)
+def test_ipv_is_as_large_as_its_lineage(config_file, action_model):
+  """Without Meta-World's concatenated embedding (base) and with it."""
+  params = _params(config_file, 'ipv')
+  assert _count(params['latent_dynamics']) == 14_745_600
+  assert _count(params['action_dynamics']) == action_model
+  world = {k: v for k, v in params.items() if k not in ('actor', 'critic')}
+  assert _count(world) == 41_948_253 - 13_697_024 + action_model
 
 
 @pytest.mark.parametrize(
@@ -154,24 +184,31 @@ def test_shapes_on_the_way():
   def forward(batch, key):
     keys = noise.example_keys(key, 0, B)
     init_key, key = jax.random.split(key)
+    keys = noise.split(keys, 6)
     variables = system.init(init_key, batch)
+    motion = system.deconstruction.apply(
+      variables, batch.motion, batch.is_first, keys[0]
+    )
     out, _ = system.model.apply(
       variables,
       batch,
-      keys,
+      motion['tokens'][:, :, 0],
+      keys[1:4],
+      keys[4:],
+      decode_z=True,
       method='finetune',
       mutable=['batch_stats'],
     )
-    return dict(out, z_feat=out['z'].feat, s_feat=out['s'].feat)
+    return dict(out, **motion, z_feat=out['z'].feat, s_feat=out['s'].feat)
 
   out = jax.eval_shape(forward, batch, jax.random.key(0))
   shapes = {
     'patches': (K, 2 * P * P),
     'recon': (K, 2 * P * P),
     'hidden': (K,),
-    'a_agg': (256,),
+    'tokens': (K + 1, 256),
     'embed': (3072,),
-    'decoded': (64, 64, 3),
+    'z_decoded': (64, 64, 3),
     's_decoded': (64, 64, 3),
     'reward': (),
     'aux_reward': (),

@@ -20,18 +20,21 @@ from drp_jax.train import build
     ('replay.segment_length', 5),
     ('dae.width', 15),
     ('intrinsic.neighbours', 65),
+    ('agent', 'dreamer'),
+    ('compute_dtype', 'float16'),
   ],
 )
 def test_wrong_values_raise_and_name_their_key(key, value):
   config = base.get_config('debug')
   config.update_from_flattened_dict({key: value})
-  with pytest.raises(ValueError, match=rf'config\.{key}={value}'):
+  with pytest.raises(ValueError, match=rf'config\.{key}={value!r}'):
     build.system(config, 2, None)
 
 
 def test_the_middle_layers_fit_each_other(config):
   system = build.system(config, 3, 'batch')
   model = system.model
+  assert system.deconstruction.dae.width == config.dae.width
   assert model.latent_dynamics.action_size == config.dae.width
   assert model.action_dynamics.action_size == model.actor.action_size == 3
   assert model.image_encoder.axis_name == system.axis_name == 'batch'
@@ -49,41 +52,123 @@ def _rates(tx, params, updates):
   return {name: float(-x[0]) for name, x in change.items()}
 
 
-_SLOW = {'dae', 'mae_decoder', 'latent_dynamics'}
-_ENCODERS = {'image_encoder', 'context_encoder'}
+_DRP_SLOW = {'dae', 'mae_decoder', 'latent_dynamics'}  # D3
+_IPV_FROZEN = {'image_encoder', 'context_encoder', 'latent_dynamics'}
+_FROZEN = {
+  'drp': _IPV_FROZEN | {'dae', 'mae_decoder'},
+  'ipv': _IPV_FROZEN,
+  'apv': _IPV_FROZEN - {'context_encoder'},
+  'dreamerv2': set(),
+}
 _LEARNER = {'actor', 'critic'}
 
 
-def _one_number_each(variables):
-  return {name: np.zeros(1, np.float32) for name in variables['params']}
+def _config(agent, preset='paper'):
+  config = base.get_config(preset)
+  config.agent = agent
+  return config
 
 
-def test_groups_of_fine_tuning_have_their_rates(variables):
-  """Adam's first step has the size of its rate."""
-  config = base.get_config('paper')
-  params = _one_number_each(variables)
+def _one_number_each(agent):
+  """A parameter for every parameter set of the system."""
+  config = _config(agent, 'debug')
+  batch = build.example_replay_batch(config, 2)
+  system = build.system(config, 2, None)
+  shapes = jax.eval_shape(system.init, jax.random.key(0), batch)
+  params = {name: np.zeros(1, np.float32) for name in shapes['params']}
   model = {k: v for k, v in params.items() if k not in _LEARNER}
+  return model, {k: params[k] for k in _LEARNER}
+
+
+@pytest.mark.parametrize('agent', build.AGENTS)
+def test_groups_of_fine_tuning_have_their_rates(agent):
+  """Adam's first step has the size of its rate."""
+  config, (model, learner) = _config(agent), _one_number_each(agent)
   rates = _rates(build.model_optimizer(config), model, 1)
+  slow = _DRP_SLOW if agent == 'drp' else set()
   for name, rate in rates.items():
-    expected = 3e-5 if name in _SLOW else 3e-4  # D3
+    expected = 3e-5 if name in slow else 3e-4
     np.testing.assert_allclose(rate, expected, rtol=1e-3, err_msg=name)
-  learner = {k: params[k] for k in _LEARNER}
   rates = _rates(build.behavior_optimizer(config), learner, 1)
   np.testing.assert_allclose(list(rates.values()), 8e-5, rtol=1e-3)
   rates = _rates(build.pretrain_optimizer(config), model, 1)
   np.testing.assert_allclose(list(rates.values()), 3e-4, rtol=1e-3)
 
 
-def test_encoders_can_be_frozen_at_first(variables):
-  config = base.get_config('paper')
+@pytest.mark.parametrize('agent', build.AGENTS)
+def test_what_is_pre_trained_can_stand_still_at_first(agent):
+  """All but the decoder: IPV's schedule, D3."""
+  config, (model, _) = _config(agent), _one_number_each(agent)
   config.optim.encoder_frozen_updates = 2
-  params = _one_number_each(variables)
-  model = {k: v for k, v in params.items() if k not in _LEARNER}
-  for updates, frozen in ((2, True), (3, False)):
+  for updates, moved in ((2, set()), (3, _FROZEN[agent])):
     rates = _rates(build.model_optimizer(config), model, updates)
-    for name in _ENCODERS:
-      assert (rates[name] == 0) == frozen
-    assert rates['image_decoder'] > 0
+    still = {name for name, rate in rates.items() if rate == 0}
+    assert still == _FROZEN[agent] - moved
+
+
+@pytest.mark.parametrize(
+  ('agent', 'groups'),
+  [
+    ('drp', [_DRP_SLOW, {'image_encoder', 'context_encoder'}]),
+    ('ipv', [_FROZEN['ipv']]),
+    ('apv', [_FROZEN['apv']]),
+    ('dreamerv2', []),
+  ],
+)
+def test_each_group_is_clipped_by_itself(agent, groups):
+  """A set's huge gradient shrinks those of its group; the rest is one more."""
+  config, (model, _) = _config(agent), _one_number_each(agent)
+  config.optim.update(dict(eps=1e6, weight_decay=0.0))
+  tx = build.model_optimizer(config)
+  rest = model.keys() - set().union(*groups)
+  for group in [*groups, rest]:
+    name = min(group)
+    gradients = jax.tree.map(np.ones_like, model) | {
+      name: np.full(1, 1e5, np.float32)
+    }
+    updates, _ = tx.update(gradients, tx.init(model), model)
+    # With this eps, Adam's first step is the gradient times rate / eps.
+    shrunk = {k for k, x in updates.items() if abs(float(x[0])) < 1e-12}
+    assert shrunk == set(group) - {name}
+
+
+def test_erasing_spares_the_one_task_of_the_lineage():
+  config = _config('ipv', 'debug')
+  for erasing, task, expected in (
+    (True, 'drawer-close', True),
+    (True, 'drawer-open', False),
+    (False, 'drawer-close', False),
+  ):
+    config.image.context_erasing, config.task = erasing, task
+    model = build.system(config, 2, None).model
+    assert model.context_erasing == expected
+
+
+def test_nothing_can_be_loaded_where_nothing_is_pre_trained():
+  config = _config('dreamerv2', 'debug')
+  config.init_from = 'runs/pretrain'
+  with pytest.raises(ValueError, match="'dreamerv2'.*init_from='runs/pretrain"):
+    build.system(config, 2, None)
+
+
+def test_slots_for_actions():
+  for agent, width in (('drp', 3), ('ipv', 50), ('dreamerv2', 3)):
+    model = build.system(_config(agent, 'debug'), 3, None).model
+    assert model.action_dynamics.action_size == width
+    assert model.actor.action_size == 3
+  with pytest.raises(ValueError, match="51 numbers.*50.*agent='ipv'"):
+    build.system(_config('ipv', 'debug'), 51, None)
+
+
+@pytest.mark.parametrize('agent', build.AGENTS)
+def test_example_batches_have_motion_where_it_is_seen(agent):
+  config = _config(agent, 'debug')
+  replay = build.example_replay_batch(config, 2)
+  video = build.example_video_batch(config)
+  assert (replay.motion is None) == (video.motion is None) == (agent != 'drp')
+  assert build.keypoints(config) == (4 if agent == 'drp' else None)
+  arrays = {'image': video.image}
+  assert build.video_batch(arrays).motion is None
 
 
 def test_clips_become_batches_with_one_window():

@@ -72,11 +72,13 @@ def _assert_same_metrics(four, one):
     )
 
 
-def test_pretraining_gradient_on_four_devices(config, variables, video_batch):
+def test_pretraining_gradient_on_four_devices(
+  config, system, variables, video_batch
+):
   params = {
     name: tree
     for name, tree in variables['params'].items()
-    if name in build.drp.PRETRAINED
+    if name in system.pretrained
   }
   tx = random_inputs.recording_sgd()
 
@@ -116,7 +118,7 @@ def test_pretraining_gradient_on_four_devices(config, variables, video_batch):
 
 
 def test_finetuning_gradient_on_four_devices(
-  config, variables, replay_batch, finetune_gradients
+  config, system, variables, replay_batch, finetune_gradients
 ):
   gradients, one, metrics = finetune_gradients(replay_batch)
   step = parallel.pmap_step(
@@ -128,7 +130,7 @@ def test_finetuning_gradient_on_four_devices(
     slow_critic_every=100,
   )
   four, four_metrics = step(
-    random_inputs.finetune_state(config, variables),
+    random_inputs.finetune_state(config, system, variables),
     parallel.shard(replay_batch),
     jax.random.key(3),
   )

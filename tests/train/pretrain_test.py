@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from configs import pretrain as pretrain_config
-from drp_jax.train import checkpoint, logger, pretrain
+from drp_jax.train import build, checkpoint, finetune, logger, pretrain
 
 
 def _config(shards_dir, num_steps):
@@ -74,4 +74,35 @@ def test_load_part_names_what_does_not_fit(unbroken, tmp_path):
 def test_no_shards_is_said_clearly(tmp_path):
   config = _config(tmp_path / 'nowhere', 4)
   with pytest.raises(ValueError, match='config.data.shards_dir=.*nowhere'):
+    pretrain.pretrain(config, tmp_path / 'run')
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('agent', ['ipv', 'apv'])
+def test_other_systems_pre_train_from_the_images_alone(
+  agent, real_shards, tmp_path
+):
+  """And what they learnt is what their fine-tuning loads."""
+  config = _config(real_shards, 1)
+  config.agent = agent
+  state = jax.device_get(pretrain.pretrain(config, tmp_path))
+  names = set().union(*logger.read_metrics(tmp_path))
+  assert {'loss/image_z', 'held_out/open_loop_mse'} <= names
+  assert not {'loss/mae', 'held_out/mae'} & names
+  config.init_from = str(tmp_path)
+  system = build.system(config, 2, None)
+  loaded = jax.device_get(finetune.init_state(config, system, 2))
+  for name in system.pretrained:
+    jax.tree.map(
+      np.testing.assert_array_equal, loaded.params[name], state.params[name]
+    )
+  jax.tree.map(
+    np.testing.assert_array_equal, loaded.collections, state.collections
+  )
+
+
+def test_a_system_without_pre_training_says_so(tmp_path):
+  config = _config(tmp_path, 1)
+  config.agent = 'dreamerv2'
+  with pytest.raises(ValueError, match="config.agent='dreamerv2' has no"):
     pretrain.pretrain(config, tmp_path / 'run')

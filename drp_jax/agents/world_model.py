@@ -1,0 +1,140 @@
+"""What the world models of the V2 family have in common: terms of their losses.
+
+Each takes what a forward pass left in a dict (`models/stacked_model.py`,
+`models/single_model.py`).
+"""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from drp_jax import losses, types
+from drp_jax.agents import system
+from drp_jax.ops import distributions, noise
+
+
+@dataclasses.dataclass(frozen=True)
+class LossWeights:
+  """Weights of the terms of Eqs. 5-9; see configs/base.py `loss`.
+
+  A system reads those of the terms it has.
+  """
+
+  mae: float
+  dyn: float
+  image: float
+  kl_z: float
+  kl_s: float
+  reward: float
+  aux_reward: float
+  kl_balance: float
+  free_nats: float
+
+
+def pretrain_keys(keys: jax.Array) -> tuple[jax.Array, list[jax.Array]]:
+  """Keys [B] of the mask of atomic actions, and three of the latent model.
+
+  Systems without motion leave the first unused, so that IPV draws what DRP
+  draws.
+  """
+  hide, *latent = noise.split(keys, 4)
+  return hide, latent
+
+
+def finetune_keys(
+  keys: jax.Array,
+) -> tuple[jax.Array, list[jax.Array], list[jax.Array]]:
+  """`pretrain_keys`, and two of the action-specific model."""
+  keys, *action = noise.split(keys, 3)
+  return *pretrain_keys(keys), action
+
+
+def latent_loss(
+  out: dict[str, Any], weights: LossWeights, axis_name: str | None
+) -> tuple[jax.Array, system.Metrics]:
+  """L_dyn: image from z and KL of z (Eqs. 6, 8).
+
+  Args:
+    out: `image`, `z`, `z_prior`, `z_decoded`.
+    weights: of which `kl_z` is read, and how KLs are balanced and clamped.
+    axis_name: device axis, or None.
+
+  Returns:
+    The loss [] and metrics.
+  """
+  image = losses.image_loss(out['z_decoded'], out['image'])
+  kl, kl_value = _kl(out['z'], out['z_prior'], weights, axis_name)
+  return image + weights.kl_z * kl, {
+    'loss/image_z': image,
+    'loss/kl_z': kl,
+    'kl/z': kl_value,
+    'entropy/z_post': _entropy(out['z']),
+    'entropy/z_prior': _entropy(out['z_prior']),
+  }
+
+
+def action_loss(
+  out: dict[str, Any],
+  reward: jax.Array,
+  bonus: jax.Array,
+  weights: LossWeights,
+  axis_name: str | None,
+) -> tuple[jax.Array, system.Metrics]:
+  """L_action: image and rewards from s, and KL of s (Eq. 9).
+
+  The behavioural head, read in imagination, learns reward and bonus; the
+  representative one, where there is one, the plain reward of all steps.
+
+  Args:
+    out: `image`, `s`, `s_prior`, `s_decoded`, `reward`, maybe `aux_reward`.
+    reward: [B, T].
+    bonus: [B, n], of the first n steps, weighted.
+    weights: of the terms.
+    axis_name: device axis, or None.
+
+  Returns:
+    The loss [] and metrics.
+  """
+  n, w = bonus.shape[1], weights
+  image = losses.image_loss(out['s_decoded'], out['image'])
+  kl, kl_value = _kl(out['s'], out['s_prior'], weights, axis_name)
+  behavioural = losses.reward_loss(out['reward'][:, :n], reward[:, :n] + bonus)
+  loss = w.image * image + w.kl_s * kl + w.reward * behavioural
+  metrics = {
+    'loss/image': image,
+    'loss/kl_s': kl,
+    'loss/reward': behavioural,
+    'kl/s': kl_value,
+    'entropy/s_post': _entropy(out['s']),
+    'entropy/s_prior': _entropy(out['s_prior']),
+    'bonus/mean': bonus.mean(),
+    'reward/batch': reward.mean(),
+  }
+  if 'aux_reward' in out:
+    representative = losses.reward_loss(out['aux_reward'], reward)
+    loss += w.aux_reward * representative
+    metrics['loss/aux_reward'] = representative
+  return loss, metrics
+
+
+def bonus_features(state: types.RSSMState) -> jax.Array:
+  """What the intrinsic bonus looks at: features, stopped, float32."""
+  return jax.lax.stop_gradient(state.feat).astype(jnp.float32)
+
+
+def start_states(output: system.WorldModelOutput) -> types.RSSMState:
+  """Every posterior s, leaves [B, T, ...] -> [B T, ...], stopped."""
+  flat = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), output.s)
+  return jax.lax.stop_gradient(flat)
+
+
+def _kl(post, prior, weights, axis_name):
+  return losses.kl_loss(
+    post.logits, prior.logits, weights.kl_balance, weights.free_nats, axis_name
+  )
+
+
+def _entropy(state: types.RSSMState) -> jax.Array:
+  return distributions.categorical_entropy(state.logits).mean()

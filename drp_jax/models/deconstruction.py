@@ -1,0 +1,96 @@
+"""Deconstruct: atomic actions, and what the DAE makes of them (Sec. 4.2).
+
+The half of DRP that sees motion. It hands one aggregated action a step to the
+latent dynamics model of `stacked_model`.
+"""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from drp_jax import types
+from drp_jax.models import dae, mae_decoder
+from drp_jax.ops import masking, patches
+
+
+class Deconstruction(nn.Module):
+  """Atomic actions, Dual-Attention Encoder and masked autoencoder.
+
+  Attributes:
+    dae: the encoder.
+    mae_decoder: its decoder, for L_MAE.
+    patch_size: P.
+    mask_ratio: rho.
+    dtype: what the encoder computes in.
+  """
+
+  dae: dae.DAE
+  mae_decoder: mae_decoder.MAEDecoder
+  patch_size: int
+  mask_ratio: float
+  dtype: jnp.dtype
+
+  def setup(self):
+    # sigma of A3: measured on the pre-training set, kept with the weights.
+    self.flow_scale = self.variable('constants', 'flow_scale', jnp.ones, ())
+
+  def atomic_actions(self, motion: types.Motion) -> jax.Array:
+    """Crops and normalises: leaves [..., T, ...] -> [..., T, K, 2 P^2]."""
+    cropped = patches.crop(motion.flow, motion.points, self.patch_size)
+    cropped = patches.normalise(cropped, self.flow_scale.value)
+    return cropped.reshape(*cropped.shape[:-3], -1)
+
+  def __call__(
+    self, motion: types.Motion, is_first: jax.Array, keys: jax.Array
+  ) -> dict[str, jax.Array]:
+    """A masked pass for L_MAE and a full one for a_agg (B15), as one batch.
+
+    Args:
+      motion: leaves [B, T, ...].
+      is_first: [B, T] bool.
+      keys: [B] typed keys, for the mask.
+
+    Returns:
+      `recon` and `patches` [B, T, K, 2 P^2] float32; `hidden` [B, T, K];
+      `tokens` [B, T, K+1, D] of the full pass, whose slot 0 is a_agg.
+    """
+    u = self.atomic_actions(motion)
+    hidden = masking.random_hidden(keys, ~is_first, u.shape[2], self.mask_ratio)
+    both = jax.tree.map(
+      lambda x: jnp.concatenate([x, x], 0),
+      (u.astype(self.dtype), motion.points, motion.window_step, is_first),
+    )
+    encoded = self.dae(*both, jnp.concatenate([hidden, hidden & False], 0))
+    masked, full = jnp.split(encoded, 2, 0)
+    recon = self.mae_decoder(
+      masked, motion.points, motion.window_step, is_first, hidden
+    )
+    return dict(recon=recon, patches=u, hidden=hidden, tokens=full)
+
+  def aggregate(self, motion: types.Motion, is_first: jax.Array) -> jax.Array:
+    """The full pass alone: leaves [B, T, ...] -> a_agg [B, T, D]."""
+    u = self.atomic_actions(motion).astype(self.dtype)
+    tokens = self.dae(
+      u,
+      motion.points,
+      motion.window_step,
+      is_first,
+      jnp.zeros(u.shape[:3], bool),
+    )
+    return tokens[:, :, 0]
+
+  def step(
+    self, motion: types.Motion, is_first: jax.Array, cache: dae.Cache
+  ) -> tuple[jax.Array, dae.Cache]:
+    """One frame of `aggregate`: leaves [B, ...] -> a_agg [B, D], next cache."""
+    u = self.atomic_actions(motion).astype(self.dtype)
+    tokens, cache = self.dae.step(
+      u, motion.points, motion.window_step, is_first, cache
+    )
+    return tokens[:, 0], cache
+
+  def initial_cache(
+    self, batch: int, num_keypoints: int, window: int
+  ) -> dae.Cache:
+    """See `DAE.initial_cache`."""
+    return self.dae.initial_cache(batch, num_keypoints, window, self.dtype)

@@ -1,0 +1,250 @@
+"""Two dynamics models on top of each other: the world model of DRP and IPV.
+
+The latent dynamics model z, pre-trained from videos, carries the one of the
+robot's actions, s. What is trained on what comes out stands in
+`drp_jax/agents/`.
+"""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from drp_jax import types
+from drp_jax.models import (
+  adapter,
+  heads,
+  image_decoder,
+  image_encoder,
+  rssm,
+)
+from drp_jax.ops import images, noise
+
+
+class StackedModel(nn.Module):
+  """The networks, one submodule per parameter set of Algorithm 2.
+
+  Attributes:
+    image_encoder: for the dynamics.
+    context_encoder: for context frames; None in APV.
+    image_decoder: of z and of s (D1).
+    latent_dynamics: z.
+    adapter: from z to s; None is the identity, as in IPV.
+    action_dynamics: s.
+    reward: behavioural head, read in imagination.
+    aux_reward: representative head; None in APV.
+    actor: the policy.
+    critic: values.
+    concat_embed: whether s also sees the image embedding (D7).
+    context_erasing: whether training erases parts of context frames (D12).
+    dtype: what the networks compute in.
+  """
+
+  image_encoder: image_encoder.ImageEncoder
+  context_encoder: image_encoder.ImageEncoder | None
+  image_decoder: image_decoder.ImageDecoder
+  latent_dynamics: rssm.RSSM
+  adapter: adapter.Adapter | None
+  action_dynamics: rssm.RSSM
+  reward: heads.ScalarHead
+  aux_reward: heads.ScalarHead | None
+  actor: heads.PolicyHead
+  critic: heads.ScalarHead
+  concat_embed: bool
+  context_erasing: bool
+  dtype: jnp.dtype
+
+  def encode(self, image: jax.Array, train: bool) -> jax.Array:
+    """[..., H, W, 3] in [-0.5, 0.5] -> embeddings [..., E]."""
+    flat = image.reshape(-1, *image.shape[-3:]).astype(self.dtype)
+    embed, _ = self.image_encoder(flat, train)
+    return embed.reshape(*image.shape[:-3], -1)
+
+  def context(
+    self, image: jax.Array, train: bool
+  ) -> image_decoder.Context | None:
+    """Encodes one frame of every sequence, [B, H, W, 3]."""
+    if self.context_encoder is None:
+      return None
+    _, (_, fine, coarse) = self.context_encoder(image.astype(self.dtype), train)
+    return image_decoder.Context(coarse=coarse, fine=fine)
+
+  def adapt(self, z_feat: jax.Array, embed: jax.Array) -> jax.Array:
+    """What s observes: Adapter(z), on DMCR joined to the embedding (D7)."""
+    adapted = z_feat if self.adapter is None else self.adapter(z_feat)
+    if self.concat_embed:
+      adapted = jnp.concatenate([embed, adapted], -1)
+    return adapted
+
+  def observe_z(self, embed, a_agg, is_first, gumbel):
+    """Eq. 1 over sequences; see `RSSM.observe`."""
+    return self.latent_dynamics.observe(embed, a_agg, is_first, gumbel)
+
+  def observe_s(self, z_feat, embed, action, is_first, gumbel):
+    """Eq. 3 over sequences: adapter, then the action-specific model."""
+    return self.action_dynamics.observe(
+      self.adapt(z_feat, embed), action, is_first, gumbel
+    )
+
+  def init_pretrain(
+    self, batch: types.VideoBatch, a_agg: jax.Array, keys: jax.Array
+  ):
+    """Touches every module that pre-training uses, to create its parameters."""
+    image = images.to_float(batch.image)
+    embed = self.encode(image, False)
+    z, _ = self.observe_z(embed, a_agg, batch.is_first, None)
+    context = self.context(image[:, 0], False)
+    return z, embed, self.image_decoder(z.feat, context, keys, False)
+
+  def init_finetune(
+    self, batch: types.ReplayBatch, a_agg: jax.Array, keys: jax.Array
+  ):
+    """Touches every module."""
+    z, embed, _ = self.init_pretrain(batch, a_agg, keys)
+    s, _ = self.observe_s(z.feat, embed, batch.action, batch.is_first, None)
+    heads_of_s = self.reward, self.aux_reward, self.actor, self.critic
+    return [head(s.feat) for head in heads_of_s if head is not None]
+
+  def pretrain(
+    self,
+    batch: types.VideoBatch,
+    a_agg: jax.Array,
+    keys: list[jax.Array],
+    decode: bool = True,
+  ) -> dict[str, Any]:
+    """The forward pass of Algorithm 1 over images.
+
+    Args:
+      batch: leaves [B, T, ...].
+      a_agg: [B, T, D], what drives z.
+      keys: three of [B] typed keys: of the context frame, samples, decoder.
+      decode: whether images are wanted too.
+
+    Returns:
+      `image`, `embed`, `context`; posterior `z` and prior `z_prior`;
+      `z_decoded` if wanted.
+    """
+    context_keys, sample_keys, decode_keys = keys
+    image = images.to_float(batch.image)
+    embed = self.encode(image, True)
+    z, prior = self.observe_z(
+      embed, a_agg, batch.is_first, self._gumbel(sample_keys, embed)
+    )
+    context = None
+    if self.context_encoder is not None:
+      frame = self._context_frame(image, context_keys)
+      context = self.context(frame, True)
+    out = dict(image=image, embed=embed, z=z, z_prior=prior, context=context)
+    if decode:
+      out['z_decoded'] = self.image_decoder(z.feat, context, decode_keys, True)
+    return out
+
+  def finetune(
+    self,
+    batch: types.ReplayBatch,
+    a_agg: jax.Array,
+    latent_keys: list[jax.Array],
+    action_keys: list[jax.Array],
+    decode_z: bool,
+  ) -> dict[str, Any]:
+    """The forward pass of Algorithm 2, lines 11-18; adds s to `pretrain`.
+
+    Args:
+      batch: leaves [B, T, ...].
+      a_agg: [B, T, D], what drives z.
+      latent_keys: of `pretrain`.
+      action_keys: two of [B] typed keys: of samples of s, decoder.
+      decode_z: whether images of z are wanted too (Eq. 8).
+
+    Returns:
+      Those of `pretrain`; posterior `s` and prior `s_prior`; `s_decoded`,
+      `reward`, and `aux_reward` if there is such a head.
+    """
+    sample_keys, decode_keys = action_keys
+    out = self.pretrain(batch, a_agg, latent_keys, decode_z)
+    embed = out['embed']
+    s, prior = self.observe_s(
+      out['z'].feat,
+      embed,
+      batch.action,
+      batch.is_first,
+      self._gumbel(sample_keys, embed, self.action_dynamics),
+    )
+    out |= dict(s=s, s_prior=prior)
+    out['s_decoded'] = self.image_decoder(
+      s.feat, out['context'], decode_keys, True
+    )
+    if self.aux_reward is not None:
+      out['aux_reward'] = self.aux_reward(s.feat)
+    out['reward'] = self.reward(s.feat)
+    return out
+
+  def open_loop(
+    self,
+    batch: types.VideoBatch,
+    a_agg: jax.Array,
+    keys: jax.Array,
+    context_steps: int,
+  ) -> tuple[jax.Array, jax.Array]:
+    """Reconstructs and predicts clips; see `System.open_loop`."""
+    decode_keys, more_keys = noise.split(keys, 2)
+    image, n = images.to_float(batch.image), context_steps
+    embed = self.encode(image, False)
+    context = self.context(image[:, n - 1], False)
+    z, _ = self.observe_z(embed, a_agg, batch.is_first, None)
+    recon = self.image_decoder(z.feat, context, decode_keys, False)
+    start = jax.tree.map(lambda x: x[:, n - 1], z)
+    future = self.latent_dynamics.imagine(start, a_agg[:, n:], None)
+    predicted = self.image_decoder(future.feat, context, more_keys, False)
+    return recon, jnp.concatenate([recon[:, :n], predicted], 1)
+
+  def act(
+    self,
+    carry: types.PolicyCarry,
+    obs: types.Observation,
+    a_agg: jax.Array,
+    keys: list[jax.Array],
+  ) -> tuple[types.RSSMState, types.RSSMState, jax.Array, jax.Array]:
+    """Algorithm 2, lines 7-8: one step of both models, then the policy.
+
+    Args:
+      carry: of the step before.
+      obs: leaves [B, ...].
+      a_agg: [B, D].
+      keys: two of [B] typed keys, of samples of z and of s (D17: sampled).
+
+    Returns:
+      z and s; mean and std of the action, [B, A].
+    """
+    z_keys, s_keys = keys
+    embed = self.encode(images.to_float(obs.image), False)
+    z = self.latent_dynamics.obs_step(
+      carry.z, embed, a_agg, obs.is_first, self._gumbel(z_keys, embed)
+    )
+    s = self.action_dynamics.obs_step(
+      carry.s,
+      self.adapt(z.feat, embed),
+      carry.action,
+      obs.is_first,
+      self._gumbel(s_keys, embed, self.action_dynamics),
+    )
+    return z, s, *self.actor(s.feat)
+
+  def _context_frame(self, image, keys):
+    """One uniformly random frame of every sequence: [B, T, ...] -> [B, ...]."""
+    erase_keys = None
+    if self.context_erasing:
+      keys, erase_keys = noise.split(keys, 2)
+    T = image.shape[1]
+    draw = lambda key, shape: jax.random.randint(key, shape, 0, T)  # noqa: E731
+    index = noise.draw(keys, draw, ())[:, None, None, None, None]
+    frame = jnp.take_along_axis(image, index, 1)[:, 0]
+    if self.context_erasing:
+      frame = images.random_erasing(frame, erase_keys)
+    return frame
+
+  def _gumbel(self, keys, embed, dynamics=None):
+    model = dynamics or self.latent_dynamics
+    shape = (*embed.shape[1:-1], model.groups, model.classes)
+    return noise.draw(keys, jax.random.gumbel, shape)
