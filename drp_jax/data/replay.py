@@ -1,17 +1,21 @@
 """Replay buffer: whole episodes in append-only files.
 
-Steps lie one after another in chunk files of `chunk_steps` records, mapped into
-memory, so the page cache decides what stays in RAM and a killed process loses
-nothing it wrote. A checkpoint holds only `state()`: where the episodes lie.
+Steps lie one after another as records in chunk files of `chunk_steps` records.
+Files are read and written, never held, so the memory of the process does not
+grow with the buffer, and what stays in RAM is for the page cache to decide. A
+checkpoint holds only `state()`: where the episodes lie, and their checksums.
 Because records are never changed, any saved state can be gone back to, as long
 as its files are there; so files are deleted only when none of the last few
 saved states needs them.
 """
 
+import contextlib
+import logging
 import os
 import pathlib
-from collections.abc import Mapping
-from typing import Any
+import zlib
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -19,16 +23,48 @@ from drp_jax.data import schema
 
 # States that stay restorable: no fewer than the checkpoints that are kept.
 KEPT_STATES = 3
-# Each mapped file costs a file descriptor, of which a process has 1024.
-_MAX_OPEN = 256
+FLOW_DTYPES = ('float16', 'int8')
+_FORMAT = 2  # of states and files
+# Of int8 flow: pixels, and how many steps in either direction, 15.875 pixels.
+_FLOW_STEP = 1 / 8
+_FLOW_LIMIT = 127
+# float16 vectors, as four bytes, by the two bytes of their steps: ten times as
+# fast as arithmetic with float16.
+_VECTORS = (
+  np.multiply(
+    np.arange(2**16, dtype=np.uint16).view(np.int8),
+    _FLOW_STEP,
+    dtype=np.float32,
+  )
+  .astype(np.float16)
+  .view(np.uint32)
+)
+_GIGABYTE = 1e9
+
+_log = logging.getLogger(__name__)
+
+
+class _Episode(NamedTuple):
+  """Where an episode lies, and what it must read as.
+
+  Attributes:
+    start: its first step, counted over all that was ever added.
+    length: its steps.
+    checksum: CRC-32 of its records.
+  """
+
+  start: int
+  length: int
+  checksum: int
 
 
 class Replay:
   """Episodes on disk, sampled in segments.
 
-  One stream of steps: an episode is what `add` receives from a step with
-  `is_first` to one with `is_last`. Only whole episodes are sampled. Not for use
-  from two threads at once.
+  What was written by another process is compared with its checksum when it is
+  first drawn from. An episode that is no longer what it was is dropped with a
+  warning, and training goes on without it. Not for use from two threads at
+  once.
   """
 
   def __init__(
@@ -36,6 +72,7 @@ class Replay:
     folder: str | os.PathLike,
     fields: dict[str, schema.Field],
     capacity: int,
+    flow_dtype: str,
     chunk_steps: int = 1024,
     state: Mapping[str, Any] | None = None,
   ):
@@ -47,33 +84,47 @@ class Replay:
       folder: of the chunk files, and of nothing else.
       fields: what a step holds, for example `schema.replay_fields`.
       capacity: steps; beyond it the oldest episodes are dropped.
+      flow_dtype: how a field `flow` is stored, whatever its type outside:
+        'float16', or 'int8' in steps of 1/8 pixel within +-15.875.
       chunk_steps: records of one file.
       state: what `state()` returned, or None.
 
     Raises:
-      ValueError: if capacity or chunk_steps are not positive, or as `restore`.
+      ValueError: if capacity or chunk_steps are not positive, there is no such
+        flow_dtype, or as `restore`.
     """
     if capacity < 1 or chunk_steps < 1:
       raise ValueError(
         f'config.replay.capacity={capacity} and chunk_steps={chunk_steps} '
         'must be at least 1.'
       )
+    if flow_dtype not in FLOW_DTYPES:
+      raise ValueError(
+        f'config.replay.flow_dtype={flow_dtype!r} must be one of {FLOW_DTYPES}.'
+      )
     self._folder = pathlib.Path(folder)
     self._fields = fields
     self._capacity = capacity
     self._chunk_steps = chunk_steps
-    self._record = np.dtype([(n, f.dtype, f.shape) for n, f in fields.items()])
-    self._episodes: list[tuple[int, int]] = []  # (first step, length), by age
-    self._open_start = 0  # first step of the unfinished episode
+    self._fixed_point = flow_dtype == 'int8'
+    self._record = np.dtype(
+      [
+        (name, flow_dtype if name == 'flow' else field.dtype, field.shape)
+        for name, field in fields.items()
+      ]
+    )
+    self._episodes: list[_Episode] = []  # by age
     self._cursor = 0  # steps ever added
     self._first_chunk = 0  # the oldest that is on disk
     self._saved: list[int] = []  # oldest chunk that each saved state needs
-    self._chunks: dict[int, np.memmap] = {}  # open files, in order of opening
     self._dirty: set[int] = set()  # chunks written since the last state
+    self._unchecked: set[_Episode] = set()  # of other processes, not yet drawn
+    self._num_corrupt = 0
     self._folder.mkdir(parents=True, exist_ok=True)
     if state is not None:
       self._load(state)
     self._delete_others()
+    self._drop_oldest()
 
   @property
   def num_episodes(self) -> int:
@@ -83,41 +134,50 @@ class Replay:
   @property
   def num_steps(self) -> int:
     """Steps of the whole episodes."""
-    return sum(length for _, length in self._episodes)
+    return sum(episode.length for episode in self._episodes)
 
-  def add(self, step: Mapping[str, Any]) -> None:
-    """Appends one step.
+  @property
+  def num_corrupt(self) -> int:
+    """Episodes dropped because their files had changed."""
+    return self._num_corrupt
+
+  def describe(self) -> str:
+    """What a log should say at a run's start: where, and how much."""
+    size = self._record.itemsize
+    return (
+      f'Replay: {self.num_steps} steps of {size} bytes in '
+      f'{str(self._folder)!r}; at config.replay.capacity={self._capacity} '
+      f'{self._gigabytes():.2f} GB on disk. RAM holds one batch, beside what '
+      'the page cache keeps.'
+    )
+
+  def add_episode(self, steps: Mapping[str, np.ndarray]) -> None:
+    """Appends one whole episode.
 
     Args:
-      step: field name to array, exactly the fields of this replay.
+      steps: field name to [T, ...], exactly the fields of this replay.
+        `is_first` is true at entry 0 and nowhere else, `is_last` at T-1.
 
     Raises:
-      ValueError: if a field is missing, unknown or of another shape or type,
-        or if `is_first` and `is_last` do not alternate.
+      ValueError: if a field is missing, unknown, of another shape or type, not
+        finite, or a flag where it should not be. Nothing is added.
+      RuntimeError: if it cannot be written, as on a full disk. Nothing is
+        added.
     """
-    schema.check(dict(step), self._fields, 'replay step')
-    unknown = sorted(step.keys() - self._fields.keys())
-    if unknown:
-      raise ValueError(f'replay step: field(s) {unknown} are unknown.')
-    inside = self._cursor > self._open_start
-    if bool(step['is_first']) == inside:
-      raise ValueError(
-        'replay step: is_first=True inside an episode that no is_last ended.'
-        if inside
-        else 'replay step: an episode must begin with is_first=True.'
-      )
-    number, row = divmod(self._cursor, self._chunk_steps)
-    if row == 0:
-      self._create(number)
-    chunk = self._chunk(number)
-    for name in self._fields:
-      chunk[name][row] = step[name]
-    self._dirty.add(number)
-    self._cursor += 1
-    if step['is_last']:
-      self._episodes.append((self._open_start, self._cursor - self._open_start))
-      self._open_start = self._cursor
-      self._drop_oldest()
+    records = self._to_records(steps)
+    with self._writing():
+      for number, offset, part in self._parts(self._cursor, records):
+        self._dirty.add(number)
+        path = self._path(number)
+        path.touch()
+        with open(path, 'r+b') as file:
+          file.seek(offset)
+          file.truncate()  # what a killed process wrote
+          file.write(part)
+    checksum = zlib.crc32(records.view(np.uint8))
+    self._episodes.append(_Episode(self._cursor, len(records), checksum))
+    self._cursor += len(records)
+    self._drop_oldest()
 
   def sample(
     self,
@@ -129,7 +189,8 @@ class Replay:
     """Draws segments: the episode uniformly, then the start in it.
 
     Args:
-      rng: advanced by two draws of `batch_size` numbers.
+      rng: advanced by two draws of `batch_size` numbers; more if an episode
+        turns out to be corrupt.
       batch_size: B.
       length: T, steps of a segment. Shorter episodes are not drawn.
       prioritize_ends: as IPV in Meta-World, start = min(U{0..n}, n - T) in an
@@ -142,26 +203,24 @@ class Replay:
     Raises:
       ValueError: if no whole episode has `length` steps.
     """
-    long = [e for e in self._episodes if e[1] >= length]
-    if not long:
-      longest = max((n for _, n in self._episodes), default=0)
-      raise ValueError(
-        f'No whole episode has length={length} steps '
-        f'(config.replay.segment_length): of {len(self._episodes)} the '
-        f'longest has {longest}.'
-      )
-    begins, totals = np.array(long)[rng.integers(len(long), size=batch_size)].T
+    begins, totals, _ = np.array(self._draw(rng, batch_size, length)).T
     last = totals - length
     # Both upper ends are included.
     draws = rng.integers(0, (totals if prioritize_ends else last) + 1)
     starts = begins + np.minimum(draws, last)
     batch = {
-      name: np.empty((batch_size, length, *field.shape), field.dtype)
+      name: np.empty(
+        (batch_size, length, *field.shape), self._record[name].base
+      )
       for name, field in self._fields.items()
     }
     for index, start in enumerate(starts.tolist()):
-      self._read(start, {name: array[index] for name, array in batch.items()})
+      records = self._read(start, length)
+      for name, array in batch.items():
+        array[index] = records[name]
     batch['is_first'][:, 0] = True
+    if 'flow' in batch and self._fixed_point:
+      batch['flow'] = _from_fixed_point(batch['flow'])
     return batch
 
   def state(self) -> dict[str, Any]:
@@ -169,18 +228,24 @@ class Replay:
 
     The last `KEPT_STATES` results, and what was restored from, stay
     restorable; files that none of them needs are deleted.
+
+    Raises:
+      RuntimeError: if the disk cannot be written to.
     """
-    for number in sorted(self._dirty):
-      self._chunk(number).flush()
+    with self._writing():
+      for number in sorted(self._dirty):
+        _sync(self._path(number))
+      _sync(self._folder)  # the names of new files
     self._dirty.clear()
     self._saved = [*self._saved, self._oldest_chunk()][-KEPT_STATES:]
     self._delete_unneeded()
     return {
-      'fields': _describe(self._fields),
+      'format': _FORMAT,
+      'fields': self._describe_fields(),
       'chunk_steps': self._chunk_steps,
       'episodes': [list(episode) for episode in self._episodes],
-      'open_start': self._open_start,
       'cursor': self._cursor,
+      'corrupt': self._num_corrupt,
     }
 
   @classmethod
@@ -190,103 +255,234 @@ class Replay:
     fields: dict[str, schema.Field],
     state: Mapping[str, Any],
     capacity: int,
+    flow_dtype: str,
   ) -> 'Replay':
     """Goes back to what `state()` returned; all that came after is dropped.
 
-    The unfinished episode is kept too: the next `add` continues it.
+    Sizes of files are checked here, their contents when first drawn from, since
+    reading all of them may take minutes.
 
     Raises:
       ValueError: if the state was saved with other fields, or a chunk file is
-        missing or of the wrong size.
+        missing or too short.
     """
-    return cls(folder, fields, capacity, state['chunk_steps'], state)
+    return cls(
+      folder, fields, capacity, flow_dtype, state['chunk_steps'], state
+    )
 
   def _load(self, state: Mapping[str, Any]) -> None:
-    wanted = _describe(self._fields)
-    for name in sorted(state['fields'].keys() | wanted.keys()):
-      if state['fields'].get(name) != wanted.get(name):
+    name = f'replay in {str(self._folder)!r}'
+    if state.get('format') != _FORMAT:
+      raise ValueError(
+        f'{name}: the checkpoint holds it in format {state.get("format", 1)},'
+        f' which this version does not read; it reads {_FORMAT}. Go on with the'
+        ' commit that run.json names, or in a new workdir.'
+      )
+    saved, wanted = state['fields'], self._describe_fields()
+    for field in sorted(saved.keys() | wanted.keys()):
+      if saved.get(field) != wanted.get(field):
+        key = ' by config.replay.flow_dtype' if field == 'flow' else ''
         raise ValueError(
-          f'replay in {str(self._folder)!r}: field {name!r} was saved as '
-          f'{state["fields"].get(name)}, expected {wanted.get(name)}.'
+          f'{name}: field {field!r} was saved as {saved.get(field)}, expected '
+          f'{wanted.get(field)}{key}.'
         )
-    self._episodes = [(start, length) for start, length in state['episodes']]
-    self._open_start = state['open_start']
+    self._episodes = [_Episode(*episode) for episode in state['episodes']]
+    self._unchecked = set(self._episodes)
     self._cursor = state['cursor']
+    self._num_corrupt = state['corrupt']
     self._first_chunk = self._oldest_chunk()
     self._saved = [self._first_chunk]
-    size = self._chunk_steps * self._record.itemsize
-    for number in self._needed_chunks():
-      path = self._path(number)
-      if not path.is_file() or path.stat().st_size != size:
+    for episode in self._episodes:
+      for number in self._chunks(episode):
+        path = self._path(number)
+        rows = episode.start + episode.length - number * self._chunk_steps
+        size = min(rows, self._chunk_steps) * self._record.itemsize
+        if not path.is_file() or path.stat().st_size < size:
+          raise ValueError(
+            f'{name}: {path.name}, which the checkpoint needs, is missing or'
+            f' shorter than {size} bytes; {_describe(episode)} lies there.'
+          )
+
+  def _describe_fields(self) -> dict[str, str]:
+    """Types and shapes as they are stored."""
+    types = {name: self._record[name] for name in self._fields}
+    return {n: f'{t.base}{list(t.shape)}' for n, t in types.items()}
+
+  def _to_records(self, steps: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Checks an episode and brings it into the form of the files, [T]."""
+    what = 'replay episode'
+    length = np.size(steps.get('is_first', ()))
+    fields = {
+      name: schema.Field((length, *field.shape), field.dtype)
+      for name, field in self._fields.items()
+    }
+    schema.check(dict(steps), fields, what)
+    unknown = sorted(steps.keys() - fields.keys())
+    if unknown:
+      raise ValueError(f'{what}: field(s) {unknown} are unknown.')
+    for name, entry in (('is_first', 0), ('is_last', length - 1)):
+      where = np.flatnonzero(steps[name]).tolist()
+      if where != [entry]:
         raise ValueError(
-          f'replay in {str(self._folder)!r}: {path.name}, which the '
-          f'checkpoint needs, is missing or not {size} bytes long.'
+          f'{what}: {name} must be true at entry {entry} of {length} alone, '
+          f'not at {where[:5]}.'
         )
+    records = np.empty(length, self._record)
+    for name, field in self._fields.items():
+      array = np.asarray(steps[name])
+      if field.dtype.kind == 'f' and not np.isfinite(array).all():
+        raise ValueError(f'{what}: field {name!r} is not finite.')
+      if name == 'flow' and self._fixed_point:
+        array = _to_fixed_point(array)
+      records[name] = array
+    return records
+
+  def _draw(
+    self, rng: np.random.Generator, count: int, length: int
+  ) -> list[_Episode]:
+    """Draws episodes of at least `length` steps that are what was written."""
+    while True:
+      long = [e for e in self._episodes if e.length >= length]
+      if not long:
+        longest = max((e.length for e in self._episodes), default=0)
+        raise ValueError(
+          f'No whole episode has length={length} steps '
+          f'(config.replay.segment_length): of {len(self._episodes)} the '
+          f'longest has {longest}.'
+        )
+      drawn = [long[i] for i in rng.integers(len(long), size=count)]
+      unchecked = self._unchecked.intersection(drawn)
+      corrupt = [e for e in sorted(unchecked) if not self._is_intact(e)]
+      self._unchecked -= unchecked
+      if not corrupt:
+        return drawn
+      self._drop_corrupt(corrupt)
+
+  def _is_intact(self, episode: _Episode) -> bool:
+    try:
+      records = self._read(episode.start, episode.length)
+    except OSError:
+      return False
+    return zlib.crc32(records.view(np.uint8)) == episode.checksum
+
+  def _drop_corrupt(self, episodes: list[_Episode]) -> None:
+    for episode in episodes:
+      self._episodes.remove(episode)
+      self._num_corrupt += 1
+      _log.warning(
+        'Replay in %r: %s in %s is not what was written, and is dropped; %d '
+        'episodes are left.',
+        str(self._folder),
+        _describe(episode),
+        ', '.join(self._path(number).name for number in self._chunks(episode)),
+        len(self._episodes),
+      )
+
+  def _read(self, start: int, length: int) -> np.ndarray:
+    """Reads records [length] from step `start` on.
+
+    Raises:
+      OSError: if a file is not there, too short, or on a bad disk.
+    """
+    records = np.empty(length, self._record)
+    for number, offset, part in self._parts(start, records):
+      path = self._path(number)
+      with open(path, 'rb', buffering=0) as file:
+        file.seek(offset)
+        if file.readinto(part) != len(part):
+          raise OSError(f'{str(path)!r} is shorter than it was.')
+    return records
+
+  def _parts(
+    self, start: int, records: np.ndarray
+  ) -> Iterator[tuple[int, int, np.ndarray]]:
+    """Cuts records from step `start` on where files end.
+
+    Yields:
+      Number of the file, offset in it and the bytes that belong there.
+    """
+    done = 0
+    while done < len(records):
+      number, row = divmod(start + done, self._chunk_steps)
+      part = records[done : done + self._chunk_steps - row]
+      yield number, row * self._record.itemsize, part.view(np.uint8)
+      done += len(part)
+
+  @contextlib.contextmanager
+  def _writing(self) -> Iterator[None]:
+    """Says what to do about a disk that cannot be written to."""
+    try:
+      yield
+    except OSError as error:
+      raise RuntimeError(
+        f'The replay cannot be written to {str(self._folder)!r}: '
+        f'{error.strerror}. It grows to {self._gigabytes():.2f} GB, less with '
+        'a smaller config.replay.capacity. With space the run goes on from '
+        'its last checkpoint.'
+      ) from error
+
+  def _gigabytes(self) -> float:
+    """Size of the files once the capacity is reached."""
+    return self._capacity * self._record.itemsize / _GIGABYTE
 
   def _delete_others(self) -> None:
     """Deletes chunk files that this replay does not need."""
-    needed = {self._path(number) for number in self._needed_chunks()}
+    end = -(-self._cursor // self._chunk_steps)
+    needed = {self._path(n) for n in range(self._oldest_chunk(), end)}
     for path in self._folder.glob('chunk-*.bin'):
       if path not in needed:
         path.unlink()
 
-  def _needed_chunks(self) -> range:
-    return range(self._oldest_chunk(), -(-self._cursor // self._chunk_steps))
-
-  def _oldest_chunk(self) -> int:
-    start = self._episodes[0][0] if self._episodes else self._open_start
-    return start // self._chunk_steps
-
   def _drop_oldest(self) -> None:
     excess = self.num_steps - self._capacity
     while excess > 0 and len(self._episodes) > 1:
-      excess -= self._episodes.pop(0)[1]
+      episode = self._episodes.pop(0)
+      self._unchecked.discard(episode)
+      excess -= episode.length
     self._delete_unneeded()
 
   def _delete_unneeded(self) -> None:
     """Deletes chunks older than what is sampled or may be restored."""
     oldest = min([self._oldest_chunk(), *self._saved])
     for number in range(self._first_chunk, oldest):
-      self._chunks.pop(number, None)
       self._dirty.discard(number)
       self._path(number).unlink(missing_ok=True)
     self._first_chunk = oldest
 
-  def _read(self, start: int, out: dict[str, np.ndarray]) -> None:
-    """Copies steps from `start` on into `out`, whose arrays are [T, ...]."""
-    length = len(out['is_first'])
-    done = 0
-    while done < length:
-      number, row = divmod(start + done, self._chunk_steps)
-      count = min(length - done, self._chunk_steps - row)
-      chunk = self._chunk(number)
-      for name, array in out.items():
-        array[done : done + count] = chunk[name][row : row + count]
-      done += count
+  def _oldest_chunk(self) -> int:
+    start = self._episodes[0].start if self._episodes else self._cursor
+    return start // self._chunk_steps
+
+  def _chunks(self, episode: _Episode) -> range:
+    """Numbers of the files that an episode lies in."""
+    end = episode.start + episode.length
+    return range(
+      episode.start // self._chunk_steps, -(-end // self._chunk_steps)
+    )
 
   def _path(self, number: int) -> pathlib.Path:
     return self._folder / f'chunk-{number:08d}.bin'
 
-  def _chunk(self, number: int) -> np.memmap:
-    """The records of one file, [chunk_steps]."""
-    if number not in self._chunks:
-      if len(self._chunks) >= _MAX_OPEN:
-        # Unmapping keeps what was written: it is in the page cache.
-        self._chunks.pop(next(iter(self._chunks)))
-      self._chunks[number] = np.memmap(
-        self._path(number), self._record, 'r+', shape=(self._chunk_steps,)
-      )
-    return self._chunks[number]
 
-  def _create(self, number: int) -> None:
-    """Makes a file with all its space, so that a full disk shows here."""
-    size = self._chunk_steps * self._record.itemsize
-    with open(self._path(number), 'wb') as file:
-      if hasattr(os, 'posix_fallocate'):
-        # A write to a map of a file with holes would die of SIGBUS instead.
-        os.posix_fallocate(file.fileno(), 0, size)
-      file.truncate(size)
+def _to_fixed_point(flow: np.ndarray) -> np.ndarray:
+  """float16 pixels to int8 steps."""
+  steps = np.rint(flow.astype(np.float32) / _FLOW_STEP)
+  return np.clip(steps, -_FLOW_LIMIT, _FLOW_LIMIT).astype(np.int8)
 
 
-def _describe(fields: dict[str, schema.Field]) -> dict[str, str]:
-  return {n: f'{f.dtype}{list(f.shape)}' for n, f in fields.items()}
+def _from_fixed_point(steps: np.ndarray) -> np.ndarray:
+  """int8 steps [..., 2] to float16 pixels [..., 2], exactly."""
+  return _VECTORS[steps.view(np.uint16)].view(np.float16)
+
+
+def _describe(episode: _Episode) -> str:
+  return f'the episode of {episode.length} steps at step {episode.start}'
+
+
+def _sync(path: pathlib.Path) -> None:
+  """Waits until a file or folder is on the disk."""
+  descriptor = os.open(path, os.O_RDONLY)
+  try:
+    os.fsync(descriptor)
+  finally:
+    os.close(descriptor)

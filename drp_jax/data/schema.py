@@ -61,15 +61,29 @@ def clip_fields(num_frames: int) -> dict[str, Field]:
   }
 
 
-def replay_fields(num_keypoints: int, action_size: int) -> dict[str, Field]:
-  """Arrays of one step of an episode in the replay buffer."""
+def replay_fields(
+  num_keypoints: int | None, action_size: int
+) -> dict[str, Field]:
+  """Arrays of one step of an episode in the replay buffer.
+
+  Args:
+    num_keypoints: K; None for systems that see no motion, whose steps hold
+      neither `flow` nor `points`, `visible` and `window_step`.
+    action_size: A.
+
+  Returns:
+    Field name to what it is at one step.
+  """
   S, K, A = IMAGE_SIZE, num_keypoints, action_size
-  return {
-    'image': Field((S, S, 3), np.dtype(np.uint8)),
+  motion = {
     'flow': Field((S, S, 2), np.dtype(np.float16)),
     'points': Field((K, 2), np.dtype(np.float32)),
     'visible': Field((K,), np.dtype(np.bool_)),
     'window_step': Field((), np.dtype(np.int32)),
+  }
+  return {
+    'image': Field((S, S, 3), np.dtype(np.uint8)),
+    **({} if num_keypoints is None else motion),
     'action': Field((A,), np.dtype(np.float32)),
     'reward': Field((), np.dtype(np.float32)),
     'is_first': Field((), np.dtype(np.bool_)),

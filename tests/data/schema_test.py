@@ -87,6 +87,15 @@ def test_a_replay_step_has_the_sizes_of_its_run():
     schema.check(good, schema.replay_fields(7, 4), 'step')
 
 
+def test_steps_of_a_system_that_sees_no_motion():
+  """All that is left are images, actions, rewards and flags."""
+  fields = schema.replay_fields(None, 3)
+  motion = {'flow', 'points', 'visible', 'window_step'}
+  full = schema.replay_fields(4, 3)
+  assert full.keys() - fields.keys() == motion
+  assert fields == {n: f for n, f in full.items() if n not in motion}
+
+
 def _footage():
   image = np.arange(6 * 2 * 2 * 3, dtype=np.uint8).reshape(6, 2, 2, 3)
   scene = {'time': np.arange(6) * 0.5, 'pose': np.arange(12).reshape(6, 2)}
