@@ -11,21 +11,25 @@ def make_env(
   *,
   action_repeat: int,
   shadow_size: int | None,
-  factors: tuple[str, ...] = (),
+  factors: tuple[str, ...] | None = None,
   texture_size: int = 128,
-  texture_folder: str | None = None,
+  texture_folder: str = '',
+  v2_button: bool = False,
   draw: bool = True,
 ) -> gymnasium.Env:
   """Opens an environment: images uint8 [64, 64, 3], actions float32 [-1, 1]^A.
 
   Args:
-    suite: 'dmc' or 'dmcr'.
-    task: its name in the suite, 'walker_run'.
-    action_repeat: control steps per agent step; 2 for dmc and dmcr [IPV].
+    suite: 'dmc', 'dmcr' or 'metaworld'.
+    task: its name in the suite, 'walker_run' or 'drawer-open'.
+    action_repeat: control steps per agent step; 2 for dmc and dmcr, 1 for
+      metaworld [IPV].
     shadow_size: side of the shadow map in texels, None for the suite's own.
-    factors: what varies from episode to episode, of `looks.FACTORS` (dmcr).
+    factors: what varies from episode to episode, of `looks.FACTORS`; None is
+      `dmcr.default_factors` (dmcr).
     texture_size: side of textures in texels (dmcr).
-    texture_folder: the user's textures, or None for the embedded set (dmcr).
+    texture_folder: the user's textures, '' for the embedded set (dmcr).
+    v2_button: see `metaworld.MetaWorld` (metaworld).
     draw: if false, all images are zeros (where only rewards matter).
 
   Returns:
@@ -45,6 +49,12 @@ def make_env(
     env = dmcr.DMCR(
       task, factors, shadow_size, texture_size, texture_folder, draw
     )
+  elif suite == 'metaworld':
+    from drp_jax.envs import metaworld
+
+    env = metaworld.MetaWorld(task, shadow_size, v2_button, draw)
   else:
-    raise ValueError(f"config.env.suite is 'dmc' or 'dmcr', not {suite!r}.")
+    raise ValueError(
+      f"config.env.suite is 'dmc', 'dmcr' or 'metaworld', not {suite!r}."
+    )
   return wrappers.ActionRepeat(env, action_repeat)

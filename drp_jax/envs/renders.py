@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 import gymnasium
 import numpy as np
 
-from drp_jax.envs import dmc, dmcr, looks, metaworld, scene, wrappers
+from drp_jax.envs import dmc, dmcr, looks, metaworld, wrappers
 
 ACTION_REPEAT = 2
 FPS = 25  # of the files; the bodies differ in control time step
@@ -120,7 +120,7 @@ def rollout(
       none that is scripted.
   """
   act = _make_policy(policy, env, rng)
-  record = _recorder(env) if scenes else dict
+  record = env.unwrapped.scene if scenes else dict
   image, _ = env.reset(seed=int(rng.integers(2**31)))
   video, records, over = [image], [record()], False
   while len(video) < frames:
@@ -171,14 +171,6 @@ def _scripted_policy(env: metaworld.MetaWorld) -> Act:
   return lambda: np.float32(np.clip(scripted.get_action(env.state), -1, 1))
 
 
-def _recorder(env: gymnasium.Env) -> scene.Record:
-  """What records the present frame of an environment of this folder."""
-  inner = env.unwrapped
-  if isinstance(inner, metaworld.MetaWorld):
-    return inner.scene
-  return scene.of_physics(inner.physics, dmc.CAMERA, dmc.IMAGE_SIZE)
-
-
 def _scene_path(video_path: pathlib.Path) -> pathlib.Path:
   return video_path.with_suffix('.scene.npz')
 
@@ -188,7 +180,7 @@ def _open(task: str) -> gymnasium.Env:
   if task.startswith('metaworld_'):
     name = task.removeprefix('metaworld_')
     env = metaworld.MetaWorld(name, shadow_size=512)
-  elif dmc.split_task(task)[0] in dmcr.DOMAINS:
+  elif task in dmcr.TASKS:
     env = dmcr.DMCR(task, looks.FACTORS, shadow_size=512)
   else:
     env = dmc.DMC(task, shadow_size=512)

@@ -1,0 +1,38 @@
+r"""Fine-tunes on an environment of your own; here on one of Gymnasium's.
+
+  python experiments/custom_env.py --workdir=runs/reacher \
+      --config=configs/base.py:nano
+
+`make_env` is what you write. Observations are images [64, 64, 3] of uint8, and
+actions lie in [-1, 1]; `info['success']` is counted where there is one.
+"""
+
+from typing import Any
+
+import gymnasium
+import ml_collections
+import numpy as np
+
+from drp_jax.envs import gl
+from experiments import finetune_work
+
+
+def make_env(config: ml_collections.ConfigDict) -> gymnasium.Env:
+  """Opens the environment, in every process that needs one."""
+  gl.select_backend()  # before MuJoCo is imported
+  env = gymnasium.make(
+    config.task, render_mode='rgb_array', width=64, height=64
+  )
+  env = gymnasium.wrappers.RescaleAction(env, np.float32(-1), np.float32(1))
+  return gymnasium.wrappers.AddRenderObservation(env)
+
+
+def finetune(config: ml_collections.ConfigDict, workdir: str) -> Any:
+  """Runs fine-tuning in `workdir`, going on where it was."""
+  env = {'suite': 'gymnasium', 'action_repeat': 1}  # for the logs
+  config.update({'task': 'Reacher-v5', 'env': env})
+  return finetune_work.finetune(config, workdir, make_env)
+
+
+if __name__ == '__main__':
+  finetune_work.run('configs/base.py:nano', finetune)

@@ -1,0 +1,128 @@
+"""What the commands that fine-tune share: environment, extractor and flags.
+
+Processes that only run an environment import this file as well, so it imports
+JAX and what extracts motion where they are needed.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import gymnasium
+import ml_collections
+from absl import flags
+from ml_collections import config_flags
+
+from drp_jax.envs import driver, gl, make
+from experiments import launch
+
+
+def make_env(
+  config: ml_collections.ConfigDict, draw: bool = True
+) -> gymnasium.Env:
+  """Opens the environment that `config.env` names; see `make.make_env`."""
+  env = make.make_env(
+    config.env.suite,
+    config.task,
+    action_repeat=config.env.action_repeat,
+    shadow_size=config.env.shadow_size,
+    factors=config.env.factors,
+    texture_size=config.env.texture_size,
+    texture_folder=config.env.texture_folder,
+    v2_button=config.env.v2_button,
+    draw=draw,
+  )
+  return gymnasium.wrappers.TimeLimit(env, config.env.episode_length)
+
+
+def make_envs(
+  config: ml_collections.ConfigDict,
+  open_env: Callable[[ml_collections.ConfigDict], gymnasium.Env] = make_env,
+) -> driver.Driver:
+  """Opens `config.env.num_envs` environments in processes of their own.
+
+  Args:
+    config: configs/base.py.
+    open_env: opens an environment by the config, in those processes.
+  """
+  from drp_jax.train import build
+
+  if open_env is make_env:
+    gl.select_backend()  # once, not in every process
+  names = config.extract.flow, config.extract.mask, config.extract.tracker
+  return driver.Driver(
+    functools.partial(open_env, config),
+    config.env.num_envs,
+    scenes='sim' in names and build.keypoints(config) is not None,
+  )
+
+
+def make_extractor(config: ml_collections.ConfigDict, seed: int) -> Any:
+  """Makes a streaming extractor with the back-ends of `config.extract`.
+
+  Args:
+    config: configs/base.py.
+    seed: of the choice of points.
+
+  Returns:
+    A `drp_jax.preprocess.stream.StreamingExtractor`.
+  """
+  from drp_jax.data import schema
+  from drp_jax.preprocess import backends, stream
+
+  return stream.StreamingExtractor(
+    backends.make_backends(**config.extract.to_dict()),
+    config.dae.num_keypoints,
+    schema.WINDOW,
+    seed,
+  )
+
+
+def finetune(
+  config: ml_collections.ConfigDict,
+  workdir: str,
+  open_env: Callable[[ml_collections.ConfigDict], gymnasium.Env] = make_env,
+) -> Any:
+  """Runs fine-tuning in `workdir`, going on where it was.
+
+  Args:
+    config: configs/base.py.
+    workdir: of the run.
+    open_env: opens an environment by the config.
+
+  Returns:
+    The final state; see `drp_jax.train.finetune`.
+  """
+  from drp_jax.train import finetune as finetune_lib
+
+  return finetune_lib.finetune(
+    config,
+    workdir,
+    functools.partial(make_envs, config, open_env),
+    functools.partial(make_extractor, config),
+  )
+
+
+def run(
+  config_file: str,
+  finetune: Callable[[ml_collections.ConfigDict, str], Any] = finetune,
+) -> None:
+  """A whole command: its flags, then `finetune(config, workdir)`.
+
+  Args:
+    config_file: the default of --config, 'configs/finetune_dmcr.py'.
+    finetune: what to do with config and workdir.
+  """
+  config = config_flags.DEFINE_config_file(
+    'config', config_file, 'Settings and preset.'
+  )
+  workdir = flags.DEFINE_string(
+    'workdir', None, 'Where the run writes; an unfinished run goes on there.'
+  )
+  flags.mark_flag_as_required('workdir')
+
+  def main():
+    finetune(config.value, workdir.value)
+    print(f'Fine-tuning is complete in {workdir.value}.')
+
+  launch.run(main)
