@@ -23,7 +23,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from drp_jax.train import pretrain, workdir
-from experiments import demo_report, launch, run_dmcr, run_preprocess
+from experiments import demo_report, finetune_work, launch, run_preprocess
 
 _BEAT = 2.0  # seconds of a killed stage that may go uncounted
 
@@ -98,7 +98,7 @@ def pretrain_model(
 
 def finetune(config: ml_collections.ConfigDict, folder: pathlib.Path) -> None:
   """Runs Algorithm 2 on the robot's task."""
-  run_dmcr.finetune(config.finetune, str(folder / 'finetune'))
+  finetune_work.finetune(config.finetune, str(folder / 'finetune'))
 
 
 STAGES = (

@@ -14,6 +14,7 @@ import numpy as np
 
 from drp_jax.data import report as data_report
 from drp_jax.data import shards
+from drp_jax.envs import dmcr
 from drp_jax.ops import images, noise, patches
 from drp_jax.train import (
   build,
@@ -25,7 +26,7 @@ from drp_jax.train import (
   pretrain,
 )
 from drp_jax.viz import curves, overlay, report, video
-from experiments import run_dmcr
+from experiments import finetune_work
 
 _CLEARLY = 0.9  # a loss below this part of another is clearly lower  [ours]
 _KEPT = 0.9  # share of keypoints that a clip worth showing keeps     [ours]
@@ -57,7 +58,7 @@ def write(config: ml_collections.ConfigDict, folder: pathlib.Path) -> None:
   """
   pretraining = logger.read_metrics(folder / 'pretrain')
   finetuning = logger.read_metrics(folder / 'finetune')
-  env = run_dmcr.make_env(config.finetune, draw=False)
+  env = finetune_work.make_env(config.finetune, draw=False)
   random = evaluate.random_returns(env, config.random_episodes)
   env.close()
   sections = [
@@ -319,6 +320,9 @@ def _finetuning(
       np.array([[line['episode/return']] for line in episodes]),
     ),
   ]
+  factors = c.env.factors
+  if factors is None:
+    factors = dmcr.default_factors(c.task)
   frames = np.load(folder / 'finetune' / finetune.EPISODE_FILE)
   stride = _EPISODE_STRIDE
   losses = {
@@ -340,7 +344,7 @@ def _finetuning(
         "The agent's last evaluation episode",
         f'The last evaluation episode, every {stride}th of {len(frames)}'
         ' frames, as the agent sees it. What varies from episode to episode:'
-        f' {", ".join(c.env.factors)}.',
+        f' {", ".join(factors)}.',
       ),
       report.Figure(
         curves.loss_curves(metrics, losses, 'agent steps'),

@@ -11,17 +11,20 @@ experiments/results.
 import csv
 import json
 import pathlib
+from typing import Any
 
 import ml_collections
 import numpy as np
 from absl import flags
 
+from configs import base
 from drp_jax.train import evaluate, logger
 from drp_jax.train import workdir as workdir_lib
-from experiments import launch, run_dmcr
+from experiments import finetune_work, launch
 
 _RESULTS = pathlib.Path(__file__).parent / 'results'
-_COLUMNS = ('return', 'return_std', 'return_min', 'return_max')
+_STOPPED = 600.0  # seconds without a line: the run did not run
+_COLUMNS = ('return', 'return_std', 'return_min', 'return_max', 'success')
 
 
 def record(workdir: str, name: str, random_episodes: int = 10) -> pathlib.Path:
@@ -59,17 +62,20 @@ def record(workdir: str, name: str, random_episodes: int = 10) -> pathlib.Path:
           max(
             (n for step, n in updates.items() if step <= row['step']), default=0
           ),
-          round((row['wall_time'] - lines[0]['wall_time']) / 3600, 3),
+          round(_hours(lines, row), 3),
           *(round(row[f'eval/{column}'], 2) for column in _COLUMNS),
         ]
       )
-  env = run_dmcr.make_env(ml_collections.ConfigDict(config), draw=False)
+  # Keys that the run did not know yet have their defaults.
+  known = json.loads(base.get_config().to_json())
+  known |= {**config, 'env': {**known['env'], **config['env']}}
+  env = finetune_work.make_env(ml_collections.ConfigDict(known), draw=False)
   returns = evaluate.random_returns(env, random_episodes)
   workdir_lib.write_json(
     path.with_suffix('.json'),
     {
       'run': json.loads((folder / 'run.json').read_text()),
-      'hours': (lines[-1]['wall_time'] - lines[0]['wall_time']) / 3600,
+      'hours': _hours(lines, lines[-1]),
       'random_policy': {
         'episodes': random_episodes,
         'mean': float(np.mean(returns)),
@@ -79,6 +85,14 @@ def record(workdir: str, name: str, random_episodes: int = 10) -> pathlib.Path:
     },
   )
   return path
+
+
+def _hours(lines: list[dict[str, Any]], end: dict[str, Any]) -> float:
+  """Hours until the line `end`, without those in which the run stood still."""
+  times = [line['wall_time'] for line in lines]
+  times = [time for time in times if time <= end['wall_time']]
+  gaps = np.diff(times)
+  return float(gaps[gaps < _STOPPED].sum() / 3600)
 
 
 def main() -> None:

@@ -20,7 +20,7 @@ from drp_jax.preprocess import weights as weights_lib
 FLOWS = ('dis', 'farneback', 'sea_raft', 'sim')
 MASKS = ('motion_colour', 'grounded_sam', 'onnx', 'sim')
 TRACKERS = ('farneback', 'cotracker3', 'tapir', 'sim')
-WHILE_ACTING = ('farneback', 'tapir')  # trackers; 'sim' has no scene there
+WHILE_ACTING = ('farneback', 'tapir', 'sim')  # trackers
 
 Settings = dict[str, Any]
 

@@ -4,6 +4,10 @@ Uses the functions of `extract_clip`, so what an acting agent sees equals what a
 data set holds: flow to the bit, tracks too once their points are chosen.
 """
 
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 
 from drp_jax.data import schema
@@ -11,8 +15,29 @@ from drp_jax.preprocess import backends as backends_lib
 from drp_jax.preprocess import keypoints as keypoints_lib
 
 
+@dataclasses.dataclass
+class _Episode:
+  """What is remembered of one episode.
+
+  Attributes:
+    number: of the episode.
+    frame: the last one.
+    num_flows: seen so far.
+    state: of the tracker.
+    points: [K, 2] float32, in the last frame.
+    visible: [K] bool, not lost since the window began.
+  """
+
+  number: int
+  frame: schema.Footage
+  num_flows: int = 0
+  state: Any = None
+  points: np.ndarray | None = None
+  visible: np.ndarray | None = None
+
+
 class StreamingExtractor:
-  """Follows keypoints through an episode, in windows of W flows.
+  """Follows keypoints through episodes, in windows of W flows.
 
   Points are chosen in the first frame of a window, from the motion to the
   second, and followed until W flows have been seen; then they are chosen anew.
@@ -25,7 +50,7 @@ class StreamingExtractor:
     window: int = schema.WINDOW,
     seed: int = 0,
   ):
-    """Prepares for the first episode.
+    """Prepares for the first episodes.
 
     Args:
       backends: from `backends.make_backends`, used by this extractor alone.
@@ -46,70 +71,125 @@ class StreamingExtractor:
     self._num_keypoints = num_keypoints
     self._window = window
     self._seed = seed
-    self._image = None  # the last frame
+    self._episodes: dict[int, _Episode] = {}
 
   def step(
-    self, image: np.ndarray, is_first: bool, episode: int = 0
+    self,
+    images: np.ndarray,
+    is_first: Sequence[bool],
+    episodes: Sequence[int],
+    scene: dict[str, np.ndarray] | None = None,
   ) -> dict[str, np.ndarray]:
-    """Takes the next frame of an episode.
+    """Takes the next frames of N episodes.
+
+    What comes out for one of them is a function of (seed, number, frames): it
+    depends neither on the others nor on what came before, so a resumed run sees
+    the same.
 
     Args:
-      image: [64, 64, 3] uint8 RGB.
-      is_first: whether an episode begins here.
-      episode: its number, read where `is_first`. The results of an episode are
-        a function of (seed, episode, frames), so a resumed run sees the same.
+      images: [N, 64, 64, 3] uint8 RGB.
+      is_first: [N], whether an episode begins here.
+      episodes: [N], their numbers. Those that are not among them are over, and
+        forgotten.
+      scene: name -> [N, ...] of a simulator, what the back-ends 'sim' need; see
+        `schema.Footage`.
 
     Returns:
-      flow: [64, 64, 2] float16, from the last frame to this one.
-      points: [K, 2] float32, pixels, (x, y), in the last frame.
-      visible: [K] bool, not lost since the window began.
-      window_step: [] int32 in [0, W).
+      flow: [N, 64, 64, 2] float16, from the last frame to this one.
+      points: [N, K, 2] float32, pixels, (x, y), in the last frame.
+      visible: [N, K] bool, not lost since the window began.
+      window_step: [N] int32 in [0, W).
       All are zeros where `is_first`.
 
     Raises:
-      ValueError: if the very first frame is not `is_first`.
+      ValueError: if an episode did not begin with `is_first`.
     """
-    if is_first:
-      self._image, self._episode, self._num_flows = image.copy(), episode, 0
-      return self._zeros(image)
-    if self._image is None:
-      raise ValueError('is_first=False at the first step; it must be True.')
+    now = schema.Footage(images, scene)
+    out = self._zeros(*images.shape[:3])
+    before, self._episodes = self._episodes, {}
+    going_on = []
+    for i, number in enumerate(episodes):
+      if is_first[i]:
+        self._episodes[number] = _Episode(number, now[[i]])
+      elif number in before:
+        self._episodes[number] = before[number]
+        going_on.append(i)
+      else:
+        raise ValueError(
+          f'is_first=False at the first step of episode {number}; it must be'
+          ' True.'
+        )
+    if going_on:
+      followed = [self._episodes[episodes[i]] for i in going_on]
+      for name, values in self._follow(followed, now[going_on]).items():
+        out[name][going_on] = values
+    return out
 
-    window_index, window_step = divmod(self._num_flows, self._window)
-    pair = schema.Footage(np.stack([self._image, image]))
-    tracker = self._backends.tracker
-    if window_step == 0:
-      self._points = self._choose(pair, window_index)
-      self._visible = np.ones(len(self._points), bool)
-      self._state = tracker.begin(pair[:1], self._points)
-    step = {
-      'flow': self._backends.flow(pair[:1], pair[1:])[0].astype(np.float16),
-      'points': self._points,
-      'visible': self._visible,
-      'window_step': np.int32(window_step),
+  def _follow(
+    self, episodes: list[_Episode], now: schema.Footage
+  ) -> dict[str, np.ndarray]:
+    """Moves episodes on to the next frames; returns rows of `step`."""
+    last = _join([episode.frame for episode in episodes])
+    new = [i for i, e in enumerate(episodes) if e.num_flows % self._window == 0]
+    if new:
+      self._begin_windows([episodes[i] for i in new], last[new], now[new])
+    out = {
+      'flow': self._backends.flow(last, now).astype(np.float16),
+      'points': np.stack([episode.points for episode in episodes]),
+      'visible': np.stack([episode.visible for episode in episodes]),
+      'window_step': [e.num_flows % self._window for e in episodes],
     }
-    self._state, self._points, found = tracker.step(self._state, pair[1:])
-    self._visible = self._visible & found
-    self._image = pair.image[1]
-    self._num_flows += 1
-    return step
-
-  def _choose(self, pair: schema.Footage, window_index: int) -> np.ndarray:
-    """Chooses points [K, 2] in the last frame, by their motion to this one."""
-    rng = np.random.default_rng([self._seed, self._episode, window_index])
-    tracks, _ = keypoints_lib.select(
-      self._backends.tracker.over_clip(pair),
-      self._backends.mask(pair),
-      self._num_keypoints,
-      rng,
+    states, points, found = self._backends.tracker.step(
+      [episode.state for episode in episodes], now
     )
-    return tracks[0]
+    for i, episode in enumerate(episodes):
+      episode.state, episode.points = states[i], points[i]
+      episode.visible = episode.visible & found[i]
+      episode.frame = now[[i]]
+      episode.num_flows += 1
+    return out
 
-  def _zeros(self, image: np.ndarray) -> dict[str, np.ndarray]:
-    """What the first frame of an episode gives."""
+  def _begin_windows(
+    self, episodes: list[_Episode], last: schema.Footage, now: schema.Footage
+  ) -> None:
+    """Chooses points in the last frames, by their motion to these ones."""
+    for i, episode in enumerate(episodes):
+      window_index = episode.num_flows // self._window
+      rng = np.random.default_rng([self._seed, episode.number, window_index])
+      pair = _join([last[[i]], now[[i]]])
+      tracks, _ = keypoints_lib.select(
+        self._backends.tracker.over_clip(pair),
+        self._backends.mask(pair),
+        self._num_keypoints,
+        rng,
+      )
+      episode.points = tracks[0]
+      episode.visible = np.ones(len(tracks[0]), bool)
+    points = np.stack([episode.points for episode in episodes])
+    states = self._backends.tracker.begin(last, points)
+    for episode, state in zip(episodes, states, strict=True):
+      episode.state = state
+
+  def _zeros(self, count: int, height: int, width: int):
+    """What the first frames of episodes give."""
+    K = self._num_keypoints
     return {
-      'flow': np.zeros((*image.shape[:2], 2), np.float16),
-      'points': np.zeros((self._num_keypoints, 2), np.float32),
-      'visible': np.zeros(self._num_keypoints, bool),
-      'window_step': np.int32(0),
+      'flow': np.zeros((count, height, width, 2), np.float16),
+      'points': np.zeros((count, K, 2), np.float32),
+      'visible': np.zeros((count, K), bool),
+      'window_step': np.zeros(count, np.int32),
     }
+
+
+def _join(footages: Sequence[schema.Footage]) -> schema.Footage:
+  """All frames, one after another."""
+  image = np.concatenate([footage.image for footage in footages])
+  if footages[0].scene is None:
+    return schema.Footage(image)
+  return schema.Footage(
+    image,
+    {
+      name: np.concatenate([footage.scene[name] for footage in footages])
+      for name in footages[0].scene
+    },
+  )

@@ -6,6 +6,7 @@ user, since it is not on PyPI.
 
 import dataclasses
 import sys
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -33,11 +34,11 @@ _CHUNK = 64  # points at a time; memory only
 
 @dataclasses.dataclass(frozen=True)
 class State:
-  """What the model remembers of the points it follows.
+  """What the model remembers of the points it follows in one video.
 
   Attributes:
-    features: of the points, in the frame where they began.
-    context: of the causal convolutions.
+    features: of the points, in the frame where they began; tensors [1, ...].
+    context: of the causal convolutions; dicts of tensors [1, ...].
     points: [K, 2] float32, where they were last in the image.
   """
 
@@ -82,92 +83,115 @@ class Tapir:
   def over_clip(self, footage: schema.Footage) -> track_lib.TrackFn:
     """See `track.Tracker.over_clip`."""
     size = footage.image.shape[1:3]
-    grids = self._grids(footage)
-    each = [_frame(grids, t) for t in range(len(footage))]
+    grids = self._grids(footage.image[None])
+    each = [
+      _map(lambda x, t=t: x[:, t : t + 1], grids) for t in range(len(footage))
+    ]
 
     def track(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-      state = self._begin(each[0], size, points.astype(np.float32))
-      tracks, visible = [state.points], [np.ones(len(points), bool)]
+      states = self._begin(each[0], size, points[None].astype(np.float32))
+      tracks, visible = [states[0].points], [np.ones(len(points), bool)]
       for grid in each[1:]:
-        state, found = self._step(state, grid, size)
-        tracks.append(state.points)
-        visible.append(visible[-1] & found)
+        states, found = self._step(states, grid, size)
+        tracks.append(states[0].points)
+        visible.append(visible[-1] & found[0])
       return np.stack(tracks), np.stack(visible)  # [T, K, 2], [T, K]
 
     return track
 
-  def begin(self, footage: schema.Footage, points: np.ndarray) -> State:
+  def begin(self, footage: schema.Footage, points: np.ndarray) -> list[State]:
     """See `track.OnlineTracker.begin`."""
     size = footage.image.shape[1:3]
-    return self._begin(self._grids(footage), size, points)
+    return self._begin(self._grids(footage.image[:, None]), size, points)
 
   def step(
-    self, state: State, footage: schema.Footage
-  ) -> tuple[State, np.ndarray, np.ndarray]:
+    self, states: Sequence[State], footage: schema.Footage
+  ) -> tuple[list[State], np.ndarray, np.ndarray]:
     """See `track.OnlineTracker.step`."""
     size = footage.image.shape[1:3]
-    state, found = self._step(state, self._grids(footage), size)
-    return state, state.points, found
+    grids = self._grids(footage.image[:, None])
+    states, found = self._step(states, grids, size)
+    return states, np.stack([state.points for state in states]), found
 
   @torch.inference_mode()
-  def _grids(self, footage: schema.Footage) -> Any:
-    """Features of all frames, which need no past."""
-    video = torch.from_numpy(np.ascontiguousarray(footage.image))
-    video = video[None].float().to(self._device) / 127.5 - 1
+  def _grids(self, videos: np.ndarray) -> Any:
+    """Features of all frames of videos [N, T, H, W, 3], which need no past."""
+    video = torch.from_numpy(np.ascontiguousarray(videos))
+    video = video.float().to(self._device) / 127.5 - 1
     return self._model.get_feature_grids(video, is_training=False)
 
   @torch.inference_mode()
   def _begin(
     self, grids: Any, size: tuple[int, int], points: np.ndarray
-  ) -> State:
-    """Takes the features of points in a frame, whose past is empty."""
+  ) -> list[State]:
+    """Takes the features of points in N frames, whose past is empty."""
+    N, K = points.shape[:2]
     # TAPIR puts pixel centres at halves, and asks for (t, y, x).
-    y_x = torch.from_numpy(points[:, ::-1] + np.float32(0.5))
-    queries = torch.nn.functional.pad(y_x, (1, 0))[None].to(self._device)
+    y_x = torch.from_numpy(points[..., ::-1] + np.float32(0.5))
+    queries = torch.nn.functional.pad(y_x, (1, 0)).to(self._device)
     features = self._model.get_query_features(
-      torch.empty(1, 1, *size, 3),  # only its shape is read
+      torch.empty(N, 1, *size, 3),  # only its shape is read
       is_training=False,
       query_points=queries,
       feature_grids=grids,
     )
     context = self._model.construct_initial_causal_state(
-      len(points), len(features.resolutions) - 1
+      K, len(features.resolutions) - 1
     )
     context = [
       {name: value.to(self._device) for name, value in level.items()}
       for level in context
     ]
-    state = State(features, context, points)
-    after, _ = self._step(state, grids, size)  # the first frame is past, too
-    return State(features, after.context, points)
+    states = [
+      State(_map(lambda x, i=i: x[i : i + 1], features), context, own)
+      for i, own in enumerate(points)
+    ]
+    after, _ = self._step(states, grids, size)  # the first frame is past, too
+    return [
+      dataclasses.replace(state, context=later.context)
+      for state, later in zip(states, after, strict=True)
+    ]
 
   @torch.inference_mode()
   def _step(
-    self, state: State, grids: Any, size: tuple[int, int]
-  ) -> tuple[State, np.ndarray]:
-    """The state one frame later, and [K] bool, which points are seen there."""
+    self, states: Sequence[State], grids: Any, size: tuple[int, int]
+  ) -> tuple[list[State], np.ndarray]:
+    """N states one frame later; [N, K] bool, which points are seen there."""
     out = self._model.estimate_trajectories(
       size,
       is_training=False,
       feature_grids=grids,
-      query_features=state.features,
+      query_features=_map(
+        lambda *x: torch.cat(x), *[state.features for state in states]
+      ),
       query_points_in_video=None,
       query_chunk_size=_CHUNK,
-      causal_context=state.context,
+      causal_context=[
+        {name: torch.cat([own[name] for own in level]) for name in level[0]}
+        for level in zip(*[state.context for state in states], strict=True)
+      ],
       get_causal_context=True,
     )
-    places = out['tracks'][-1][0, :, 0].cpu().numpy() - 0.5
-    hidden = torch.sigmoid(out['occlusion'][-1][0, :, 0])
-    unsure = torch.sigmoid(out['expected_dist'][-1][0, :, 0])
+    places = out['tracks'][-1][:, :, 0].cpu().numpy() - 0.5
+    hidden = torch.sigmoid(out['occlusion'][-1][:, :, 0])
+    unsure = torch.sigmoid(out['expected_dist'][-1][:, :, 0])
     seen = ((1 - hidden) * (1 - unsure) > 0.5).cpu().numpy()
-    points, inside = track_lib.hold(state.points, places, *size)
-    return State(state.features, out['causal_context'], points), seen & inside
+    last = np.stack([state.points for state in states])
+    points, inside = track_lib.hold(last, places, *size)
+    following = []
+    for i, state in enumerate(states):
+      context = [
+        {name: value[i : i + 1] for name, value in level.items()}
+        for level in out['causal_context']
+      ]
+      following.append(State(state.features, context, points[i]))
+    return following, seen & inside
 
 
-def _frame(grids: Any, t: int) -> Any:
-  """Features of frame t, of features of a clip."""
-  return type(grids)(
-    tuple(level[:, t : t + 1] for level in grids.lowres),
-    tuple(level[:, t : t + 1] for level in grids.hires),
-    grids.resolutions,
+def _map(function: Callable[..., torch.Tensor], *features: Any) -> Any:
+  """Applies a function to all tensors of features of the same kind."""
+  return type(features[0])(
+    tuple(map(function, *[f.lowres for f in features])),
+    tuple(map(function, *[f.hires for f in features])),
+    features[0].resolutions,
   )

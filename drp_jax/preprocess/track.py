@@ -7,7 +7,7 @@ those of a data set.
 
 import dataclasses
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import cv2
@@ -40,20 +40,36 @@ class Tracker(Protocol):
 
 
 class OnlineTracker(Tracker, Protocol):
-  """What follows points from frame to frame, with no look ahead."""
+  """What follows points from frame to frame, with no look ahead.
 
-  def begin(self, footage: schema.Footage, points: np.ndarray) -> Any:
-    """Returns the state that follows points [K, 2] of a single frame."""
+  N sets of points at once, each in a video of its own: what becomes of one does
+  not depend on the others.
+  """
 
-  def step(
-    self, state: Any, footage: schema.Footage
-  ) -> tuple[Any, np.ndarray, np.ndarray]:
-    """Moves the points on to the next frame.
+  def begin(self, footage: schema.Footage, points: np.ndarray) -> list[Any]:
+    """Takes up points of single frames.
+
+    Args:
+      footage: N frames.
+      points: [N, K, 2] float32, pixels, (x, y).
 
     Returns:
-      The next state; points [K, 2] float32 in the frame, where one that would
-      leave the image stays where it was (A12); found [K] bool, whether they
-      are seen there.
+      N states, which may be stepped together with those of other calls.
+    """
+
+  def step(
+    self, states: Sequence[Any], footage: schema.Footage
+  ) -> tuple[list[Any], np.ndarray, np.ndarray]:
+    """Moves the points on to the next frames.
+
+    Args:
+      states: N, of the same K.
+      footage: N frames.
+
+    Returns:
+      The next states; points [N, K, 2] float32 in the frames, where one that
+      would leave the image stays where it was (A12); found [N, K] bool, whether
+      they are seen there.
     """
 
 
@@ -76,8 +92,8 @@ class Farneback:
   """Advects points by Farneback's flow: best of what needs no weights.
 
   DIS has the lower error over all pixels but smooths thin limbs, so points
-  that follow it lag behind and fall off the body. The state of `step` is the
-  enlarged frame and the points.
+  that follow it lag behind and fall off the body. A state is the enlarged frame
+  and the points.
   """
 
   def over_clip(self, footage: schema.Footage) -> TrackFn:
@@ -98,18 +114,24 @@ class Farneback:
 
   def begin(
     self, footage: schema.Footage, points: np.ndarray
-  ) -> tuple[np.ndarray, np.ndarray]:
+  ) -> list[tuple[np.ndarray, np.ndarray]]:
     """See `OnlineTracker.begin`."""
-    return flow.enlarged_gray(footage.image[0], _FACTOR), points
+    grays = [flow.enlarged_gray(frame, _FACTOR) for frame in footage.image]
+    return list(zip(grays, points, strict=True))
 
   def step(
-    self, state: tuple[np.ndarray, np.ndarray], footage: schema.Footage
-  ) -> tuple[tuple[np.ndarray, np.ndarray], np.ndarray, np.ndarray]:
+    self,
+    states: Sequence[tuple[np.ndarray, np.ndarray]],
+    footage: schema.Footage,
+  ) -> tuple[list[tuple[np.ndarray, np.ndarray]], np.ndarray, np.ndarray]:
     """See `OnlineTracker.step`."""
-    last, points = state
-    gray = flow.enlarged_gray(footage.image[0], _FACTOR)
-    moved, found = advect(prepare(last, gray), points)
-    return (gray, moved), moved, found
+    following, found = [], []
+    for (last, points), frame in zip(states, footage.image, strict=True):
+      gray = flow.enlarged_gray(frame, _FACTOR)
+      moved, inside = advect(prepare(last, gray), points)
+      following.append((gray, moved))
+      found.append(inside)
+    return following, np.stack([p for _, p in following]), np.stack(found)
 
 
 def prepare(gray0: np.ndarray, gray1: np.ndarray) -> Pair:
@@ -143,17 +165,17 @@ def hold(
   """Keeps points that left the image at their last place in it (A12).
 
   Args:
-    last: [K, 2] float32, pixels, (x, y), in the frame before.
-    points: [K, 2] in this frame, perhaps outside.
+    last: [..., K, 2] float32, pixels, (x, y), in the frame before.
+    points: [..., K, 2] in this frame, perhaps outside.
     height: of the image, pixels.
     width: of the image, pixels.
 
   Returns:
-    points: [K, 2] float32, inside.
-    inside: [K] bool, whether the point is where it was said to be.
+    points: [..., K, 2] float32, inside.
+    inside: [..., K] bool, whether the point is where it was said to be.
   """
   inside = np.all((points >= 0) & (points <= [width - 1, height - 1]), axis=-1)
-  return np.where(inside[:, None], points, last).astype(np.float32), inside
+  return np.where(inside[..., None], points, last).astype(np.float32), inside
 
 
 def _bilinear(field: np.ndarray, points: np.ndarray) -> np.ndarray:

@@ -9,6 +9,7 @@ turns only.
 
 import dataclasses
 import pathlib
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -125,7 +126,7 @@ def follow(
 class Tracker:
   """Follows points exactly; an `OnlineTracker`, see preprocess/track.py.
 
-  The state of `step` is the anchors and where the points were last.
+  A state is the anchors and where the points were last.
   """
 
   def over_clip(self, footage: schema.Footage) -> track.TrackFn:
@@ -133,34 +134,42 @@ class Tracker:
     _check('tracker', footage)
 
     def follow_all(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-      state = self.begin(footage[:1], points)
+      states = self.begin(footage[:1], points[None])
       tracks = [points.astype(np.float32)]
       visible = [np.ones(len(points), bool)]
       for t in range(1, len(footage)):
-        state, moved, found = self.step(state, footage[t : t + 1])
-        tracks.append(moved)
-        visible.append(visible[-1] & found)
+        states, moved, found = self.step(states, footage[t : t + 1])
+        tracks.append(moved[0])
+        visible.append(visible[-1] & found[0])
       return np.stack(tracks), np.stack(visible)  # [T, K, 2], [T, K]
 
     return follow_all
 
   def begin(
     self, footage: schema.Footage, points: np.ndarray
-  ) -> tuple[Anchors, np.ndarray]:
+  ) -> list[tuple[Anchors, np.ndarray]]:
     """See `track.OnlineTracker.begin`."""
     _check('tracker', footage)
-    return _anchor(footage[0].scene, points), points.astype(np.float32)
+    return [
+      (_anchor(footage[i].scene, own), own.astype(np.float32))
+      for i, own in enumerate(points)
+    ]
 
   def step(
-    self, state: tuple[Anchors, np.ndarray], footage: schema.Footage
-  ) -> tuple[tuple[Anchors, np.ndarray], np.ndarray, np.ndarray]:
+    self,
+    states: Sequence[tuple[Anchors, np.ndarray]],
+    footage: schema.Footage,
+  ) -> tuple[list[tuple[Anchors, np.ndarray]], np.ndarray, np.ndarray]:
     """See `track.OnlineTracker.step`."""
     _check('tracker', footage)
-    anchors, points = state
-    scene = footage[0].scene
-    moved, seen = _locate(scene, anchors)
-    moved, _ = track.hold(points, moved, *scene['geom'].shape)
-    return (anchors, moved), moved, seen
+    following, found = [], []
+    for i, (anchors, points) in enumerate(states):
+      scene = footage[i].scene
+      moved, seen = _locate(scene, anchors)
+      moved, _ = track.hold(points, moved, *scene['geom'].shape)
+      following.append((anchors, moved))
+      found.append(seen)
+    return following, np.stack([p for _, p in following]), np.stack(found)
 
 
 def _check(key: str, footage: schema.Footage) -> None:

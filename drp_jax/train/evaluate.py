@@ -10,7 +10,7 @@ import ml_collections
 import numpy as np
 
 from drp_jax import losses, types
-from drp_jax.agents import drp
+from drp_jax.agents import system as system_lib
 from drp_jax.data import input_pipeline
 from drp_jax.ops import images, noise
 from drp_jax.train import build, rollout
@@ -27,7 +27,7 @@ def held_out_batches(
     config.data.shards_dir,
     'validation',
     config.data.batch_size,
-    config.dae.num_keypoints,
+    build.keypoints(config),
     _SEED,
   )
   count = config.pretrain.eval_batches
@@ -35,14 +35,15 @@ def held_out_batches(
 
 
 def held_out(
-  system: drp.DRP, variables: Any, batches: list[types.VideoBatch]
+  system: system_lib.System, variables: Any, batches: list[types.VideoBatch]
 ) -> tuple[dict[str, float], np.ndarray]:
   """Measures a pre-trained model on clips it was not trained on.
 
   MAE losses are those of Eq. 5, beside them what constant predictions reach: no
-  motion, and the mean patch of the very clips (no constant does better). Image
-  errors are means over pixels of squared differences at 0..1, in the frames
-  after the context, beside what copying the last context frame reaches.
+  motion, and the mean patch of the very clips (no constant does better); only
+  of systems that see motion. Image errors are means over pixels of squared
+  differences at 0..1, in the frames after the context, beside what copying the
+  last context frame reaches.
 
   Args:
     system: from `build.system`.
@@ -62,12 +63,11 @@ def held_out(
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _held_out(system: drp.DRP, variables: Any, batch: types.VideoBatch):
+def _held_out(
+  system: system_lib.System, variables: Any, batch: types.VideoBatch
+):
   keys = noise.example_keys(jax.random.key(_SEED), 0, batch.image.shape[0])
   mae_keys, image_keys = noise.split(keys, 2)
-  recon, patches, hidden = system.reconstruct_motion(variables, batch, mae_keys)
-  moving = ~batch.is_first
-  mean_patch = patches[:, 1:].mean((0, 1, 2))
   n = CONTEXT_STEPS
   image = images.to_float(batch.image)
   decoded, predicted = system.open_loop(variables, batch, image_keys, n)
@@ -76,6 +76,20 @@ def _held_out(system: drp.DRP, variables: Any, batch: types.VideoBatch):
     return jnp.square(x - image)[:, n:].mean()
 
   metrics = {
+    'held_out/recon_mse': mse(decoded),
+    'held_out/open_loop_mse': mse(predicted),
+    'held_out/copy_last_mse': mse(image[:, n - 1 : n]),
+  }
+  if system.sees_motion:
+    metrics |= _held_out_motion(system, variables, batch, mae_keys)
+  return metrics, images.to_uint8(decoded), images.to_uint8(predicted)
+
+
+def _held_out_motion(system, variables, batch, keys):
+  recon, patches, hidden = system.reconstruct_motion(variables, batch, keys)
+  moving = ~batch.is_first
+  mean_patch = patches[:, 1:].mean((0, 1, 2))
+  return {
     'held_out/mae': losses.mae_loss(recon, patches, hidden),
     'held_out/mae_zero_flow': losses.mae_loss(
       jnp.zeros_like(patches), patches, hidden
@@ -83,48 +97,103 @@ def _held_out(system: drp.DRP, variables: Any, batch: types.VideoBatch):
     'held_out/mae_mean_patch': losses.mae_loss(
       jnp.broadcast_to(mean_patch, patches.shape), patches, hidden
     ),
-    'held_out/recon_mse': mse(decoded),
-    'held_out/open_loop_mse': mse(predicted),
-    'held_out/copy_last_mse': mse(image[:, n - 1 : n]),
     'held_out/visible': (batch.motion.visible & moving[..., None]).sum()
     / (moving.sum() * batch.motion.visible.shape[-1]),
   }
-  return metrics, images.to_uint8(decoded), images.to_uint8(predicted)
 
 
-def agent_returns(
-  env: gymnasium.Env,
-  extractor: Any,
+def agent_episodes(
+  envs: rollout.Environments,
+  extractor: rollout.Extractor | None,
   actor: rollout.PolicyActor,
   variables: Any,
   episodes: int,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-  """Runs seeded evaluation episodes: mode actions, sampled latents (D17).
+) -> tuple[list[dict[str, Any]], np.ndarray | None]:
+  """Plays seeded evaluation episodes: mode actions, sampled latents (D17).
 
   Args:
-    env: used for evaluation only.
-    extractor: used for evaluation only.
-    actor: made with explore=False.
+    envs: used for evaluation only.
+    extractor: None for systems that see no motion.
+    actor: made with explore=False, for all of `envs`.
     variables: params and collections.
     episodes: how many; episode i has the same seed at every call.
 
   Returns:
-    Returns [episodes], successes [episodes] bool, and the frames of the last
-    episode [T, H, W, 3] uint8.
+    A row of `episode_table.COLUMNS` for each, but the steps of the agent, and
+    the frames of the last [T, H, W, 3] uint8. Episodes whose environment failed
+    are not among them; without any there are no frames.
   """
-  returns, successes, frames = [], [], []
-  for number in range(episodes):
-    actor.begin(number)
+  rows, frames = [], None
+  for first in range(0, episodes, envs.num_envs):
+    numbers = range(first, min(first + envs.num_envs, episodes))
+    actor.begin(numbers)
     act = functools.partial(actor, variables)
-    steps = rollout.episode(env, extractor, act, _SEED, number)
-    total, success, frames = 0.0, False, []
-    for step, info in steps:
-      total += float(step['reward'])
-      success |= bool(info.get('success', False))
-      frames.append(step['image'])
-    returns.append(total)
-    successes.append(success)
-  return np.array(returns), np.array(successes), np.stack(frames)
+    for episode in rollout.play_round(envs, extractor, act, _SEED, numbers):
+      frames = episode.steps['image']
+      rows.append(
+        {
+          'episode': episode.number,
+          'seed': episode.seed,
+          'return': episode.total_reward,
+          'success': int(episode.success),
+          'length': episode.length,
+        }
+      )
+  return rows, frames
+
+
+def summary(rows: list[dict[str, Any]], episodes: int) -> dict[str, float]:
+  """Metrics of evaluation episodes.
+
+  Args:
+    rows: from `agent_episodes`.
+    episodes: how many there should be.
+  """
+  metrics = {'eval/dropped': episodes - len(rows)}
+  if rows:
+    returns = np.array([row['return'] for row in rows])
+    metrics |= {
+      'eval/return': returns.mean(),
+      'eval/return_std': returns.std(),
+      'eval/return_min': returns.min(),
+      'eval/return_max': returns.max(),
+      'eval/success': np.mean([row['success'] for row in rows]),
+    }
+  return metrics
+
+
+def due(
+  config: ml_collections.ConfigDict, agent_step: int, evaluated: int
+) -> bool:
+  """Whether it is time: right after prefill, every so often, and at the end.
+
+  1000, 11 000, ... agent steps on DMC Remastered, 5000, 15 000, ... on
+  Meta-World (IPV, D14), or the first ends of rounds after these.
+
+  Args:
+    config: configs/base.py.
+    agent_step: steps taken, no fewer than `finetune.prefill`.
+    evaluated: of them at the newest evaluation; -1 if there was none.
+  """
+  c = config.finetune
+  periods = [
+    (step - c.prefill) // c.eval_every for step in (agent_step, evaluated)
+  ]
+  return periods[0] > periods[1] or agent_step >= c.num_steps
+
+
+def schedule(config: ml_collections.ConfigDict) -> str:
+  """When evaluations come, in agent and in environment steps, for people."""
+  c, repeat = config.finetune, config.env.action_repeat
+
+  def steps(count):
+    return f'{count:_} agent steps ({count * repeat:_} environment steps)'
+
+  return (
+    f'Evaluation by {c.eval_episodes} episodes after {steps(c.prefill)}, every'
+    f' {steps(c.eval_every)} from then on, and at the end, after'
+    f' {steps(c.num_steps)}.'
+  )
 
 
 def random_returns(env: gymnasium.Env, episodes: int) -> np.ndarray:
@@ -140,7 +209,7 @@ def random_returns(env: gymnasium.Env, episodes: int) -> np.ndarray:
     rng = np.random.default_rng([_SEED, number])
     total, over = 0.0, False
     while not over:
-      action = rollout.random_action(rng, env)
+      action = rng.uniform(-1, 1, env.action_space.shape).astype(np.float32)
       _, reward, terminated, truncated, _ = env.step(action)
       total += float(reward)
       over = terminated or truncated

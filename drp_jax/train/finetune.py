@@ -1,12 +1,12 @@
 """Fine-tuning on a robot's own task (Algorithm 2)."""
 
+import contextlib
 import functools
 import pathlib
 import time
 from collections.abc import Callable
 from typing import Any
 
-import gymnasium
 import jax
 import jax.numpy as jnp
 import ml_collections
@@ -14,13 +14,14 @@ import numpy as np
 import optax
 
 from drp_jax import types
-from drp_jax.agents import drp
+from drp_jax.agents import system as system_lib
 from drp_jax.data import replay as replay_lib
 from drp_jax.data import schema
 from drp_jax.ops import noise
 from drp_jax.train import (
   build,
   checkpoint,
+  episode_table,
   evaluate,
   intrinsic,
   logger,
@@ -35,7 +36,9 @@ EPISODE_FILE = 'eval_episode.npy'  # frames of the newest evaluation episode
 
 
 def init_state(
-  config: ml_collections.ConfigDict, system: drp.DRP, action_size: int
+  config: ml_collections.ConfigDict,
+  system: system_lib.System,
+  action_size: int,
 ) -> state_lib.FinetuneState:
   """Random parameters, the pre-trained ones among them loaded (Alg. 2, 1-3).
 
@@ -49,19 +52,20 @@ def init_state(
   """
   init_key, intrinsic_key = jax.random.split(jax.random.key(config.seed))
   batch = build.example_replay_batch(config, action_size)
-  collections = jax.jit(system.init)(init_key, batch)
-  params = collections.pop('params')
-  flow_scale = jnp.float32(config.finetune.flow_scale)
-  collections['constants'] = {'flow_scale': flow_scale}
-  if config.init_from:
-    part = {
-      'params': {name: params[name] for name in drp.PRETRAINED},
-      'collections': collections,
-    }
-    loaded = checkpoint.load_part(config.init_from, part)
-    params = {**params, **loaded['params']}
-    collections = loaded['collections']
-  feat_size = config.rssm.deter_size + config.rssm.groups * config.rssm.classes
+  init = jax.jit(system.init)
+  loaded = {'params': {}, 'collections': {}}
+  if config.init_from:  # before what takes longer
+    shapes = init.eval_shape(init_key, batch)
+    loaded = checkpoint.load_part(
+      config.init_from, _pretrained_part(config, system, shapes)
+    )
+  collections = init(init_key, batch)
+  if system.sees_motion:
+    flow_scale = jnp.float32(config.finetune.flow_scale)
+    collections['constants'] = {'flow_scale': flow_scale}
+  params = {**collections.pop('params'), **loaded['params']}
+  for kind, tree in loaded['collections'].items():
+    collections[kind] = {**collections[kind], **tree}
   model, learner = _split(params)
   return state_lib.FinetuneState(
     step=jnp.zeros((), jnp.int32),
@@ -72,8 +76,10 @@ def init_state(
     # A copy, since the step donates its input buffers one by one.
     slow_critic=jax.tree.map(jnp.copy, params['critic']),
     intrinsic=intrinsic.init(
-      intrinsic_key, feat_size, build.intrinsic_settings(config)
-    ),
+      intrinsic_key, system.bonus_size, build.intrinsic_settings(config)
+    )
+    if system.bonus_size
+    else None,
   )
 
 
@@ -82,7 +88,7 @@ def finetune_step(
   batch: types.ReplayBatch,
   key: jax.Array,
   *,
-  system: drp.DRP,
+  system: system_lib.System,
   model_tx: optax.GradientTransformation,
   behavior_tx: optax.GradientTransformation,
   bonus: intrinsic.Settings,
@@ -161,70 +167,75 @@ def finetune_step(
 def finetune(
   config: ml_collections.ConfigDict,
   directory: str | pathlib.Path,
-  make_env: Callable[[], gymnasium.Env],
+  make_envs: Callable[[], rollout.Environments],
   make_extractor: Callable[[int], rollout.Extractor],
 ) -> state_lib.FinetuneState:
   """Runs Algorithm 2 to its end, going on from the newest checkpoint.
 
-  Checkpoints are taken between episodes; every episode is a function of its
-  number, so a run that was killed repeats what it lost, to the same numbers.
+  Checkpoints are taken between rounds of episodes; every episode is a function
+  of its number, so a run that was killed repeats what it lost, to the same
+  numbers.
 
   Args:
     config: configs/base.py.
     directory: the workdir: config, checkpoints, replay, metrics, events.
-    make_env: opens an environment; called for training and for evaluation.
-    make_extractor: seed -> streaming extractor of `dae.num_keypoints` points.
+    make_envs: opens environments; called for training and for evaluation.
+    make_extractor: seed -> streaming extractor of `dae.num_keypoints` points;
+      called for systems that see motion.
 
   Returns:
     The final state.
 
   Raises:
     ValueError: for settings that do not fit, naming the key.
+    RuntimeError: if environments fail again and again.
   """
-  return _Run(config, pathlib.Path(directory), make_env, make_extractor).train()
+  episodes = config.finetune.eval_episodes
+  if episodes < 1:
+    raise ValueError(
+      f'config.finetune.eval_episodes={episodes} must be at least 1.'
+    )
+  with contextlib.ExitStack() as stack:
+    envs = stack.enter_context(contextlib.closing(make_envs()))
+    eval_envs = stack.enter_context(contextlib.closing(make_envs()))
+    run = _Run(config, pathlib.Path(directory), envs, eval_envs, make_extractor)
+    return run.train()
 
 
 class _Run:
   """One fine-tuning: what its stages share."""
 
-  def __init__(self, config, directory, make_env, make_extractor):
+  def __init__(self, config, directory, envs, eval_envs, make_extractor):
     c = self.config = config
     self.directory = directory
-    self.env, self.eval_env = make_env(), make_env()
-    self.extractor = make_extractor(c.seed)
-    self.eval_extractor = make_extractor(c.seed)
-    action_size = self.env.action_space.shape[0]
-    self.system = build.system(c, action_size, parallel.AXIS)
-    update_key, act_key, eval_key = jax.random.split(
+    self.envs, self.eval_envs = envs, eval_envs
+    self.system = build.system(c, envs.action_size, parallel.AXIS)
+    # One serves both, since evaluation comes between rounds of training.
+    self.extractor = make_extractor(c.seed) if self.system.sees_motion else None
+    self.update_key, act_key, eval_key = jax.random.split(
       jax.random.key(c.seed + 1), 3
     )
-    self.update_key = update_key
-    actor = functools.partial(
-      rollout.PolicyActor, self.system, c.dae.num_keypoints
+    num_keypoints = build.keypoints(c)
+    self.random = rollout.RandomActor(c.seed, envs.action_size)
+    self.actor = rollout.PolicyActor(
+      self.system, envs.num_envs, num_keypoints, act_key, explore=True
     )
-    self.actor = actor(act_key, True)
-    self.eval_actor = actor(eval_key, False)
-    self.state = init_state(c, self.system, action_size)
+    self.eval_actor = rollout.PolicyActor(
+      self.system, eval_envs.num_envs, num_keypoints, eval_key, explore=False
+    )
+    self.state = init_state(c, self.system, envs.action_size)
     self.saved = checkpoint.Checkpoints(directory)
     workdir.begin(directory, c)
     self.log = logger.Logger(
-      directory, c.finetune.num_steps, 'finetune', ('eval/return',)
+      directory, c.finetune.num_steps, 'finetune', ('env_step', 'eval/return')
     )
     # What a checkpoint's JSON holds beside the replay: agent steps taken,
-    # episodes finished, and the agent step of the newest evaluation.
-    self.meta = {'agent_step': 0, 'episode': 0, 'evaluated': -1}
-    fields = schema.replay_fields(c.dae.num_keypoints, action_size)
-    folder = directory / 'replay'
-    if self.saved.latest_step() is None:
-      self.replay = replay_lib.Replay(folder, fields, c.replay.capacity)
-      self.log.resume(-1)
-    else:
-      self.state, meta = self.saved.restore(self.state)
-      self.replay = replay_lib.Replay.restore(
-        folder, fields, meta.pop('replay'), c.replay.capacity
-      )
-      self.meta = meta
-      self.log.resume(self.meta['agent_step'])
+    # episodes begun and those of them that were dropped, and the agent step of
+    # the newest evaluation.
+    self.meta = {'agent_step': 0, 'episode': 0, 'dropped': 0, 'evaluated': -1}
+    self._restore(schema.replay_fields(num_keypoints, envs.action_size))
+    self.log.say(evaluate.schedule(c))
+    self.log.say(self.replay.describe())
     self.state = parallel.replicate(self.state)
     self.variables = self._variables()
     update = parallel.pmap_step(
@@ -237,78 +248,85 @@ class _Run:
     )
     # A minute on two cores, in which the first episodes are collected.
     shape = c.replay.batch_size, c.replay.segment_length
-    example = build.example_replay_batch(c, action_size, shape)
+    example = build.example_replay_batch(c, envs.action_size, shape)
     self.update = parallel.compile_ahead(
       update, self.state, parallel.shard(example), self.update_key
     )
-    self.clock = time.time(), self.meta['agent_step'], int(self.state.step)
+    self.updates = int(self.state.step)
+    self.clock = time.time(), self.meta['agent_step'], self.updates
 
   def train(self) -> state_lib.FinetuneState:
     c, meta = self.config.finetune, self.meta
     saved_at = meta['agent_step']
     while meta['agent_step'] < c.num_steps:
-      self._episode()
-      if meta['agent_step'] >= c.prefill:
-        while int(self.state.step) < c.initial_updates:
-          self._update()
-        last = meta['agent_step'] >= c.num_steps
-        due = meta['agent_step'] // c.eval_every > (
-          meta['evaluated'] // c.eval_every
+      self._round()
+      if self._exploring():
+        continue
+      while self.updates < c.initial_updates:
+        self._update()
+      if evaluate.due(self.config, meta['agent_step'], meta['evaluated']):
+        self._evaluate()
+      last = meta['agent_step'] >= c.num_steps
+      if last or meta['agent_step'] - saved_at >= c.checkpoint_every:
+        saved_at = meta['agent_step']
+        # One copy: orbax would cut what several devices hold to pieces.
+        state = parallel.on_one_device(self.state)
+        self.saved.save(
+          saved_at, state, {**meta, 'replay': self.replay.state()}
         )
-        if last or due:
-          self._evaluate()
-        if last or meta['agent_step'] - saved_at >= c.checkpoint_every:
-          saved_at = meta['agent_step']
-          self.saved.save(
-            saved_at, self.state, {**meta, 'replay': self.replay.state()}
-          )
     self.log.close()
     self.saved.close()
-    self.env.close()
-    self.eval_env.close()
     return self.state
 
-  def _episode(self) -> None:
-    """Collects one episode, updating every few steps (lines 6-23)."""
-    c, meta = self.config.finetune, self.meta
-    number, total, success = meta['episode'], 0.0, False
-    explore = meta['agent_step'] < c.prefill
-    rng = np.random.default_rng([self.config.seed, number])
-    self.actor.begin(number)
+  def _exploring(self) -> bool:
+    """Whether actions are random, and there is nothing to learn from yet."""
+    prefilled = self.meta['agent_step'] >= self.config.finetune.prefill
+    return not (prefilled and self.replay.num_episodes)
 
-    def act(step):
-      if explore:
-        return rollout.random_action(rng, self.env)
-      return self.actor(self.variables, step)
-
-    for step, info in rollout.episode(
-      self.env, self.extractor, act, self.config.seed, number
-    ):
-      self.replay.add(step)
-      total += float(step['reward'])
-      success |= bool(info.get('success', False))
-      if step['is_first']:
-        continue
-      meta['agent_step'] += 1
-      self.log.advance(meta['agent_step'])
-      if not explore and meta['agent_step'] % c.train_every == 0:
-        self._update()
-    meta['episode'] += 1
-    self.log.scalars(
-      meta['agent_step'],
-      {
-        'episode/return': total,
-        'episode/success': float(success),
-        'episode/number': meta['episode'],
-        'env_step': meta['agent_step'] * self.config.env.action_repeat,
-      },
+  def _round(self) -> None:
+    """Collects an episode of every environment (lines 6-9)."""
+    meta, explore = self.meta, self._exploring()
+    first, count = meta['episode'], self.envs.num_envs
+    numbers = range(first, first + count)
+    actor = self.random if explore else self.actor
+    actor.begin(numbers)
+    episodes = rollout.play_round(
+      self.envs,
+      self.extractor,
+      actor if explore else lambda steps: actor(self.variables, steps),
+      self.config.seed,
+      numbers,
+      functools.partial(self._advance, explore),
     )
+    for episode in episodes:
+      self.replay.add_episode(episode.steps)
+    meta['episode'] += count
+    meta['dropped'] += count - len(episodes)
+    step = meta['agent_step']
+    common = {'env_step': self._env_step(), 'episode/dropped': meta['dropped']}
+    for episode in episodes:
+      own = {
+        'episode/return': episode.total_reward,
+        'episode/success': float(episode.success),
+        'episode/length': episode.length,
+        'episode/number': episode.number + 1,
+      }
+      self.log.scalars(step, {**own, **common})
+
+  def _advance(self, explore: bool, steps: int) -> None:
+    """Counts agent steps; updates every few of them, while they are taken."""
+    every, before = self.config.finetune.train_every, self.meta['agent_step']
+    self.meta['agent_step'] += steps
+    self.log.advance(self.meta['agent_step'])
+    if not explore:
+      for _ in range((before + steps) // every - before // every):
+        self._update()
 
   def _update(self) -> None:
-    """One update from replay (lines 10-23)."""
-    c, number = self.config, int(self.state.step)
+    """One update from replay (lines 10-23). Returns before it is computed."""
+    c = self.config
     arrays = self.replay.sample(
-      np.random.default_rng([c.seed, 1, number]),
+      np.random.default_rng([c.seed, 1, self.updates]),
       c.replay.batch_size,
       c.replay.segment_length,
       c.replay.prioritize_ends,
@@ -316,16 +334,57 @@ class _Run:
     batch = parallel.shard(build.replay_batch(arrays))
     self.state, metrics = self.update(self.state, batch, self.update_key)
     self.variables = self._variables()
-    number += 1
-    if number % c.finetune.log_every == 0:
+    self.updates += 1
+    if self.updates % c.finetune.log_every == 0:
       metrics = jax.device_get(metrics)
       now, step = time.time(), self.meta['agent_step']
       then, last_step, last_update = self.clock
-      metrics['time/agent_steps_per_second'] = (step - last_step) / (now - then)
-      metrics['time/updates_per_second'] = (number - last_update) / (now - then)
-      metrics['updates'] = number
-      self.clock = now, step, number
+      seconds = now - then
+      metrics |= {
+        'time/agent_steps_per_second': (step - last_step) / seconds,
+        'time/updates_per_second': (self.updates - last_update) / seconds,
+        'updates': self.updates,
+        'env_step': self._env_step(),
+      }
+      self.clock = now, step, self.updates
       self.log.scalars(step, metrics)
+
+  def _evaluate(self) -> None:
+    """Plays evaluation episodes; keeps a row of each and frames of one."""
+    step, count = self.meta['agent_step'], self.config.finetune.eval_episodes
+    rows, frames = evaluate.agent_episodes(
+      self.eval_envs, self.extractor, self.eval_actor, self.variables, count
+    )
+    self.meta['evaluated'] = step
+    steps = {'step': step, 'env_step': self._env_step()}
+    episode_table.append(self.directory, [{**steps, **row} for row in rows])
+    metrics = evaluate.summary(rows, count)
+    self.log.scalars(step, {**metrics, 'env_step': self._env_step()})
+    if frames is not None:
+      self.log.video(step, 'eval/episode', frames[::5], fps=10)
+      partial = self.directory / f'.{EPISODE_FILE}'
+      with open(partial, 'wb') as file:
+        np.save(file, frames)
+      partial.rename(self.directory / EPISODE_FILE)
+
+  def _restore(self, fields: dict[str, schema.Field]) -> None:
+    """Goes back to the newest checkpoint, or begins."""
+    c, folder = self.config.replay, self.directory / 'replay'
+    begun = -1
+    if self.saved.latest_step() is None:
+      self.replay = replay_lib.Replay(folder, fields, c.capacity, c.flow_dtype)
+    else:
+      self.state, self.meta = self.saved.restore(self.state)
+      self.replay = replay_lib.Replay.restore(
+        folder, fields, self.meta.pop('replay'), c.capacity, c.flow_dtype
+      )
+      begun = self.meta['agent_step']
+    self.log.resume(begun)
+    episode_table.resume(self.directory, begun)
+
+  def _env_step(self) -> int:
+    """Control steps of the environments (D14)."""
+    return self.meta['agent_step'] * self.config.env.action_repeat
 
   def _variables(self) -> dict[str, Any]:
     """What acting needs of the state."""
@@ -333,32 +392,36 @@ class _Run:
       {'params': self.state.params, **self.state.collections}
     )
 
-  def _evaluate(self) -> None:
-    """Runs evaluation episodes and keeps the frames of one."""
-    returns, successes, frames = evaluate.agent_returns(
-      self.eval_env,
-      self.eval_extractor,
-      self.eval_actor,
-      self.variables,
-      self.config.finetune.eval_episodes,
+
+def _pretrained_part(
+  config: ml_collections.ConfigDict,
+  system: system_lib.System,
+  shapes: dict[str, Any],
+) -> dict[str, Any]:
+  """What `config.init_from` has to hold, out of all variables.
+
+  Raises:
+    ValueError: if `config.init_without` names what is not pre-trained.
+  """
+  unknown = sorted(set(config.init_without) - set(system.pretrained))
+  if unknown:
+    raise ValueError(
+      f'config.init_without={config.init_without} names {unknown};'
+      f' config.agent={config.agent!r} pre-trains {system.pretrained}.'
     )
-    step = self.meta['agent_step']
-    self.meta['evaluated'] = step
-    self.log.scalars(
-      step,
-      {
-        'eval/return': returns.mean(),
-        'eval/return_std': returns.std(),
-        'eval/return_min': returns.min(),
-        'eval/return_max': returns.max(),
-        'eval/success': successes.mean(),
-      },
-    )
-    self.log.video(step, 'eval/episode', frames[::5], fps=10)
-    partial = self.directory / f'.{EPISODE_FILE}'
-    with open(partial, 'wb') as file:
-      np.save(file, frames)
-    partial.rename(self.directory / EPISODE_FILE)
+  names = [
+    name for name in system.pretrained if name not in config.init_without
+  ]
+  statistics = shapes.get('batch_stats', {})
+  collections = {
+    'batch_stats': {k: v for k, v in statistics.items() if k in names}
+  }
+  if 'dae' in names:  # its flow scale
+    collections['constants'] = shapes['constants']
+  return {
+    'params': {name: shapes['params'][name] for name in names},
+    'collections': collections,
+  }
 
 
 def _split(params: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:

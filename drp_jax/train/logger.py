@@ -84,6 +84,10 @@ class Logger:
     self._bar.initial = self._bar.n = self._bar.last_print_n = max(step, 0)
     self._bar.refresh()
 
+  def say(self, text: str):
+    """Shows a line above the progress bar."""
+    self._bar.write(text, file=sys.stderr)
+
   def advance(self, step: int):
     """Moves the progress bar to `step`; cheap enough for every step."""
     self._bar.update(step - self._bar.n)

@@ -1,26 +1,80 @@
-"""Episodes: an environment, an extractor and something that acts."""
+"""Episodes: environments, an extractor and something that acts."""
 
+import dataclasses
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
-import gymnasium
 import jax
 import numpy as np
 
 from drp_jax import types
-from drp_jax.agents import drp
+from drp_jax.agents import system as system_lib
 from drp_jax.ops import noise
 from drp_jax.train import build
 
-Step = dict[str, np.ndarray]
+# Of one step of N environments, by names of `data.schema.replay_fields`.
+Steps = dict[str, np.ndarray]
+Act = Callable[[Steps], np.ndarray]
+
+
+class Environments(Protocol):
+  """N environments that step at the same time; see envs/driver.py."""
+
+  num_envs: int
+  action_size: int
+
+  def reset(self, seeds: Sequence[int]) -> Any:
+    """Begins at most N episodes, returns their first frames."""
+
+  def send(self, actions: np.ndarray) -> None:
+    """Begins a step, by actions [N, A]."""
+
+  def receive(self) -> Any:
+    """Waits for its frames."""
+
+  def close(self) -> None:
+    """Ends the environments."""
 
 
 class Extractor(Protocol):
   """Finds local motion while acting; see preprocess/stream.py."""
 
-  def step(self, image: np.ndarray, is_first: bool, episode: int) -> Step:
-    """Returns `flow`, `points`, `visible` and `window_step` of one frame."""
+  def step(
+    self,
+    images: np.ndarray,
+    is_first: np.ndarray,
+    episodes: np.ndarray,
+    scene: dict[str, np.ndarray] | None,
+  ) -> Steps:
+    """Returns `flow`, `points`, `visible` and `window_step` of n frames."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Episode:
+  """An episode that came to its end.
+
+  Attributes:
+    number: in the run; with the run's seed it determines `seed`.
+    seed: of the environment.
+    steps: name -> [T, ...], T - 1 actions were taken.
+    success: whether the environment said so at any step.
+  """
+
+  number: int
+  seed: int
+  steps: dict[str, np.ndarray]
+  success: bool
+
+  @property
+  def length(self) -> int:
+    """Actions taken."""
+    return len(self.steps['reward']) - 1
+
+  @property
+  def total_reward(self) -> float:
+    """Sum of rewards, in float64."""
+    return float(self.steps['reward'].sum(dtype=np.float64))
 
 
 def episode_seed(seed: int, number: int) -> int:
@@ -28,100 +82,179 @@ def episode_seed(seed: int, number: int) -> int:
   return int(np.random.SeedSequence([seed, number]).generate_state(1)[0] >> 1)
 
 
-def episode(
-  env: gymnasium.Env,
-  extractor: Extractor,
-  act: Callable[[Step], np.ndarray],
+def play_round(
+  envs: Environments,
+  extractor: Extractor | None,
+  act: Act,
   seed: int,
-  number: int,
-) -> Iterator[tuple[Step, dict[str, Any]]]:
-  """Runs one episode.
+  numbers: Sequence[int],
+  meanwhile: Callable[[int], None] = lambda _: None,
+) -> list[Episode]:
+  """Plays episodes at the same time, until all are over.
 
-  Everything in it is a function of `seed`, `number` and what `act` answers, so
-  an episode can be repeated after a restart.
+  Each is a function of `seed`, its number and what `act` answers, so it can be
+  repeated after a restart.
 
   Args:
-    env: gymnasium environment with uint8 images as observations.
-    extractor: sees every frame.
-    act: step -> action [A] in [-1, 1].
+    envs: their images are uint8.
+    extractor: sees every frame; None for systems that see no motion.
+    act: the steps of all environments [N, ...] -> actions [N, A] in [-1, 1].
+      Row i belongs to the i-th of `numbers`; rows of environments that wait for
+      the others say nothing.
     seed: of the run.
-    number: of the episode.
+    numbers: of the episodes, at most N.
+    meanwhile: called with the number of steps that have been begun, before
+      their frames are waited for.
 
-  Yields:
-    Each step as `data.schema.replay_fields` has it, and the info of the
-    environment. The first one has no action, no motion and no reward.
+  Returns:
+    The episodes in the order of `numbers`, without those whose environment
+    failed.
   """
-  image, info = env.reset(seed=episode_seed(seed, number))
-  action = np.zeros(env.action_space.shape, np.float32)
-  reward, over, terminal = 0.0, False, False
-  first = True
-  while True:
-    step = {
-      'image': image,
-      **extractor.step(image, first, number),
-      'action': action,
-      'reward': np.float32(reward),
-      'is_first': np.bool_(first),
-      'is_last': np.bool_(over),
-      'is_terminal': np.bool_(terminal),
+  seeds = [episode_seed(seed, number) for number in numbers]
+  actions = np.zeros((envs.num_envs, envs.action_size), np.float32)
+  frames = envs.reset(seeds)
+  played = [[] for _ in numbers]
+  success = np.zeros(envs.num_envs, bool)
+  failed = np.zeros(envs.num_envs, bool)
+  is_first = True
+  while frames.arrived.any():
+    steps = {
+      'image': frames.image,
+      **_motion(extractor, frames, is_first, numbers),
+      'action': actions,
+      'reward': frames.reward,
+      'is_first': np.full(envs.num_envs, is_first),
+      'is_last': frames.is_last,
+      'is_terminal': frames.is_terminal,
     }
-    yield step, info
-    if over:
-      return
-    action = np.asarray(act(step), np.float32)
-    image, reward, terminal, truncated, info = env.step(action)
-    over, first = terminal or truncated, False
+    for i in np.flatnonzero(frames.arrived):
+      played[i].append({name: rows[i] for name, rows in steps.items()})
+    success |= frames.success
+    failed |= frames.failed
+    going_on = frames.arrived & ~frames.is_last
+    if not going_on.any():
+      break
+    actions = np.asarray(act(steps), np.float32)
+    envs.send(actions)
+    meanwhile(int(going_on.sum()))
+    frames, is_first = envs.receive(), False
+  failed |= frames.failed
+  return [
+    Episode(
+      number,
+      seeds[i],
+      {name: np.stack([step[name] for step in played[i]]) for name in steps},
+      bool(success[i]),
+    )
+    for i, number in enumerate(numbers)
+    if not failed[i]
+  ]
 
 
-def random_action(rng: np.random.Generator, env: gymnasium.Env) -> np.ndarray:
-  """A uniform action [A] in [-1, 1]."""
-  return rng.uniform(-1, 1, env.action_space.shape).astype(np.float32)
+class RandomActor:
+  """Uniform actions, a function of the run's seed and the episode's number."""
+
+  def __init__(self, seed: int, action_size: int):
+    self._seed, self._action_size = seed, action_size
+
+  def begin(self, numbers: Sequence[int]) -> None:
+    """Starts anew; call before each round."""
+    self._rngs = [np.random.default_rng([self._seed, n]) for n in numbers]
+
+  def __call__(self, steps: Steps) -> np.ndarray:
+    """Draws actions [N, A] in [-1, 1]."""
+    actions = np.zeros((len(steps['image']), self._action_size), np.float32)
+    for i, rng in enumerate(self._rngs):
+      actions[i] = rng.uniform(-1, 1, self._action_size)
+    return actions
 
 
 class PolicyActor:
-  """Acts in one environment, remembering what the policy needs to.
+  """Acts in N environments, remembering what the policy needs to.
 
-  Its noise depends on the key, the episode's number and the step in it.
+  Its noise depends on the key, the episode's number and the step in it; not on
+  N, nor on what happens in the other environments.
   """
 
   def __init__(
-    self, system: drp.DRP, num_keypoints: int, key: jax.Array, explore: bool
+    self,
+    system: system_lib.System,
+    num_envs: int,
+    num_keypoints: int | None,
+    key: jax.Array,
+    explore: bool,
   ):
     """Prepares to act.
 
     Args:
       system: from `build.system`.
-      num_keypoints: K of the extractor.
+      num_envs: N.
+      num_keypoints: K of the extractor; None for systems that see no motion.
       key: typed key of all noise.
       explore: sample actions (True) or take modes.
     """
-    self._start = system.initial_carry(1, num_keypoints)
-    self._step = jax.jit(functools.partial(_policy_step, system, explore))
-    self._key = key
-    self.begin(0)
-
-  def begin(self, number: int) -> None:
-    """Forgets the past; call before each episode."""
-    self._carry = self._start
-    self._number, self._time = number, 0
-
-  def __call__(self, variables: Any, step: Step) -> np.ndarray:
-    """Chooses an action [A]."""
-    counters = np.array([self._number, self._time], np.int32)
-    motion = jax.tree.map(lambda x: np.asarray(x)[None], build.motion(step))
-    obs = types.Observation(
-      image=step['image'][None],
-      motion=motion,
-      is_first=np.asarray(step['is_first'])[None],
+    self._system, self._explore = system, explore
+    # On a device like what comes out of a step, or a step is compiled twice.
+    self._start = jax.device_put(
+      system.initial_carry(num_envs, num_keypoints), jax.local_devices()[0]
     )
-    self._carry, action = self._step(
-      variables, self._carry, obs, self._key, counters
+    self._num_envs = num_envs
+    self._key = key
+
+  def begin(self, numbers: Sequence[int]) -> None:
+    """Forgets the past; call before each round.
+
+    Args:
+      numbers: of at most N episodes.
+    """
+    self._carry, self._time = self._start, 0
+    self._numbers = np.zeros(self._num_envs, np.int32)
+    self._numbers[: len(numbers)] = numbers
+
+  def __call__(self, variables: Any, steps: Steps) -> np.ndarray:
+    """Chooses actions [N, A]."""
+    obs = types.Observation(
+      image=steps['image'],
+      motion=build.motion(steps),
+      is_first=steps['is_first'],
+    )
+    self._carry, actions = _policy_step(
+      self._system,
+      self._explore,
+      variables,
+      self._carry,
+      obs,
+      self._key,
+      self._numbers,
+      np.int32(self._time),
     )
     self._time += 1
-    return np.asarray(action)[0]
+    return np.asarray(actions)
 
 
-def _policy_step(system, explore, variables, carry, obs, key, counters):
-  key = jax.random.fold_in(jax.random.fold_in(key, counters[0]), counters[1])
-  keys = noise.example_keys(key, 0, 1)
+def _motion(extractor, frames, is_first, numbers) -> Steps:
+  """What the extractor finds in the frames that arrived; rows [N, ...]."""
+  if extractor is None:
+    return {}
+  index = np.flatnonzero(frames.arrived)
+  found = extractor.step(
+    frames.image[index],
+    np.full(len(index), is_first),
+    np.asarray(numbers)[index],
+    frames.scene,
+  )
+  out = {}
+  for name, rows in found.items():
+    out[name] = np.zeros((len(frames.arrived), *rows.shape[1:]), rows.dtype)
+    out[name][index] = rows
+  return out
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _policy_step(system, explore, variables, carry, obs, key, numbers, time):
+  def example_key(number):
+    own = jax.random.fold_in(jax.random.fold_in(key, number), time)
+    return noise.example_keys(own, 0, 1)[0]
+
+  keys = jax.vmap(example_key)(numbers)
   return system.policy_step(variables, carry, obs, keys, explore)

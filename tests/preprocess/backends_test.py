@@ -108,7 +108,7 @@ def test_trackers_that_look_ahead_are_refused_while_acting(backends):
       raise NotImplementedError
 
   made = backends_lib.Backends(backends.flow, backends.mask, Ahead(), '')
-  message = r"extract\.tracker: Ahead .*\['farneback', 'tapir'\]"
+  message = r"extract\.tracker: Ahead .*\['farneback', 'tapir', 'sim'\]"
   with pytest.raises(ValueError, match=message):
     stream.StreamingExtractor(made, 4)
 

@@ -130,13 +130,33 @@ def test_frame_by_frame_is_the_same(paths, footage):
   tracker = _make(paths)
   points = np.array([[8, 12], [39.5, 2]], np.float32)
   tracks, visible = tracker.over_clip(footage)(points)
-  state, seen = tracker.begin(footage[:1], points), np.ones(2, bool)
+  states, seen = tracker.begin(footage[:1], points[None]), np.ones(2, bool)
   for t in range(1, 6):
-    state, moved, found = tracker.step(state, footage[t : t + 1])
-    seen = seen & found
-    np.testing.assert_array_equal(moved, tracks[t])
+    states, moved, found = tracker.step(states, footage[t : t + 1])
+    seen = seen & found[0]
+    np.testing.assert_array_equal(moved[0], tracks[t])
     np.testing.assert_array_equal(seen, visible[t])
-  assert found.tolist() == [True, False]  # seen again, where it is inside
+  # Seen again, where it is inside.
+  np.testing.assert_array_equal(found, [[True, False]])
+
+
+def test_videos_of_a_batch_do_not_meet(paths, footage):
+  """One is dark where the other is not, and begins a frame later."""
+  tracker = _make(paths)
+  points = np.array([[8, 12], [20, 2]], np.float32)
+  two = schema.Footage(footage.image[[1, 5]])
+  first = tracker.begin(footage[:1], points[None])
+  first, _, _ = tracker.step(first, footage[:1])
+  states = [*first, *tracker.begin(footage[:1], points[None, ::-1])]
+  states, moved, found = tracker.step(
+    states, schema.Footage(footage.image[3:5])
+  )
+  np.testing.assert_allclose(moved[0], (points + 0.5) * 1.25**2 - 0.5)
+  np.testing.assert_allclose(moved[1], (points[::-1] + 0.5) * 1.25 - 0.5)
+  np.testing.assert_array_equal(found, [[True, True], [False, False]])
+  _, moved, found = tracker.step(states, two)
+  np.testing.assert_allclose(moved[1], (points[::-1] + 0.5) * 1.25**2 - 0.5)
+  assert found.all()
 
 
 def test_the_path_of_imports_is_left_as_it_was(paths):
@@ -198,9 +218,13 @@ def test_a_real_checkout_gives_its_own_numbers(tmp_path, square_clip):
   tracks, visible = tracker.over_clip(schema.Footage(frames))(points)
   np.testing.assert_array_equal(tracks[0], points)
   np.testing.assert_allclose(tracks[1:], expected[1:], atol=1e-3)
-  state = tracker.begin(schema.Footage(frames[:1]), points)
+  # Frame by frame, beside another video.
+  pairs = [schema.Footage(frames[[t, 4 - t]]) for t in range(5)]
+  both = np.stack([points, points[::-1]])
+  states = tracker.begin(pairs[0], both)
   for t in range(1, 5):
-    frame = schema.Footage(frames[t : t + 1])
-    state, moved, _ = tracker.step(state, frame)
-    np.testing.assert_allclose(moved, tracks[t], atol=1e-3)
+    states, moved, _ = tracker.step(states, pairs[t])
+    np.testing.assert_allclose(moved[0], tracks[t], atol=1e-3)
+  backwards, _ = tracker.over_clip(schema.Footage(frames[::-1]))(both[1])
+  np.testing.assert_allclose(moved[1], backwards[4], atol=1e-3)
   _forget()

@@ -141,11 +141,11 @@ def test_the_tracker_keeps_what_is_lost_and_steps_as_it_follows():
   # Out of the image in the third, it stays where it was (A12).
   np.testing.assert_allclose(tracks[:, 0, 0], [12, 16, 16, 14], atol=1e-5)
   assert visible[:, 0].tolist() == [True, True, False, False]
-  state = tracker.begin(footage[:1], points)
+  states = tracker.begin(footage[:1], points[None])
   for t in range(1, 4):
-    state, moved, found = tracker.step(state, footage[t : t + 1])
-    np.testing.assert_array_equal(moved, tracks[t])
-    assert found.tolist() == [t != 2]
+    states, moved, found = tracker.step(states, footage[t : t + 1])
+    np.testing.assert_array_equal(moved, tracks[t : t + 1])
+    assert found.tolist() == [[t != 2]]
 
 
 def test_a_video_alone_is_refused():

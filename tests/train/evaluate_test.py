@@ -1,13 +1,19 @@
 """Measures of a model and of an agent, against numbers made by hand."""
 
+import contextlib
+import functools
+
 import jax
+import marching
 import numpy as np
 import pytest
 
+from configs import finetune_dmcr, finetune_metaworld
 from configs import pretrain as pretrain_config
 from drp_jax.data import shards
+from drp_jax.envs import driver
 from drp_jax.train import evaluate, rollout
-from experiments import run_dmcr
+from experiments import finetune_work
 
 _N = evaluate.CONTEXT_STEPS
 
@@ -123,57 +129,122 @@ def test_metrics_are_means_over_batches(system, variables, video_batch):
 
 
 @pytest.fixture(scope='module')
-def returns_of(config, system, variables):
-  """Evaluates the debug agent in an environment."""
+def played(config, system, variables):
+  """Evaluates the debug agent in two environments that march on, twice."""
   actor = rollout.PolicyActor(
-    system, config.dae.num_keypoints, jax.random.key(1), explore=False
+    system, 2, config.dae.num_keypoints, jax.random.key(1), explore=False
   )
-  extractor = run_dmcr.make_extractor(config, 0)
+  extractor = finetune_work.make_extractor(config, 0)
+  make_env = functools.partial(marching.March, 4)
+  with contextlib.closing(driver.Driver(make_env, 2)) as envs:
+    return [
+      evaluate.agent_episodes(envs, extractor, actor, variables, 3)
+      for _ in range(2)
+    ]
 
-  def call(env, episodes):
-    return evaluate.agent_returns(env, extractor, actor, variables, episodes)
 
-  return call
-
-
-def test_returns_by_hand(march, returns_of):
+def test_rows_by_hand(played):
   """1 + 2 + 3 + 4, and a success at step 2, which must not be the last."""
-  env = march(4)
-  returns, successes, frames = returns_of(env, 3)
-  np.testing.assert_array_equal(returns, [10, 10, 10])
-  np.testing.assert_array_equal(successes, [True, True, True])
-  assert len(env.actions) == 12
+  rows, frames = played[0]
+  seeds = [row.pop('seed') for row in [dict(row) for row in rows]]
+  assert [row['episode'] for row in rows] == [0, 1, 2]
+  for row in rows:
+    assert (row['return'], row['success'], row['length']) == (10, 1, 4)
+  # The frames are the last episode's: the third of these seeds.
   assert frames.shape == (5, 64, 64, 3) and frames.dtype == np.uint8
-  # The last episode's: the third of these seeds.
-  first, _ = march(1).reset(seed=env.seeds[2])
+  first = marching.picture(seeds[2])
   np.testing.assert_array_equal(frames[0], first)
   np.testing.assert_array_equal(frames[4], np.roll(first, 4, 1))
 
 
-def test_without_a_success(march, returns_of):
-  returns, successes, _ = returns_of(march(1), 2)
-  np.testing.assert_array_equal(returns, [1, 1])
-  np.testing.assert_array_equal(successes, [False, False])
-
-
-def test_evaluation_repeats_its_episodes(march, returns_of):
-  """Seeds and actions are the same at every call, and of no training run."""
-  env = march(3)
-  returns_of(env, 2)
-  returns_of(env, 2)
-  assert env.seeds[:2] == env.seeds[2:] and env.seeds[0] != env.seeds[1]
-  np.testing.assert_array_equal(env.actions[:6], env.actions[6:])
+def test_evaluation_repeats_its_episodes(played):
+  """Seeds are the same at every call, and of no training run."""
+  (rows, frames), (again, same_frames) = played
+  assert rows == again
+  np.testing.assert_array_equal(frames, same_frames)
+  seeds = {row['seed'] for row in rows}
   training = {rollout.episode_seed(s, n) for s in range(50) for n in range(50)}
-  assert not training & set(env.seeds)
+  assert len(seeds) == 3 and not training & seeds
 
 
-def test_random_actions_are_compared_on_the_same_episodes(march, returns_of):
-  env, other = march(4), march(4)
-  returns_of(env, 3)
-  np.testing.assert_array_equal(evaluate.random_returns(other, 3), [10, 10, 10])
-  assert other.seeds == env.seeds
-  actions = np.stack(other.actions)
+def test_a_summary_by_hand():
+  returns, successes = (1.0, 2.0, 6.0), (0, 1, 0)
+  rows = [
+    {'return': r, 'success': s} for r, s in zip(returns, successes, strict=True)
+  ]
+  metrics = evaluate.summary(rows, 4)
+  assert metrics['eval/dropped'] == 1
+  assert metrics['eval/return'] == 3
+  np.testing.assert_allclose(metrics['eval/return_std'], (14 / 3) ** 0.5)
+  assert metrics['eval/return_min'] == 1 and metrics['eval/return_max'] == 6
+  np.testing.assert_allclose(metrics['eval/success'], 1 / 3)
+  assert evaluate.summary([], 2) == {'eval/dropped': 2}
+
+
+def test_an_evaluation_whose_episodes_fail_goes_on():
+  failures = {rollout.episode_seed(evaluate._SEED, 0): 'raise'}
+
+  def make_env():
+    return marching.Fragile(marching.March(2), failures, at_step=1)
+
+  random = rollout.RandomActor(0, 2)
+
+  class Actor:
+    """Random, but answers like a policy."""
+
+    begin = random.begin
+
+    def __call__(self, variables, steps):
+      del variables
+      return random(steps)
+
+  with contextlib.closing(driver.Driver(make_env, 1)) as envs:
+    rows, frames = evaluate.agent_episodes(envs, None, Actor(), None, 2)
+    nothing = evaluate.agent_episodes(envs, None, Actor(), None, 1)
+  assert [row['episode'] for row in rows] == [1] and len(frames) == 3
+  assert nothing == ([], None)
+
+
+def _evaluated(config, round_steps):
+  """Agent steps of a run's evaluations."""
+  steps, evaluated = [], -1
+  while not steps or steps[-1] < config.finetune.num_steps:
+    step = round_steps * (1 + (steps[-1] // round_steps if steps else 0))
+    while step < config.finetune.prefill or not evaluate.due(
+      config, step, evaluated
+    ):
+      step += round_steps
+    steps.append(step)
+    evaluated = step
+  return steps
+
+
+def test_the_schedule_of_the_paper():
+  """IPV: after prefill, then every 10 000 agent steps (D14)."""
+  dmcr, arm = finetune_dmcr.get_config(), finetune_metaworld.get_config()
+  assert _evaluated(dmcr, 500) == list(range(1_000, 511_001, 10_000))
+  assert _evaluated(arm, 500) == list(range(5_000, 255_001, 10_000))
+  # Four environments: the first ends of rounds of 2000 steps after these.
+  assert _evaluated(dmcr, 2_000)[:3] == [2_000, 12_000, 22_000]
+  assert _evaluated(dmcr, 2_000)[-1] == 512_000
+  text = evaluate.schedule(dmcr)
+  assert '10 episodes' in text
+  for agent, control in (('1_000', '2_000'), ('511_000', '1_022_000')):
+    assert f'{agent} agent steps ({control} environment steps)' in text
+
+
+def test_the_end_is_evaluated_too():
+  config = finetune_dmcr.get_config()
+  config.finetune.num_steps = 3_000
+  assert _evaluated(config, 500) == [1_000, 3_000]
+
+
+def test_random_actions_are_compared_on_the_same_episodes(played):
+  env = marching.March(4)
+  np.testing.assert_array_equal(evaluate.random_returns(env, 3), [10, 10, 10])
+  assert env.seeds == [row['seed'] for row in played[0][0]]
+  actions = np.stack(env.actions)
   assert np.abs(actions).max() > 0.8
-  evaluate.random_returns(other, 3)
-  np.testing.assert_array_equal(np.stack(other.actions[12:]), actions)
+  evaluate.random_returns(env, 3)
+  np.testing.assert_array_equal(np.stack(env.actions[12:]), actions)
   assert len(np.unique(actions, axis=0)) == 12

@@ -1,50 +1,80 @@
-"""Fine-tuning in a real environment: all stages, and exact resumption."""
+"""Fine-tuning in real environments: all stages, and exact resumption."""
 
 import csv
 import functools
 import json
+import shutil
 
 import jax
+import marching
 import numpy as np
 import pytest
 
 from configs import finetune_dmcr
-from drp_jax.agents import drp
-from drp_jax.train import checkpoint, finetune, logger, pretrain
-from experiments import record_result, run_dmcr
+from drp_jax.envs import driver, gl
+from drp_jax.train import (
+  checkpoint,
+  episode_table,
+  evaluate,
+  finetune,
+  logger,
+  pretrain,
+  rollout,
+)
+from experiments import finetune_work, record_result
 
-
-class _Killed(Exception):
-  pass
+_LOST_EPISODE, _LOST_AT = 3, 7  # an environment dies there
+_KILLED_AT = 50  # steps of the driver: in the middle of the third round
 
 
 def _config(**changes):
+  """Two environments, rounds of 20 steps of each."""
   config = finetune_dmcr.get_config('debug')
   config.task = 'walker_stand'
+  config.env.num_envs = 2
+  config.finetune.num_steps = 100
+  config.finetune.eval_episodes = 2
+  config.finetune.checkpoint_every = 60
   config.update(changes)
   return config
 
 
-def _run(config, workdir, die_after=None):
-  """Runs in `workdir`; the environments die after some steps."""
+class _Watched(driver.Driver):
+  """Does something before one of its steps."""
+
+  def watch(self, step, action):
+    self._left, self._action = step, action
+
+  def send(self, actions):
+    self._left -= 1
+    if self._left == 0:
+      self._action()
+    super().send(actions)
+
+
+def _run(config, workdir, copy_to=None):
+  """Runs in `workdir`, which is copied in the middle, as a kill leaves it."""
+  seed = rollout.episode_seed(config.seed, _LOST_EPISODE)
 
   def make_env():
-    env = run_dmcr.make_env(config)
-    if die_after is not None:
-      step, count = env.step, 0
+    env = finetune_work.make_env(config)
+    return marching.Fragile(env, {seed: 'die'}, _LOST_AT)
 
-      def dying_step(action):
-        nonlocal count
-        count += 1
-        if count > die_after:
-          raise _Killed
-        return step(action)
+  def make_envs():
+    envs = _Watched(make_env, config.env.num_envs)
+    envs.watch(_KILLED_AT, copy if not opened else lambda: None)
+    opened.append(envs)
+    return envs
 
-      env.step = dying_step
-    return env
+  def copy():
+    if copy_to is not None:
+      shutil.copytree(workdir, copy_to)
 
-  extractor = functools.partial(run_dmcr.make_extractor, config)
-  return finetune.finetune(config, workdir, make_env, extractor)
+  opened = []
+  extractor = functools.partial(finetune_work.make_extractor, config)
+  state = finetune.finetune(config, workdir, make_envs, extractor)
+  assert len(opened) == 2
+  return jax.device_get(state)
 
 
 def _timeless(workdir):
@@ -56,39 +86,67 @@ def _timeless(workdir):
 
 @pytest.fixture(scope='module')
 def unbroken(tmp_path_factory):
+  """The final state, the workdir, and what a kill would have left of it."""
+  gl.select_backend()  # once, not in every process
   workdir = tmp_path_factory.mktemp('unbroken')
-  return jax.device_get(_run(_config(), workdir)), workdir
+  killed = tmp_path_factory.mktemp('killed') / 'workdir'
+  return _run(_config(), workdir, killed), workdir, killed
 
 
-def test_a_resumed_run_equals_an_unbroken_one(unbroken, tmp_path):
-  state, workdir = unbroken
-  with pytest.raises(_Killed):
-    _run(_config(), tmp_path, die_after=50)  # in the third episode
-  assert checkpoint.Checkpoints(tmp_path).latest_step() == 40
-  resumed = jax.device_get(_run(_config(), tmp_path))
+def test_a_resumed_run_equals_an_unbroken_one(unbroken):
+  state, workdir, killed = unbroken
+  assert checkpoint.Checkpoints(killed).latest_step() == 67
+  # Of what came after the checkpoint there is something to be taken back.
+  assert _timeless(killed)[-1]['step'] > 67
+  resumed = _run(_config(), killed)
   jax.tree.map(np.testing.assert_array_equal, state, resumed)
-  assert _timeless(workdir) == _timeless(tmp_path)
+  assert _timeless(workdir) == _timeless(killed)
+  assert episode_table.read(workdir) == episode_table.read(killed)
 
 
 def test_what_a_run_leaves(unbroken):
-  state, workdir = unbroken
-  assert int(state.step) == 5  # one at first, then at steps 30, 40, 50, 60
+  """Rounds end after 40, 67 and 107 steps: an environment died in the second.
+
+  It began 7 steps. There is an update at first, then at steps 50, 60, ... 100.
+  """
+  state, workdir, _ = unbroken
+  assert int(state.step) == 7
   lines = logger.read_metrics(workdir)
-  returns = [line['episode/return'] for line in lines if 'env_step' in line]
-  assert len(returns) == 3 and min(returns) > 0
-  evaluated = [line['step'] for line in lines if 'eval/return' in line]
-  assert evaluated == [20, 40, 60]
-  assert [line['env_step'] for line in lines if 'env_step' in line][-1] == 120
+  episodes = [line for line in lines if 'episode/return' in line]
+  assert [line['episode/number'] for line in episodes] == [1, 2, 3, 5, 6]
+  assert [line['step'] for line in episodes] == [40, 40, 67, 107, 107]
+  assert [line['episode/dropped'] for line in episodes] == [0, 0, 1, 1, 1]
+  assert min(line['episode/return'] for line in episodes) > 0
+  assert {line['episode/length'] for line in episodes} == {20}
+  assert all(line['env_step'] == 2 * line['step'] for line in lines)
   frames = np.load(workdir / finetune.EPISODE_FILE)
   assert frames.shape == (21, 64, 64, 3) and frames.std() > 0
 
 
+def test_each_evaluation_episode_has_a_row(unbroken):
+  _, workdir, _ = unbroken
+  lines = [x for x in logger.read_metrics(workdir) if 'eval/return' in x]
+  assert [line['step'] for line in lines] == [40, 67, 107]
+  rows = episode_table.read(workdir)
+  assert len(rows) == 6
+  for i, line in enumerate(lines):
+    own = rows[2 * i : 2 * i + 2]
+    assert [int(row['step']) for row in own] == 2 * [line['step']]
+    assert [int(row['env_step']) for row in own] == 2 * [2 * line['step']]
+    seeds = [rollout.episode_seed(evaluate._SEED, n) for n in range(2)]
+    assert [int(row['seed']) for row in own] == seeds
+    returns = [float(row['return']) for row in own]
+    np.testing.assert_allclose(np.mean(returns), line['eval/return'])
+    assert {row['length'] for row in own} == {'20'}
+    assert line['eval/dropped'] == 0
+
+
 def test_a_record_of_the_run(unbroken, tmp_path, monkeypatch):
-  _, workdir = unbroken
+  _, workdir, _ = unbroken
   monkeypatch.setattr(record_result, '_RESULTS', tmp_path)
   path = record_result.record(str(workdir), 'nano', random_episodes=2)
   rows = list(csv.DictReader(path.open()))
-  assert [row['env_step'] for row in rows] == ['40', '80', '120']
+  assert [row['env_step'] for row in rows] == ['80', '134', '214']
   assert float(rows[-1]['return']) > 0
   about = json.loads(path.with_suffix('.json').read_text())
   assert about['random_policy']['mean'] > 0
@@ -96,36 +154,42 @@ def test_a_record_of_the_run(unbroken, tmp_path, monkeypatch):
   assert about['run']['cpu_cores'] >= 1
 
 
-def test_pre_trained_parts_are_loaded_and_others_are_not(
-  unbroken, real_shards, tmp_path
-):
-  state, _ = unbroken
-  config = finetune_dmcr.get_config('debug')
+def test_there_must_be_something_to_evaluate(tmp_path):
+  config = _config()
+  config.finetune.eval_episodes = 0
+  with pytest.raises(ValueError, match=r'config\.finetune\.eval_episodes=0'):
+    finetune_work.finetune(config, str(tmp_path))
+
+
+@pytest.fixture(scope='module')
+def pretrained(real_shards, tmp_path_factory):
+  """State and workdir of a pre-training of one step."""
+  workdir = tmp_path_factory.mktemp('pretrained')
+  config = _config()
   config.data.shards_dir = str(real_shards)
   config.pretrain.num_steps = 1
-  trained = jax.device_get(pretrain.pretrain(config, tmp_path))
-  config = _config(init_from=str(tmp_path))
+  return jax.device_get(pretrain.pretrain(config, workdir)), workdir
+
+
+def test_pre_trained_parts_are_loaded_and_others_are_not(pretrained):
+  trained, workdir = pretrained
+  config = _config(init_from=str(workdir))
   system = finetune.build.system(config, 6, None)
   loaded = jax.device_get(finetune.init_state(config, system, 6))
   fresh = jax.device_get(finetune.init_state(_config(), system, 6))
   for name, params in loaded.params.items():
     same = (
-      trained.params[name] if name in drp.PRETRAINED else fresh.params[name]
+      trained.params[name] if name in system.pretrained else fresh.params[name]
     )
     jax.tree.map(np.testing.assert_array_equal, params, same)
   jax.tree.map(
     np.testing.assert_array_equal, loaded.collections, trained.collections
   )
   assert loaded.collections['constants']['flow_scale'] != 1.0
-  del state
 
 
-def test_another_preset_does_not_load(real_shards, tmp_path):
-  config = finetune_dmcr.get_config('debug')
-  config.data.shards_dir = str(real_shards)
-  config.pretrain.num_steps = 1
-  pretrain.pretrain(config, tmp_path)
-  config = _config(init_from=str(tmp_path))
+def test_another_preset_does_not_load(pretrained):
+  config = _config(init_from=str(pretrained[1]))
   config.dae.width = 32
   system = finetune.build.system(config, 6, None)
   with pytest.raises(ValueError, match='config.init_from=.*does not fit'):

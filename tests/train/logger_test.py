@@ -204,6 +204,8 @@ def test_progress_without_a_terminal_is_lines(tmp_path, capsys):
   log = logger.Logger(tmp_path, 8, 'pretrain', shown=['loss'])
   log.resume(4)
   log.scalars(6, {'loss': 0.123456, 'grad_norm': 3.0})
+  log.say('What comes next.')
+  assert 'What comes next.' in capsys.readouterr().err.splitlines()
   log.advance(7)
   log.close()
   last = capsys.readouterr().err.splitlines()[-1]

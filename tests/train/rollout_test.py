@@ -1,153 +1,213 @@
 """Episodes by hand, their repetition, and the noise of an acting policy."""
 
+import contextlib
+import functools
 import itertools
 
 import gymnasium
 import jax
+import marching
 import numpy as np
 import pytest
 
 from drp_jax.data import schema
-from drp_jax.envs import make
+from drp_jax.envs import driver, make
 from drp_jax.train import rollout
-from experiments import run_dmcr
+from experiments import finetune_work
 
 _K = 4
 
 
 @pytest.fixture(scope='module')
 def extractor(config):
-  return run_dmcr.make_extractor(config, 0)
+  return finetune_work.make_extractor(config, 0)
 
 
-def _counting_actions():
-  """Step -> action: (0.1, -0.1), (0.2, -0.2), ..."""
-  actions = (np.array([0.1, -0.1]) * t for t in itertools.count(1))
+@pytest.fixture(scope='module')
+def march():
+  """Two environments; an episode's length is 3."""
+  make_env = functools.partial(marching.March, 3)
+  with contextlib.closing(driver.Driver(make_env, 2)) as envs:
+    yield envs
+
+
+@pytest.fixture(scope='module')
+def lone_march():
+  """The same, but one of them."""
+  make_env = functools.partial(marching.March, 3)
+  with contextlib.closing(driver.Driver(make_env, 1)) as envs:
+    yield envs
+
+
+def _counting_actions(num_envs=2):
+  """Steps -> rows: (0.1, -0.1), (0.2, -0.2), ...; the second has the half."""
+  scale = np.array([[1.0], [0.5]])[:num_envs]
+  actions = (scale * [0.1 * t, -0.1 * t] for t in itertools.count(1))
   return lambda _: next(actions)
 
 
-def _episode(env, extractor, number=0, seed=3, act=None):
-  act = act or _counting_actions()
-  return [s for s, _ in rollout.episode(env, extractor, act, seed, number)]
+def _play(envs, extractor, numbers=(0, 1), seed=3, act=None, **settings):
+  act = act or _counting_actions(envs.num_envs)
+  return rollout.play_round(envs, extractor, act, seed, numbers, **settings)
 
 
 @pytest.mark.parametrize('terminates', [True, False])
-def test_entry_t_belongs_to_frame_t(march, extractor, terminates):
+def test_entry_t_belongs_to_frame_t(extractor, terminates):
   """Four actions, five frames; a time limit is not terminal."""
-  env = march(4, terminates)
-  steps = _episode(env, extractor)
-  first = steps[0]['image']
-  for t, step in enumerate(steps):
-    np.testing.assert_array_equal(step['image'], np.roll(first, t, 1))
-    np.testing.assert_allclose(step['action'], [0.1 * t, -0.1 * t], rtol=1e-6)
-  assert [float(step['reward']) for step in steps] == [0, 1, 2, 3, 4]
-  assert [bool(step['is_first']) for step in steps] == [True] + 4 * [False]
-  assert [bool(step['is_last']) for step in steps] == 4 * [False] + [True]
-  terminal = [bool(step['is_terminal']) for step in steps]
-  assert terminal == 4 * [False] + [terminates]
-  # The environment and the step that is stored have the same action.
-  for action, step in zip(env.actions, steps[1:], strict=True):
-    np.testing.assert_array_equal(action, step['action'])
+  make_env = functools.partial(marching.Echo, 4, terminates)
+  with contextlib.closing(driver.Driver(make_env, 2)) as envs:
+    episodes = _play(envs, extractor, numbers=(5, 9))
+  for episode, number, scale in zip(episodes, (5, 9), (1, 0.5), strict=True):
+    seed = rollout.episode_seed(3, number)
+    assert (episode.number, episode.seed, episode.length) == (number, seed, 4)
+    steps = episode.steps
+    for t, image in enumerate(steps['image']):
+      expected = np.roll(marching.picture(seed), t, 1)
+      np.testing.assert_array_equal(image, expected)
+    t = np.arange(5)
+    actions = scale * np.stack([0.1 * t, -0.1 * t], 1)
+    np.testing.assert_allclose(steps['action'], actions, rtol=1e-6)
+    assert steps['is_first'].tolist() == [True] + 4 * [False]
+    assert steps['is_last'].tolist() == 4 * [False] + [True]
+    assert steps['is_terminal'].tolist() == 4 * [False] + [terminates]
+    # The environment got the action that is stored: it rewards with their sum.
+    rewards = steps['action'].sum(1)
+    np.testing.assert_allclose(steps['reward'], rewards, atol=1e-7)
+
+
+def test_rewards_and_success_of_any_step(march, extractor):
+  first, second = _play(march, extractor)
+  for episode in (first, second):
+    np.testing.assert_array_equal(episode.steps['reward'], [0, 1, 2, 3])
+    assert episode.total_reward == 6 and episode.success
+  assert (first.steps['image'] != second.steps['image']).any()
 
 
 def test_motion_is_that_of_the_frame_before(march, extractor):
   """None in the first step, then a pixel to the right in all of them."""
-  steps = _episode(march(4), extractor)
-  assert not steps[0]['flow'].any() and not steps[0]['visible'].any()
-  for t, step in enumerate(steps[1:]):
-    assert step['window_step'] == t
-    inside = step['flow'][16:48, 16:48].astype(np.float32)
-    np.testing.assert_allclose(np.median(inside, (0, 1)), [1, 0], atol=0.2)
+  for episode in _play(march, extractor):
+    steps = episode.steps
+    assert not steps['flow'][0].any() and not steps['visible'][0].any()
+    assert steps['window_step'].tolist() == [0, 0, 1, 2]
+    for flow in steps['flow'][1:, 16:48, 16:48].astype(np.float32):
+      np.testing.assert_allclose(np.median(flow, (0, 1)), [1, 0], atol=0.2)
 
 
-def test_steps_are_what_replay_stores(march, extractor):
-  fields = schema.replay_fields(_K, action_size=2)
-  for step in _episode(march(3), extractor):
+@pytest.mark.parametrize('num_keypoints', [_K, None])
+def test_steps_are_what_replay_stores(march, extractor, num_keypoints):
+  """With motion, and without where no extractor is."""
+  fields = schema.replay_fields(num_keypoints, action_size=2)
+  [episode] = _play(march, extractor if num_keypoints else None, numbers=(4,))
+  assert episode.steps.keys() == fields.keys()
+  for t in range(4):
+    step = {name: array[t] for name, array in episode.steps.items()}
     schema.check(step, fields, 'step')
-    assert step.keys() == fields.keys()
 
 
-def test_infos_come_with_their_steps(march, extractor):
-  act = _counting_actions()
-  pairs = list(rollout.episode(march(3), extractor, act, 0, 0))
-  successes = [info['success'] for _, info in pairs]
-  assert successes == [False, False, True, False]
-
-
-def test_the_actor_sees_each_step_but_the_last(march, extractor):
+def test_who_acts_sees_each_step_but_the_last(march):
   seen = []
 
-  def act(step):
-    seen.append(step['image'])
-    return np.zeros(2)
+  def act(steps):
+    seen.append(steps['image'])
+    return np.zeros((2, 2))
 
-  steps = _episode(march(3), extractor, act=act)
-  assert len(seen) == 3
-  for image, step in zip(seen, steps[:-1], strict=True):
-    np.testing.assert_array_equal(image, step['image'])
+  episodes = _play(march, None, act=act)
+  for i, episode in enumerate(episodes):
+    images = [image[i] for image in seen]
+    np.testing.assert_array_equal(images, episode.steps['image'][:-1])
+
+
+def test_something_else_is_done_meanwhile():
+  """Once per step, told how many environments are taking it."""
+  counts = []
+  with contextlib.closing(driver.Driver(marching.Uneven, 2)) as envs:
+    episodes = _play(envs, None, meanwhile=counts.append)
+  lengths = [marching.uneven_length(episode.seed) for episode in episodes]
+  assert [episode.length for episode in episodes] == lengths
+  assert lengths[0] != lengths[1]
+  assert counts == [2] * min(lengths) + [1] * (max(lengths) - min(lengths))
+
+
+@pytest.mark.parametrize('how', ['die', 'raise', 'nan'])
+def test_an_episode_that_fails_is_left_out(extractor, how):
+  """In the second step; and the round after that is whole again."""
+  failures = {rollout.episode_seed(3, 0): how}
+
+  def make_env():
+    return marching.Fragile(marching.March(3), failures, at_step=2)
+
+  with contextlib.closing(driver.Driver(make_env, 2)) as envs:
+    [episode] = _play(envs, extractor)
+    assert episode.number == 1 and episode.total_reward == 6
+    again = _play(envs, extractor, numbers=(1, 2))
+  assert [episode.number for episode in again] == [1, 2]
+  for name, array in again[0].steps.items():
+    if name != 'action':  # rows of the two environments differ
+      np.testing.assert_array_equal(array, episode.steps[name], err_msg=name)
 
 
 def test_an_episode_is_a_function_of_its_number(extractor):
   """In a real environment, whatever ran in it before."""
 
-  def open_env():
+  def make_env():
     env = make.make_env('dmc', 'walker_stand', action_repeat=2, shadow_size=512)
     return gymnasium.wrappers.TimeLimit(env, 3)
 
-  def run(env, number):
-    rng = np.random.default_rng(0)
+  def play(envs, number):
+    act = rollout.RandomActor(3, 6)
+    act.begin([0])  # the same actions
+    [episode] = _play(envs, extractor, [number], act=act)
+    return episode.steps
 
-    def act(_):
-      return rollout.random_action(rng, env)
-
-    return _episode(env, extractor, number, act=act)
-
-  env = open_env()
-  zero, one = run(env, 0), run(env, 1)
-  again = run(open_env(), 1)
-  for step, same in zip(one, again, strict=True):
-    for name, array in step.items():
-      np.testing.assert_array_equal(array, same[name], err_msg=name)
-  assert (zero[0]['image'] != one[0]['image']).any()
+  with contextlib.closing(driver.Driver(make_env, 1)) as envs:
+    zero, one = play(envs, 0), play(envs, 1)
+  with contextlib.closing(driver.Driver(make_env, 1)) as envs:
+    again = play(envs, 1)
+  for name, array in one.items():
+    np.testing.assert_array_equal(array, again[name], err_msg=name)
+  assert (zero['image'][0] != one['image'][0]).any()
 
 
-def test_seeds_differ_between_episodes_and_runs(march, extractor):
-  env = march(1)
-  for seed, number in ((0, 0), (0, 1), (1, 0), (1, 1)):
-    _episode(env, extractor, number, seed)
-  assert len(set(env.seeds)) == 4
-  assert env.seeds[2] == rollout.episode_seed(1, 0)
+def test_seeds_differ_between_episodes_and_runs():
   many = [rollout.episode_seed(s, n) for s in range(20) for n in range(100)]
   assert all(0 <= seed < 2**31 for seed in many)
   assert len(set(many)) == len(many)
 
 
-def test_random_actions_fill_their_range(march):
-  env = march(1)
-  rng = np.random.default_rng(0)
-  actions = np.stack([rollout.random_action(rng, env) for _ in range(2000)])
-  assert actions.shape == (2000, 2) and actions.dtype == np.float32
+def test_random_actions_fill_their_range_and_are_the_episode_s_own():
+  actor = rollout.RandomActor(0, 2)
+  steps = {'image': np.zeros((3, 64, 64, 3), np.uint8)}
+  actor.begin([7, 8])
+  actions = np.stack([actor(steps) for _ in range(2000)])
+  assert actions.shape == (2000, 3, 2) and actions.dtype == np.float32
+  assert not actions[:, 2].any()  # nothing runs there
+  actions = actions[:, :2]
   assert -1 <= actions.min() < -0.99 and 0.99 < actions.max() <= 1
   np.testing.assert_allclose(actions.mean(0), 0, atol=0.05)
   np.testing.assert_allclose(actions.std(0), 3**-0.5, atol=0.03)
-  again = rollout.random_action(np.random.default_rng(0), env)
-  np.testing.assert_array_equal(again, actions[0])
+  actor.begin([8])
+  np.testing.assert_array_equal(actor(steps)[0], actions[0, 1])
+  assert (actions[:, 0] != actions[:, 1]).all()
 
 
 @pytest.fixture(scope='module')
 def actor(system):
-  return rollout.PolicyActor(system, _K, jax.random.key(1), explore=True)
+  return rollout.PolicyActor(system, 1, _K, jax.random.key(1), explore=True)
 
 
 @pytest.fixture(scope='module')
-def steps(march, extractor):
-  """Four steps of an episode, to act on again and again."""
-  return _episode(march(3), extractor)
+def steps(lone_march, extractor):
+  """Four steps of an episode, rows [1, ...], to act on again and again."""
+  [episode] = _play(lone_march, extractor, [0])
+  return [
+    {name: array[t : t + 1] for name, array in episode.steps.items()}
+    for t in range(4)
+  ]
 
 
 def _actions(actor, variables, number, steps):
-  actor.begin(number)
-  return np.stack([actor(variables, step) for step in steps])
+  actor.begin([number])
+  return np.concatenate([actor(variables, step) for step in steps])
 
 
 def test_actions_are_a_function_of_key_and_number(
@@ -159,8 +219,33 @@ def test_actions_are_a_function_of_key_and_number(
   one = _actions(actor, variables, 1, steps)
   np.testing.assert_array_equal(_actions(actor, variables, 0, steps), zero)
   assert (one != zero).any(1).all()
-  other = rollout.PolicyActor(system, _K, jax.random.key(2), explore=True)
+  other = rollout.PolicyActor(system, 1, _K, jax.random.key(2), explore=True)
   assert (_actions(other, variables, 0, steps) != zero).any(1).all()
+
+
+def test_an_episode_does_not_depend_on_its_neighbours(
+  actor, system, variables, march, lone_march, extractor
+):
+  """Two at once are what each is alone: images, motion and actions."""
+  both = rollout.PolicyActor(system, 2, _K, jax.random.key(1), explore=True)
+  both.begin([5, 6])
+  together = _play(
+    march, extractor, (5, 6), act=functools.partial(both, variables)
+  )
+  for episode in together:
+    actor.begin([episode.number])
+    [alone] = _play(
+      lone_march,
+      extractor,
+      [episode.number],
+      act=functools.partial(actor, variables),
+    )
+    for name, array in episode.steps.items():
+      same = np.testing.assert_array_equal
+      if name == 'action':  # sums in another order
+        same = functools.partial(np.testing.assert_allclose, atol=1e-5)
+      same(array, alone.steps[name], err_msg=name)
+    assert np.abs(episode.steps['action'][1:]).min() > 0
 
 
 def test_each_step_of_an_episode_has_its_own_noise(actor, variables, steps):
@@ -183,7 +268,7 @@ def test_the_actor_remembers_until_it_begins_anew(actor, variables, steps):
 
 def test_steps_that_begin_an_episode_reset_the_memory(actor, variables, steps):
   """Even without `begin`: the step itself says so."""
-  second_only = {**steps[1], 'is_first': np.bool_(True)}
+  second_only = {**steps[1], 'is_first': np.ones(1, bool)}
   changed = {**steps[0], 'image': 255 - steps[0]['image']}
   one = _actions(actor, variables, 0, [steps[0], second_only])
   other = _actions(actor, variables, 0, [changed, second_only])
@@ -195,7 +280,7 @@ def test_modes_are_taken_where_nothing_is_to_be_explored(
   actor, system, variables, steps
 ):
   """Exploring adds noise to them: over many episodes it averages out."""
-  greedy = rollout.PolicyActor(system, _K, jax.random.key(1), explore=False)
+  greedy = rollout.PolicyActor(system, 1, _K, jax.random.key(1), explore=False)
   first = steps[:1]
   modes = [_actions(greedy, variables, n, first)[0] for n in range(20)]
   samples = [_actions(actor, variables, n, first)[0] for n in range(20)]

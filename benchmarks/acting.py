@@ -1,0 +1,224 @@
+r"""Measures how fast agents act: rendering, extraction and policy, no learning.
+
+  python -m benchmarks.acting             # a table for people
+  python -m benchmarks.acting --json      # and one line for machines
+  python -m benchmarks.acting --preset=paper --steps=100
+
+Steps of all environments per second, for 1, 2 and 4 of them, in DMC Remastered
+and in Meta-World; where the time goes; and what a step of streaming extraction
+costs on one core. Agents are not trained: what they do takes as long.
+"""
+
+import contextlib
+import functools
+import json
+import os
+import pathlib
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import ml_collections
+import numpy as np
+from absl import flags
+
+from configs import base, finetune_dmcr, finetune_metaworld
+from drp_jax.train import build, finetune, logger, rollout, workdir
+from experiments import finetune_work, launch
+
+NUM_ENVS = (1, 2, 4)
+PARTS = ('environments', 'extraction', 'policy')
+
+
+def config_of(suite: str, preset: str, steps: int) -> ml_collections.ConfigDict:
+  """What is measured in a suite, 'dmcr' or 'metaworld': episodes of `steps`."""
+  if suite == 'dmcr':
+    config = finetune_dmcr.get_config(preset)
+    config.task = 'walker_run'
+  else:
+    config = finetune_metaworld.get_config(preset)
+    config.task = 'reach'
+  config.env.episode_length = steps
+  return config
+
+
+def act(
+  config: ml_collections.ConfigDict,
+  make_envs: Callable[[], rollout.Environments],
+) -> tuple[dict[str, float], np.ndarray]:
+  """Plays two rounds and measures the second.
+
+  Args:
+    config: configs/base.py.
+    make_envs: opens `config.env.num_envs` environments.
+
+  Returns:
+    'steps_per_second' of all environments together, milliseconds of a step of
+    all of them in each of PARTS (medians), 'worker_mb', memory of one process;
+    and the frames [T, 64, 64, 3] of an episode.
+  """
+  spent = {part: [] for part in PARTS}
+  with contextlib.closing(make_envs()) as envs:
+    system = build.system(config, envs.action_size, None)
+    state = finetune.init_state(config, system, envs.action_size)
+    variables = {'params': state.params, **state.collections}
+    actor = rollout.PolicyActor(
+      system,
+      envs.num_envs,
+      build.keypoints(config),
+      jax.random.key(0),
+      explore=True,
+    )
+    extractor = finetune_work.make_extractor(config, 0)
+    extractor.step = _timed(extractor.step, spent['extraction'])
+    envs.receive = _timed(envs.receive, spent['environments'])
+    policy = _timed(functools.partial(actor, variables), spent['policy'])
+    for number in range(2):
+      numbers = range(number * envs.num_envs, (number + 1) * envs.num_envs)
+      actor.begin(numbers)
+      begin = []
+
+      def choose(steps, begin=begin):
+        begin.append(time.perf_counter())
+        return policy(steps)
+
+      episodes = rollout.play_round(envs, extractor, choose, 0, numbers)
+      seconds = time.perf_counter() - begin[0]
+      count = sum(episode.length for episode in episodes)
+      if number == 0:  # compiles, fills caches
+        for times in spent.values():
+          times.clear()
+    memory = _resident_megabytes(envs.pids[0])
+  parts = {part: 1e3 * float(np.median(spent[part])) for part in PARTS}
+  return (
+    {'steps_per_second': count / seconds, **parts, 'worker_mb': memory},
+    episodes[0].steps['image'],
+  )
+
+
+def extraction_overhead(
+  config: ml_collections.ConfigDict, frames: np.ndarray
+) -> dict[str, float]:
+  """What streaming extraction adds to a step of one environment, on one core.
+
+  Args:
+    config: configs/base.py.
+    frames: [T, 64, 64, 3] of an episode.
+
+  Returns:
+    Milliseconds: medians of the time that passed, 'wall', and of that in which
+    the core worked for us, 'cpu', which others on the machine hardly change;
+    the mean and the longest of the latter, which steps that choose points take.
+  """
+  extractor = finetune_work.make_extractor(config, 0)
+  wall, cpu = [], []
+  with _one_core():
+    for t in range(len(frames)):
+      begin = time.perf_counter(), time.thread_time()
+      extractor.step(frames[t : t + 1], [t == 0], [0])
+      wall.append(time.perf_counter() - begin[0])
+      cpu.append(time.thread_time() - begin[1])
+  cpu = cpu[1:]  # the first only keeps the frame
+  return {
+    'wall': 1e3 * float(np.median(wall[1:])),
+    'cpu': 1e3 * float(np.median(cpu)),
+    'cpu_mean': 1e3 * float(np.mean(cpu)),
+    'cpu_max': 1e3 * float(np.max(cpu)),
+  }
+
+
+def table(results: dict[str, dict[str, Any]]) -> str:
+  """All results as tables in Markdown."""
+  lines = [
+    '| suite, environments | steps/s | wait for environments, ms | extraction,'
+    ' ms | policy, ms | a process, MB |',
+    '|---|---|---|---|---|---|',
+  ]
+  for suite, result in results.items():
+    for count, speed in result['acting'].items():
+      parts = ' | '.join(f'{speed[part]:.1f}' for part in PARTS)
+      lines.append(
+        f'| {suite}, {count} | {speed["steps_per_second"]:.1f} | {parts} |'
+        f' {speed["worker_mb"]:.0f} |'
+      )
+  lines += [
+    '',
+    '| streaming extraction, ms per step, one core | wall, median | CPU, median'
+    ' | CPU, mean | CPU, longest |',
+    '|---|---|---|---|---|',
+  ]
+  for suite, result in results.items():
+    cells = ' | '.join(f'{x:.1f}' for x in result['extraction'].values())
+    lines.append(f'| {suite} | {cells} |')
+  return '\n'.join(lines)
+
+
+def _timed(function: Callable, into: list[float]) -> Callable:
+  """The same function, which notes the seconds of each call."""
+
+  def timed(*args):
+    begin = time.perf_counter()
+    result = function(*args)
+    into.append(time.perf_counter() - begin)
+    return result
+
+  return timed
+
+
+@contextlib.contextmanager
+def _one_core() -> Iterator[None]:
+  """Keeps this thread on one core, where the system can (Linux)."""
+  if not hasattr(os, 'sched_setaffinity'):
+    yield
+    return
+  cores = os.sched_getaffinity(0)
+  os.sched_setaffinity(0, {min(cores)})
+  try:
+    yield
+  finally:
+    os.sched_setaffinity(0, cores)
+
+
+def _resident_megabytes(pid: int) -> float:
+  """Memory of a process in RAM; NaN where there is no /proc."""
+  path = pathlib.Path(f'/proc/{pid}/status')
+  if not path.exists():
+    return float('nan')
+  lines = path.read_text('utf-8').splitlines()
+  [line] = [line for line in lines if line.startswith('VmRSS')]
+  return int(line.split()[1]) / 1024
+
+
+def main() -> None:
+  results = {}
+  for suite in logger.progress(('dmcr', 'metaworld'), 'acting', 'suite'):
+    config = config_of(suite, _PRESET.value, _STEPS.value)
+    speeds = {}
+    for count in NUM_ENVS:
+      config.env.num_envs = count
+      make_envs = functools.partial(finetune_work.make_envs, config)
+      speeds[count], frames = act(config, make_envs)
+    overhead = extraction_overhead(config, frames)
+    results[suite] = {'acting': speeds, 'extraction': overhead}
+  print(table(results))
+  report = {
+    'preset': _PRESET.value,
+    'steps': _STEPS.value,
+    **workdir.describe(),
+    'results': results,
+  }
+  if _OUT.value:
+    path = pathlib.Path(_OUT.value)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    workdir.write_json(path, report)
+  if _JSON.value:
+    print(json.dumps(report))
+
+
+if __name__ == '__main__':
+  _JSON = flags.DEFINE_bool('json', False, 'End with one line of JSON.')
+  _OUT = flags.DEFINE_string('out', '', 'File to write the JSON to.')
+  _PRESET = flags.DEFINE_enum('preset', 'nano', base.PRESETS, 'Sizes.')
+  _STEPS = flags.DEFINE_integer('steps', 150, 'Agent steps of a round.', 30)
+  launch.run(main)
