@@ -1,0 +1,496 @@
+r"""Checkpoints of the official ContextWM code, in our trees.
+
+  python -m drp_jax.convert.contextwm --checkpoint=variables.pt --out=runs/ipv
+
+The new folder is a workdir as pre-training leaves one, for `config.init_from`
+of `config.agent` 'ipv', or of 'apv' if the file holds a plain world model. With
+--a_agg_size=N, the width of a_agg (`config.dae.width`), it is one for 'drp',
+in which a_agg starts without any influence (IPV_pre_DRP_ft of Fig. 7, choice
+E7). As no file of theirs knows a DAE, that run also wants
+
+  config.init_without = ('dae', 'mae_decoder')
+
+Strict: every array of the file is used, and none is missing. The original is at
+github.com/thuml/ContextWM; third_party/compare_contextwm.py runs it beside
+ours.
+"""
+
+import argparse
+import dataclasses
+import logging
+import pathlib
+import re
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import flax.traverse_util
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from drp_jax.models import image_decoder, image_encoder, rssm
+from drp_jax.preprocess import weights
+from drp_jax.train import checkpoint
+
+SOURCE = weights.Source(
+  key='--checkpoint',
+  files='variables.pt, or a folder with {rssm,encoder,decoder}_variables.pt',
+  origin='pre-training with github.com/thuml/ContextWM',
+  licence='MIT',
+)
+
+_PARTS = {  # files of a folder, and how their arrays are called in variables.pt
+  'rssm_variables.pt': 'wm.rssm.',
+  'encoder_variables.pt': 'wm.encoder.',
+  'decoder_variables.pt': 'wm.heads.decoder.',
+}
+_IMAGE_SIZE = 64
+_STAGES = 3  # of the image towers
+_SIDE = 4  # of their smallest maps
+_NAMES_SHOWN = 8  # of the arrays that do not fit, in a message
+
+Arrays = Mapping[str, np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True)
+class Rule:
+  """How one of our arrays comes from one of theirs, whole or in part.
+
+  Linear, so it holds for gradients too.
+
+  Attributes:
+    source: their name.
+    path: collection and names in our tree; () for what has no place there.
+    convert: their array -> ours.
+  """
+
+  source: str
+  path: tuple[str, ...]
+  convert: Callable[[np.ndarray], np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True)
+class Sizes:
+  """What the arrays' names and layouts depend on.
+
+  Attributes:
+    num_layers: residual layers in each stage of the image towers.
+    deter: width of the recurrent state.
+    stoch: groups times classes.
+    has_context: whether there is a tower for contexts (IPV) or none (APV).
+  """
+
+  num_layers: int
+  deter: int
+  stoch: int
+  has_context: bool
+
+
+def read(path: str | pathlib.Path) -> dict[str, np.ndarray]:
+  """Reads the arrays of a checkpoint by their names in `variables.pt`.
+
+  Args:
+    path: `variables.pt`, or a folder with the three files that the official
+      fine-tuning loads.
+
+  Raises:
+    ValueError: if there is no such file, or it holds something else.
+  """
+  folder = pathlib.Path(path)
+  if folder.is_dir():
+    weights.find_folder(str(path), tuple((name,) for name in _PARTS), SOURCE)
+    files = {folder / name: prefix for name, prefix in _PARTS.items()}
+  else:
+    files = {weights.find_file(str(path), SOURCE): ''}
+  return {
+    prefix + name: tensor.float().numpy()
+    for file, prefix in files.items()
+    for name, tensor in weights.read(file, SOURCE).items()
+  }
+
+
+def convert(arrays: Arrays) -> dict[str, Any]:
+  """Converts what the official pre-training saves.
+
+  Args:
+    arrays: from `read`.
+
+  Returns:
+    {'params', 'batch_stats'} of `image_encoder`, `context_encoder` (not of a
+    plain world model), `image_decoder` and `latent_dynamics`, whose slot for
+    actions is the official one.
+
+  Raises:
+    ValueError: naming the arrays that are missing, unknown or of another shape.
+  """
+  sizes = _sizes(arrays)
+  found = apply_rules(world_model_rules(sizes), arrays)
+  _check_shapes(found, sizes)
+  return found
+
+
+def for_drp(variables: dict[str, Any], a_agg_size: int) -> dict[str, Any]:
+  """Swaps the slot for actions for one for a_agg, with zero rows (E7)."""
+  dynamics = variables['params']['latent_dynamics']
+  hidden = dynamics['action_in']['kernel'].shape[1]
+  kernel = np.zeros((a_agg_size, hidden), np.float32)
+  action_in = {**dynamics['action_in'], 'kernel': kernel}
+  dynamics = {**dynamics, 'action_in': action_in}
+  params = {**variables['params'], 'latent_dynamics': dynamics}
+  return {**variables, 'params': params}
+
+
+def save(
+  directory: str | pathlib.Path, variables: dict[str, Any], meta: dict[str, Any]
+) -> None:
+  """Writes a checkpoint that `config.init_from` takes.
+
+  Args:
+    directory: the new workdir.
+    variables: from `convert`.
+    meta: JSON values: where they come from.
+
+  Raises:
+    ValueError: if there is a checkpoint already.
+  """
+  saved = checkpoint.Checkpoints(directory)
+  if saved.latest_step() is not None:
+    raise ValueError(f'--out={str(directory)!r} holds a checkpoint already.')
+  collections = {k: v for k, v in variables.items() if k != 'params'}
+  state = {'params': variables['params'], 'collections': collections}
+  saved.save(0, jax.tree.map(jnp.asarray, state), meta)
+  saved.close()
+
+
+def apply_rules(rules: Iterable[Rule], arrays: Arrays) -> dict[str, Any]:
+  """Converts arrays, all that the rules name and no others.
+
+  Raises:
+    ValueError: naming the arrays that are missing or unknown.
+  """
+  rules = list(rules)
+  expected = {rule.source for rule in rules}
+  missing = _listed(expected - arrays.keys())
+  unknown = _listed(arrays.keys() - expected)
+  if missing or unknown:
+    raise ValueError(
+      f'{SOURCE.key}: {len(arrays)} arrays in the file, {len(expected)}'
+      f' expected. Missing: {missing or "none"}. Unknown: {unknown or "none"}.'
+      f' Expected is {SOURCE.files}, of {SOURCE.origin}.'
+    )
+  found = {}
+  for rule in rules:
+    array = arrays[rule.source]
+    try:
+      found[rule.path] = rule.convert(array)
+    except ValueError as error:
+      raise ValueError(
+        f'{SOURCE.key}: {rule.source} has the shape {array.shape}, which does'
+        f' not fit ({error}).'
+      ) from error
+  found.pop((), None)
+  return flax.traverse_util.unflatten_dict(found)
+
+
+def world_model_rules(sizes: Sizes) -> list[Rule]:
+  """Rules for `variables.pt` of pre-training."""
+  rules = [
+    *tower_rules('wm.encoder.', 'image_encoder', sizes),
+    *decoder_rules('wm.heads.decoder.', 'image_decoder', sizes),
+    *rssm_rules('wm.rssm.', 'latent_dynamics', sizes),
+  ]
+  if sizes.has_context:
+    rules += tower_rules('wm.encoder.cond_', 'context_encoder', sizes)
+  return rules
+
+
+def tower_rules(source: str, name: str, sizes: Sizes) -> list[Rule]:
+  """Rules for an image encoder; names are prefixes, theirs and ours."""
+  rules = [
+    Rule(
+      f'{source}convin.weight', ('params', name, 'conv_in', 'kernel'), conv
+    ),
+    Rule(f'{source}convin.bias', ('params', name, 'conv_in', 'bias'), np.array),
+  ]
+  for stage in range(_STAGES):
+    for layer in range(sizes.num_layers):
+      rules += _residual_rules(
+        f'{source}res{stage}.stack.{layer}.',
+        (name, f'stage{stage}_layer{layer}'),
+        changes_width=stage > 0 and layer == 0,
+      )
+  return rules
+
+
+def decoder_rules(source: str, name: str, sizes: Sizes) -> list[Rule]:
+  """Rules for an image decoder."""
+  rules = [
+    Rule(
+      f'{source}convin.weight',
+      ('params', name, 'dense', 'kernel'),
+      lambda x: channels_last(x, _SIDE).T,
+    ),
+    Rule(
+      f'{source}convin.bias',
+      ('params', name, 'dense', 'bias'),
+      lambda x: channels_last(x, _SIDE),
+    ),
+    Rule(
+      f'{source}convout.weight',
+      ('params', name, 'conv_out', 'kernel'),
+      conv_up,
+    ),
+    Rule(
+      f'{source}convout.bias', ('params', name, 'conv_out', 'bias'), np.array
+    ),
+  ]
+  for stage in range(_STAGES):
+    if sizes.has_context and stage < _STAGES - 1:
+      rules += _attention_rules(
+        f'{source}res{stage}.stack.0.', (name, f'context{stage}')
+      )
+    for layer in range(sizes.num_layers):
+      rules += _residual_rules(
+        f'{source}res{stage}.stack.{layer}.',
+        (name, f'stage{stage}_layer{layer}'),
+        changes_width=layer == sizes.num_layers - 1,
+      )
+  return rules
+
+
+def rssm_rules(
+  source: str, name: str, sizes: Sizes, feat: int = 0, side: int = _SIDE
+) -> list[Rule]:
+  """Rules for a dynamics model.
+
+  Args:
+    source: prefix of their names.
+    name: ours.
+    sizes: of the model.
+    feat: width of another model's features, where it observes such, too or
+      only; they follow the embedding.
+    side: of the maps that are flattened to embeddings.
+  """
+
+  def embed_rows(x):
+    rows = x[:, sizes.deter :].T  # [E + feat, hidden]
+    E = rows.shape[0] - feat
+    return np.concatenate([channels_last(rows[:E], side), rows[E:]])
+
+  own = 'params', name
+  return [
+    Rule(
+      f'{source}img_in.weight',
+      (*own, 'stoch_in', 'kernel'),
+      lambda x: x[:, : sizes.stoch].T,
+    ),
+    Rule(
+      f'{source}img_in.weight',
+      (*own, 'action_in', 'kernel'),
+      lambda x: x[:, sizes.stoch :].T,
+    ),
+    Rule(f'{source}img_in.bias', (*own, 'action_in', 'bias'), np.array),
+    *dense_rules(f'{source}_cell._layer', (name, 'gru', 'dense')),
+    Rule(
+      f'{source}_cell._norm.weight', (*own, 'gru', 'norm', 'scale'), np.array
+    ),
+    Rule(f'{source}_cell._norm.bias', (*own, 'gru', 'norm', 'bias'), np.array),
+    *dense_rules(f'{source}img_out_0', (name, 'prior_hidden')),
+    *dense_rules(f'{source}img_dist_0', (name, 'prior_out')),
+    Rule(
+      f'{source}obs_out.weight',
+      (*own, 'post_deter', 'kernel'),
+      lambda x: x[:, : sizes.deter].T,
+    ),
+    Rule(f'{source}obs_out.weight', (*own, 'post_embed', 'kernel'), embed_rows),
+    Rule(f'{source}obs_out.bias', (*own, 'post_embed', 'bias'), np.array),
+    *dense_rules(f'{source}obs_dist', (name, 'post_out')),
+  ]
+
+
+def dense_rules(source: str, path: tuple[str, ...]) -> list[Rule]:
+  """Rules for a dense layer."""
+  return [
+    Rule(f'{source}.weight', ('params', *path, 'kernel'), np.transpose),
+    Rule(f'{source}.bias', ('params', *path, 'bias'), np.array),
+  ]
+
+
+def channels_last(x: np.ndarray, side: int) -> np.ndarray:
+  """Flattened maps [C * side * side, ...] -> [side * side * C, ...]."""
+  maps = x.reshape(-1, side, side, *x.shape[1:])
+  return np.moveaxis(maps, 0, 2).reshape(x.shape)
+
+
+def conv(x: np.ndarray) -> np.ndarray:
+  """[out, in, h, w] -> [h, w, in, out]."""
+  return x.transpose(2, 3, 1, 0)
+
+
+def conv_up(x: np.ndarray) -> np.ndarray:
+  """Transposed: [in, out, h, w] -> [h, w, in, out], turned by 180 degrees."""
+  return x.transpose(2, 3, 0, 1)[::-1, ::-1]
+
+
+def _attention_rules(source: str, path: tuple[str, ...]) -> list[Rule]:
+  own, packed = ('params', *path), f'{source}cross_attention.att.in_proj_'
+  rules = [
+    Rule(f'{source}kv_pos_emb', (*own, 'context_positions'), np.array),
+    Rule(f'{source}q_pos_emb', (*own, 'query_positions'), np.array),
+    *dense_rules(f'{source}cross_attention.att.out_proj', (*path, 'out')),
+    *_norm_rules(f'{source}norm_cross_att.', (*path, 'norm')),
+  ]
+  for i, name in enumerate(('query', 'key', 'value')):
+
+    def third(x, i=i):
+      return np.split(x, 3)[i].T
+
+    rules += [
+      Rule(f'{packed}weight', (*own, name, 'kernel'), third),
+      Rule(f'{packed}bias', (*own, name, 'bias'), third),
+    ]
+  return rules
+
+
+def _residual_rules(
+  source: str, path: tuple[str, ...], changes_width: bool
+) -> list[Rule]:
+  layers = {'res_block.0': 'conv1', 'res_block.3': 'conv2'}
+  norms = {'res_block.1.': 'norm1', 'res_block.4.': 'norm2'}
+  if changes_width:
+    layers['identity.0'] = 'conv_skip'
+    norms['identity.1.'] = 'norm_skip'
+  rules = [
+    Rule(f'{source}{theirs}.weight', ('params', *path, ours, 'kernel'), conv)
+    for theirs, ours in layers.items()
+  ]
+  for theirs, ours in norms.items():
+    rules += _norm_rules(source + theirs, (*path, ours))
+  return rules
+
+
+def _norm_rules(source: str, path: tuple[str, ...]) -> list[Rule]:
+  params, stats = ('params', *path, 'norm'), ('batch_stats', *path, 'norm')
+  return [
+    Rule(f'{source}weight', (*params, 'scale'), np.array),
+    Rule(f'{source}bias', (*params, 'bias'), np.array),
+    Rule(f'{source}running_mean', (*stats, 'mean'), np.array),
+    Rule(f'{source}running_var', (*stats, 'var'), np.array),
+    Rule(f'{source}num_batches_tracked', (), np.array),
+  ]
+
+
+def _sizes(arrays: Arrays) -> Sizes:
+  stack = re.compile(r'wm\.encoder\.res0\.stack\.(\d+)\.')
+  layers = [1 + int(match[1]) for match in map(stack.match, arrays) if match]
+  nothing = np.zeros(0)  # then `apply_rules` names what is missing
+  return Sizes(
+    num_layers=max(layers, default=1),
+    deter=arrays.get('wm.rssm._cell._norm.weight', nothing).shape[0] // 3,
+    stoch=arrays.get('wm.rssm.obs_dist.bias', nothing).shape[0],
+    has_context=any(name.startswith('wm.encoder.cond_') for name in arrays),
+  )
+
+
+def _check_shapes(variables: dict[str, Any], sizes: Sizes) -> None:
+  """Compares with the variables of our modules.
+
+  Raises:
+    ValueError: naming what differs, in our tree.
+  """
+  params = variables['params']
+  depth = params['image_encoder']['conv_in']['bias'].shape[0]
+  slot, hidden = params['latent_dynamics']['action_in']['kernel'].shape
+  embed_size = 4 * depth * _SIDE**2
+  tower = image_encoder.ImageEncoder(depth, sizes.num_layers)
+  decoder = image_decoder.ImageDecoder(
+    depth,
+    sizes.num_layers,
+    num_heads=1,  # does not show in shapes, nor does the mask, nor groups
+    image_size=_IMAGE_SIZE,
+    mask_ratio=0.0,
+  )
+  dynamics = rssm.RSSM(
+    deter_size=sizes.deter,
+    hidden=hidden,
+    groups=1,
+    classes=sizes.stoch,
+    action_size=slot,
+    embed_size=embed_size,
+  )
+
+  def init(key):
+    image = jnp.zeros((1, _IMAGE_SIZE, _IMAGE_SIZE, 3))
+    (embed, maps), encoder = tower.init_with_output(key, image, False)
+    (state, _), latent = dynamics.init_with_output(
+      key,
+      embed[None],
+      jnp.zeros((1, 1, slot)),
+      jnp.ones((1, 1), bool),
+      None,
+      method='observe',
+    )
+    modules = {'image_encoder': encoder, 'latent_dynamics': latent}
+    context = None
+    if sizes.has_context:
+      context = image_decoder.Context(coarse=maps[2], fine=maps[1])
+      modules['context_encoder'] = encoder
+    modules['image_decoder'] = decoder.init(
+      key, state.feat, context, key[None], False
+    )
+    return modules
+
+  expected = jax.eval_shape(init, jax.random.key(0))
+  expected = {
+    (collection, name, *path): leaf.shape
+    for name, module in expected.items()
+    for collection, tree in module.items()
+    for path, leaf in flax.traverse_util.flatten_dict(tree).items()
+  }
+  found = flax.traverse_util.flatten_dict(variables)
+  assert found.keys() == expected.keys(), found.keys() ^ expected.keys()
+  wrong = _listed(
+    f'{"/".join(path)} {found[path].shape} instead of {shape}'
+    for path, shape in expected.items()
+    if found[path].shape != shape
+  )
+  if wrong:
+    raise ValueError(f'{SOURCE.key} holds arrays of other shapes: {wrong}.')
+
+
+def _listed(names: Iterable[str]) -> str:
+  names = sorted(names)
+  shown = ', '.join(names[:_NAMES_SHOWN])
+  more = len(names) - _NAMES_SHOWN
+  return f'{shown} and {more} more' if more > 0 else shown
+
+
+def main() -> None:
+  parser = argparse.ArgumentParser(
+    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+  )
+  parser.add_argument('--checkpoint', required=True, help=SOURCE.files)
+  parser.add_argument('--out', required=True, help='the new workdir')
+  parser.add_argument(
+    '--a_agg_size', type=int, help='config.dae.width, for config.agent=drp'
+  )
+  args = parser.parse_args()
+  logging.basicConfig(level=logging.INFO, format='%(message)s')
+  try:
+    variables = convert(read(args.checkpoint))
+    if args.a_agg_size is not None:
+      variables = for_drp(variables, args.a_agg_size)
+    save(args.out, variables, {'converted_from': args.checkpoint})
+  except ValueError as error:
+    parser.error(str(error))
+  counts = {
+    name: sum(leaf.size for leaf in jax.tree.leaves(tree))
+    for name, tree in variables['params'].items()
+  }
+  logging.info(
+    '%s: %s', args.out, ', '.join(f'{k} {n:,}' for k, n in counts.items())
+  )
+
+
+if __name__ == '__main__':
+  main()

@@ -1,0 +1,129 @@
+"""drp_jax against what the official ContextWM code made of the same numbers.
+
+tests/golden holds weights, inputs and random numbers that both were fed, and
+what the original made of them (about.json: which commit). Written by
+third_party/compare_contextwm.py.
+"""
+
+import functools
+import pathlib
+
+import jax
+import numpy as np
+import pytest
+
+from third_party import contextwm_ours as ours
+
+_AGENTS = 'ipv', 'apv', 'dreamerv2'
+_FOLDER = pathlib.Path(__file__).parent / 'golden'
+_TOLERANCE = 1e-4  # of the largest value of each array
+# Of gradients: on another machine, a ReLU may fall to the other side.
+_GRADIENT_TOLERANCE = 1e-3
+
+
+@functools.cache
+def _case(agent):
+  with np.load(_FOLDER / f'{agent}.npz') as file:
+    return ours.unpack(dict(file))
+
+
+def _check(agent, found):
+  """Compares rows: all arrays, of moves those that are kept."""
+  for row, names in found.items():
+    expected = ours.as_ours(agent, _case(agent)['rows'][row])
+    if not row.startswith('optimizer'):
+      assert jax.tree.structure(names) == jax.tree.structure(expected), row
+    limit = _GRADIENT_TOLERANCE if 'gradients' in row else _TOLERANCE
+    for name, difference in ours.differences(names, expected):
+      assert difference < limit, f'{agent}, {row}: {name} by {difference:.1e}'
+
+
+def _fed(agent):
+  case = _case(agent)
+  return agent, case['weights'], case['inputs']
+
+
+def _agents(*quick):
+  """All systems, those that add little as slow tests."""
+  return pytest.mark.parametrize(
+    'agent',
+    [
+      agent if agent in quick else pytest.param(agent, marks=pytest.mark.slow)
+      for agent in _AGENTS
+    ],
+  )
+
+
+@_agents('ipv')
+def test_networks(agent):
+  """Encoders, decoder with and without mask, RSSM: forward passes."""
+  _check(agent, ours.networks(*_fed(agent)))
+
+
+@_agents()
+def test_acting(agent):
+  _check(agent, ours.act(*_fed(agent)))
+
+
+@pytest.mark.parametrize(
+  'agent', ['ipv', pytest.param('apv', marks=pytest.mark.slow)]
+)
+def test_pre_training(agent):
+  """Losses, gradients of all parameters, batch statistics."""
+  _check(agent, ours.pretrain(*_fed(agent)))
+
+
+@_agents()
+def test_fine_tuning_of_the_world_model(agent):
+  """Losses and gradients of all parameters."""
+  _check(agent, ours.finetune(*_fed(agent)))
+
+
+@_agents('ipv')
+def test_actor_and_critic(agent):
+  """Losses and gradients on an imagined rollout."""
+  case = _case(agent)
+  found = ours.behavior(
+    agent, case['weights'], case['slow_critic'], case['inputs']
+  )
+  _check(agent, found)
+
+
+@_agents('apv')
+def test_optimizers(agent):
+  """Moves under the original's gradients: clipping, decay, waiting groups."""
+  case = _case(agent)
+  _check(agent, ours.optimizer_steps(agent, case['weights'], case['rows']))
+
+
+def test_formulas():
+  """KL, lambda-returns, truncated normal, intrinsic bonus, random erasing."""
+  found = ours.formulas(_case('formulas')['inputs'])
+  assert found.keys() == _case('formulas')['rows'].keys()
+  _check('formulas', found)
+
+
+def test_all_that_the_original_did_is_looked_at():
+  """By the functions that the tests above call, system by system."""
+  assert set(_case('ipv')['rows']) == {
+    'image encoder',
+    'context maps',
+    'image decoder, 1/4 of the context',
+    'image decoder, whole context',
+    'latent RSSM, observe',
+    'latent RSSM, imagine',
+    'action RSSM, observe',
+    'action RSSM, imagine',
+    'acting',
+    'pre-training: loss terms',
+    'pre-training: gradients',
+    'batch statistics after a step',
+    'fine-tuning: posterior states',
+    'fine-tuning: loss terms',
+    'fine-tuning: gradients',
+    'actor and critic: losses',
+    'actor and critic: gradients',
+    'optimizer of pre-training',
+    'optimizers of the world model',
+    'optimizers of actor and critic',
+  }
