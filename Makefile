@@ -40,8 +40,9 @@ install: $(TESTABLE)
 demo: $(INSTALLED) $(GL)
 	@$(RUN) -m experiments.demo --workdir=$(WORKDIR)
 
+# Whole files to up to four processes: what a file compiles, its tests share.
 test: $(TESTABLE) $(GL)
-	@$(RUN) -m pytest
+	@$(RUN) -m pytest -n auto --maxprocesses=4 --dist=loadfile
 
 slow: $(TESTABLE) $(GL)
 	@$(RUN) -m pytest -m slow
