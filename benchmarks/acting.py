@@ -108,17 +108,17 @@ def extraction_overhead(
 
   Returns:
     Milliseconds: medians of the time that passed, 'wall', and of that in which
-    the core worked for us, 'cpu', which others on the machine hardly change;
-    the mean and the longest of the latter, which steps that choose points take.
+    the core worked for us, 'cpu', which says more where others want it too; the
+    mean and the longest of the latter, which steps that choose points take.
   """
   extractor = finetune_work.make_extractor(config, 0)
   wall, cpu = [], []
   with _one_core():
     for t in range(len(frames)):
-      begin = time.perf_counter(), time.thread_time()
+      begin = time.perf_counter(), time.process_time()
       extractor.step(frames[t : t + 1], [t == 0], [0])
       wall.append(time.perf_counter() - begin[0])
-      cpu.append(time.thread_time() - begin[1])
+      cpu.append(time.process_time() - begin[1])
   cpu = cpu[1:]  # the first only keeps the frame
   return {
     'wall': 1e3 * float(np.median(wall[1:])),

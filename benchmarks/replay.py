@@ -290,6 +290,7 @@ def measure(
     restart: seconds from files, none of them in the page cache, to a batch.
   """
   half = max(1, num_steps // _EPISODE // 2)  # episodes
+  stops = (0, half - 1, 2 * half - 1)  # what happens once happens at the first
   seconds, memory = 0.0, []
   with tempfile.TemporaryDirectory(dir=scratch) as name:
     folder = pathlib.Path(name)
@@ -299,10 +300,10 @@ def measure(
       steps = episode(clips[number % len(clips)], _EPISODE, motion)
       start = time.perf_counter()
       buffer.add(steps)
-      if number % half == half - 1:
+      if number in stops:
         buffer.save()
       seconds += time.perf_counter() - start
-      if number % half == half - 1:
+      if number in stops:
         times = {f'ms_{size}': _median_ms(draw[size]) for size in BATCHES}
         memory.append(_memory())
     cold = None
@@ -317,7 +318,7 @@ def measure(
       'add_us': 1e6 * seconds / (2 * half * _EPISODE),
       **times,
       'cold_ms_16': cold,
-      'memory': (memory[1] - memory[0]) / (half * _EPISODE),
+      'memory': (memory[-1] - memory[-2]) / (half * _EPISODE),
       'disk': size / (2 * half * _EPISODE),
       'restart': time.perf_counter() - start,
     }
@@ -337,13 +338,17 @@ def _median_ms(
 
 
 def _memory() -> int:
-  """Bytes of this process in RAM, without what malloc keeps for later."""
+  """Bytes that this process has in RAM.
+
+  Without what malloc keeps for later, and without pages of files such as
+  libraries, which the kernel drops and reads again as it likes.
+  """
   gc.collect()
   trim = getattr(ctypes.CDLL(None), 'malloc_trim', None)  # glibc only
   if trim:
     trim(0)
   status = pathlib.Path('/proc/self/status').read_text(encoding='utf-8')
-  return 1024 * int(re.search(r'VmRSS:\s+(\d+) kB', status)[1])
+  return 1024 * int(re.search(r'RssAnon:\s+(\d+) kB', status)[1])
 
 
 def _leave_page_cache(folder: pathlib.Path) -> None:
@@ -498,7 +503,7 @@ def main() -> None:
 if __name__ == '__main__':
   _JSON = flags.DEFINE_bool('json', False, 'End with one line of JSON.')
   _STEPS = flags.DEFINE_integer(
-    'steps', 5_000, 'How many to add to each buffer.', 1
+    'steps', 10_000, 'How many to add to each buffer.', 1
   )
   _DREAMERV3 = flags.DEFINE_string(
     'dreamerv3', '', 'Checkout of danijar/dreamerv3.'

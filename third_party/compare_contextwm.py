@@ -52,7 +52,8 @@ _FED = (
   ' samples of states (torch.multinomial), uniform numbers for actions'
   ' (Tensor.uniform_) and for kept context tokens (torch.rand), masks of'
   ' dropout (torch.nn.functional.dropout), numbers of context frames'
-  ' (numpy.random.choice).'
+  ' (numpy.random.choice). The original computed losses and gradients of world'
+  ' models in float64, all else in float32.'
 )
 
 Arrays = dict[str, np.ndarray]
@@ -229,9 +230,9 @@ class Original:
   def pretrain(self) -> ours.Rows:
     """The loss of pre-training and its gradients."""
     wm = self.pretrained.wm.train()
-    with self._training('z'):
+    with _double(self.pretrained), self._training('z'):
       loss, _, _, metrics = wm.loss(self._data())
-    loss.backward()
+      loss.backward()
     gradients = _tuned_names(_gradients(self.pretrained))
     statistics = {
       name: _numpy(value)
@@ -254,9 +255,9 @@ class Original:
   def finetune(self) -> ours.Rows:
     """The world model's loss of fine-tuning and its gradients."""
     wm = self.tuned.wm.train()
-    with self._training(self._states()):
+    with _double(self.tuned), self._training(self._states()):
       loss, _, outs, metrics = wm.loss(self._data())
-    loss.backward()
+      loss.backward()
     post = {key: _numpy(value) for key, value in outs['post'].items()}
     gradients = _gradients(self.tuned)
     self._begin()
@@ -381,12 +382,12 @@ class Original:
 
   def _data(self) -> dict[str, torch.Tensor]:
     """A batch as their replay hands it out."""
-    x = self._tensors()
+    x, dtype = self._tensors(), torch.get_default_dtype()
     return {
-      'image': x['image'].float().movedim(-1, -3).contiguous(),
-      'action': x['action'],
-      'reward': x['reward'],
-      'is_first': x['is_first'].float(),
+      'image': x['image'].to(dtype).movedim(-1, -3).contiguous(),
+      'action': x['action'].to(dtype),
+      'reward': x['reward'].to(dtype),
+      'is_first': x['is_first'].to(dtype),
       'is_last': torch.zeros(_B, _T),
       'is_terminal': torch.zeros(_B, _T),
     }
@@ -419,6 +420,20 @@ class Original:
       ],
       choice=[self.inputs['context_index']],
     )
+
+
+@contextlib.contextmanager
+def _double(agent: torch.nn.Module):
+  """Computes in float64, as far as the original does not insist on float32.
+
+  In float32 its gradients of norms at the end of the decoder, sums over many
+  pixels, are up to 1e-4 away from what they are here.
+  """
+  torch.set_default_dtype(torch.float64)
+  agent.double()
+  yield
+  agent.float()
+  torch.set_default_dtype(torch.float32)
 
 
 @contextlib.contextmanager
@@ -733,7 +748,8 @@ def _space(*shape: int) -> types.SimpleNamespace:
 
 
 def _numpy(x: torch.Tensor) -> np.ndarray:
-  return np.array(x.detach().numpy())
+  found = np.array(x.detach().numpy())
+  return found.astype(np.float32) if x.is_floating_point() else found
 
 
 def _channels_last(x: torch.Tensor) -> np.ndarray:

@@ -17,7 +17,6 @@ from unittest import mock
 
 import flax.traverse_util
 import jax
-import jax.flatten_util
 import jax.numpy as jnp
 import ml_collections
 import numpy as np
@@ -57,7 +56,7 @@ def small_config(agent: str) -> ml_collections.ConfigDict:
   """A suite's config, in sizes that take seconds; their heads are four."""
   config = _SUITES[agent].get_config('debug')
   config.agent = agent
-  config.image.depth = 4 if agent == 'ipv' else 2
+  config.image.depth = 2 if agent == 'dreamerv2' else 4
   config.image.num_layers = 1 if agent == 'ipv' else 2
   config.image.num_heads = 4
   config.heads.depth = 2
@@ -304,14 +303,14 @@ def behavior(
   B = inputs['imagined_uniform'].shape[0]
 
   @functools.partial(jax.value_and_grad, has_aux=True)
-  def loss(learner, inputs):
+  def loss(learner, inputs, slow, params, start):
     with fed(
       ('uniform', inputs['imagined_uniform']),
       ('gumbel', inputs['imagined_gumbel']),
     ):
       return system.behavior_loss(learner, slow, params, {}, start, keys(B))
 
-  (_, metrics), gradients = jax.jit(loss)(learner, inputs)
+  (_, metrics), gradients = jax.jit(loss)(learner, inputs, slow, params, start)
   names = (
     'loss/actor',
     'loss/critic',
@@ -370,8 +369,17 @@ def _moves(config, tx, arrays, gradients, updates):
 
   def long(tree):
     """One long array for each parameter set, which compiles faster."""
-    ravel = jax.flatten_util.ravel_pytree
-    return {name: ravel(own)[0] for name, own in tree.items()}
+    return {
+      name: np.concatenate([leaf.ravel() for leaf in jax.tree.leaves(own)])
+      for name, own in tree.items()
+    }
+
+  def short(vector, like):
+    leaves, structure = jax.tree.flatten(like)
+    ends = np.cumsum([leaf.size for leaf in leaves])
+    parts = np.split(np.asarray(vector), ends[:-1])
+    pairs = zip(parts, leaves, strict=True)
+    return structure.unflatten([x.reshape(y.shape) for x, y in pairs])
 
   slopes = long(gradients)
   start = long({name: everything[name] for name in gradients})
@@ -387,10 +395,7 @@ def _moves(config, tx, arrays, gradients, updates):
   carry = start, tx.init(start), jax.tree.map(jnp.zeros_like, start)
   for i in range(updates):
     carry = step(carry, GRADIENT_FACTORS[i % len(GRADIENT_FACTORS)])
-  return {
-    name: jax.flatten_util.ravel_pytree(own)[1](carry[2][name])
-    for name, own in gradients.items()
-  }
+  return {name: short(carry[2][name], own) for name, own in gradients.items()}
 
 
 def networks(agent: str, arrays: Arrays, inputs: Arrays) -> Rows:

@@ -207,9 +207,7 @@ def world_model_rules(sizes: Sizes) -> list[Rule]:
 def tower_rules(source: str, name: str, sizes: Sizes) -> list[Rule]:
   """Rules for an image encoder; names are prefixes, theirs and ours."""
   rules = [
-    Rule(
-      f'{source}convin.weight', ('params', name, 'conv_in', 'kernel'), conv
-    ),
+    Rule(f'{source}convin.weight', ('params', name, 'conv_in', 'kernel'), conv),
     Rule(f'{source}convin.bias', ('params', name, 'conv_in', 'bias'), np.array),
   ]
   for stage in range(_STAGES):
@@ -399,7 +397,7 @@ def _check_shapes(variables: dict[str, Any], sizes: Sizes) -> None:
     ValueError: naming what differs, in our tree.
   """
   params = variables['params']
-  depth = params['image_encoder']['conv_in']['bias'].shape[0]
+  depth = params['image_encoder']['conv_in']['kernel'].shape[-1]
   slot, hidden = params['latent_dynamics']['action_in']['kernel'].shape
   embed_size = 4 * depth * _SIDE**2
   tower = image_encoder.ImageEncoder(depth, sizes.num_layers)

@@ -4,6 +4,7 @@ Uses the functions of `extract_clip`, so what an acting agent sees equals what a
 data set holds: flow to the bit, tracks too once their points are chosen.
 """
 
+import concurrent.futures
 import dataclasses
 from collections.abc import Sequence
 from typing import Any
@@ -72,6 +73,7 @@ class StreamingExtractor:
     self._window = window
     self._seed = seed
     self._episodes: dict[int, _Episode] = {}
+    self._thread = concurrent.futures.ThreadPoolExecutor(1, 'flow')
 
   def step(
     self,
@@ -133,8 +135,9 @@ class StreamingExtractor:
     new = [i for i, e in enumerate(episodes) if e.num_flows % self._window == 0]
     if new:
       self._begin_windows([episodes[i] for i in new], last[new], now[new])
+    # Beside the tracker, which is as long about it: neither needs the other.
+    flow = self._thread.submit(self._backends.flow, last, now)
     out = {
-      'flow': self._backends.flow(last, now).astype(np.float16),
       'points': np.stack([episode.points for episode in episodes]),
       'visible': np.stack([episode.visible for episode in episodes]),
       'window_step': [e.num_flows % self._window for e in episodes],
@@ -142,6 +145,7 @@ class StreamingExtractor:
     states, points, found = self._backends.tracker.step(
       [episode.state for episode in episodes], now
     )
+    out['flow'] = flow.result().astype(np.float16)
     for i, episode in enumerate(episodes):
       episode.state, episode.points = states[i], points[i]
       episode.visible = episode.visible & found[i]

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from drp_jax.convert import contextwm
-from drp_jax.train import build, finetune
+from drp_jax.train import build, checkpoint, finetune
 from third_party import contextwm_ours as ours
 
 torch = pytest.importorskip('torch')
@@ -43,33 +43,32 @@ def _run(monkeypatch, *args):
   contextwm.main()
 
 
-def _start(agent, workdir, **changes):
-  """Variables at the start of fine-tuning from `workdir`, and from nothing."""
-  config = ours.small_config(agent if agent != 'drp' else 'ipv')
-  config.agent = agent
+def _system(agent, workdir, **changes):
+  """Config and system of a fine-tuning that loads what `workdir` holds."""
+  config = ours.small_config('apv' if agent == 'apv' else 'ipv')
+  config.agent, config.init_from = agent, str(workdir)
   config.update(changes)
-  system = build.system(config, ours.ACTION_SIZE, None)
-  states = []
-  for init_from in (str(workdir), ''):
-    config.init_from = init_from
-    states.append(finetune.init_state(config, system, ours.ACTION_SIZE))
-  return jax.device_get(states), system
+  return config, build.system(config, ours.ACTION_SIZE, None)
 
 
 @pytest.mark.parametrize('agent', ['ipv', 'apv'])
-def test_fine_tuning_starts_from_a_converted_file(agent, tmp_path, monkeypatch):
+def test_fine_tuning_finds_all_that_it_loads(agent, tmp_path, monkeypatch):
   path = _save(_arrays(agent), tmp_path / 'variables.pt')
   _run(monkeypatch, '--checkpoint', path, '--out', tmp_path / 'out')
-  (loaded, fresh), system = _start(agent, tmp_path / 'out')
+  config, system = _system(agent, tmp_path / 'out')
+  batch = build.example_replay_batch(config, ours.ACTION_SIZE)
+  shapes = jax.eval_shape(system.init, jax.random.key(0), batch)
+  wanted = {
+    'params': {name: shapes['params'][name] for name in system.pretrained},
+    'collections': {'batch_stats': shapes['batch_stats']},
+  }
+  loaded = checkpoint.load_part(config.init_from, wanted)
   expected = contextwm.convert(_arrays(agent))
   assert set(expected['params']) == set(system.pretrained)
-  for name, params in loaded.params.items():
-    same = expected['params'].get(name, fresh.params[name])
-    jax.tree.map(np.testing.assert_array_equal, params, same)
   jax.tree.map(
     np.testing.assert_array_equal,
-    loaded.collections['batch_stats'],
-    expected['batch_stats'],
+    {**loaded['collections'], 'params': loaded['params']},
+    expected,
   )
 
 
@@ -77,29 +76,44 @@ def test_drp_starts_from_ipv_with_an_a_agg_of_no_influence(
   tmp_path, monkeypatch
 ):
   """IPV_pre_DRP_ft (E7): the DAE is random."""
-  path = _save(_arrays(), tmp_path / 'variables.pt')
+  path, out = _save(_arrays(), tmp_path / 'variables.pt'), tmp_path / 'out'
   size = ours.small_config('ipv').dae.width
-  args = '--checkpoint', path, '--out', tmp_path / 'out', '--a_agg_size', size
+  args = '--checkpoint', path, '--out', out, '--a_agg_size', size
   _run(monkeypatch, *args)
   without = 'dae', 'mae_decoder'
-  (loaded, fresh), system = _start(
-    'drp', tmp_path / 'out', init_without=without
+  config, system = _system('drp', out, init_without=without)
+  state = finetune.init_state(config, system, ours.ACTION_SIZE)
+  expected = contextwm.convert(_arrays())
+  action_in = expected['params']['latent_dynamics']['action_in']
+  hidden = action_in['bias'].size
+  action_in['kernel'] = np.zeros((size, hidden), np.float32)
+  assert set(expected['params']) == set(system.pretrained) - set(without)
+  found = {name: state.params[name] for name in expected['params']}
+  jax.tree.map(np.testing.assert_array_equal, found, expected['params'])
+  jax.tree.map(
+    np.testing.assert_array_equal,
+    state.collections['batch_stats'],
+    expected['batch_stats'],
   )
-  expected = contextwm.convert(_arrays())['params']
-  latent = loaded.params['latent_dynamics']
-  assert not latent['action_in']['kernel'].any()
-  expected['latent_dynamics']['action_in']['kernel'] = np.zeros(
-    (size, latent['action_in']['bias'].size), np.float32
-  )
-  assert set(expected) == set(system.pretrained) - set(without)
-  for name, params in loaded.params.items():
-    same = expected.get(name, fresh.params[name])
-    jax.tree.map(np.testing.assert_array_equal, params, same)
-  assert loaded.collections['constants'] == fresh.collections['constants']
-  with pytest.raises(ValueError, match='config.init_from=.*dae'):
-    _start('drp', tmp_path / 'out')
-  with pytest.raises(ValueError, match=r"init_without=.*\['critic'\]"):
-    _start('drp', tmp_path / 'out', init_without=('critic',))
+  scale = state.collections['constants']['flow_scale']
+  assert scale == config.finetune.flow_scale
+
+
+@pytest.mark.parametrize(
+  ('without', 'message'),
+  [
+    ((), 'config.init_from=.*params/dae'),
+    (('critic',), r"config.init_without=.*\['critic'\]"),
+  ],
+)
+def test_what_cannot_be_loaded_is_named(
+  without, message, tmp_path, monkeypatch
+):
+  path = _save(_arrays(), tmp_path / 'variables.pt')
+  _run(monkeypatch, '--checkpoint', path, '--out', tmp_path / 'out')
+  config, system = _system('drp', tmp_path / 'out', init_without=without)
+  with pytest.raises(ValueError, match=message):
+    finetune.init_state(config, system, ours.ACTION_SIZE)
 
 
 @pytest.mark.parametrize('agent', ['ipv', 'apv'])
@@ -144,7 +158,7 @@ def test_a_file_of_something_else_says_what_is_expected(tmp_path):
 @pytest.mark.parametrize(
   ('name', 'shape', 'message'),
   [
-    ('wm.encoder.convin.bias', (3,), 'shapes: .*conv1/kernel'),
+    ('wm.encoder.convin.bias', (3,), r'conv_in/bias \(3,\) instead of \(4,\)'),
     (
       'wm.encoder.res1.stack.0.res_block.0.weight',
       (2, 2),

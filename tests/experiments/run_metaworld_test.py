@@ -8,6 +8,8 @@ from configs import finetune_metaworld
 from drp_jax.train import finetune, logger
 from experiments import finetune_work
 
+pytestmark = pytest.mark.slow  # what a step is made of is compiled anew
+
 
 @pytest.fixture(scope='module')
 def finished(tmp_path_factory):

@@ -148,7 +148,8 @@ def test_flow_and_tracker_are_called_once_for_all(square_clip, backends):
   extractor = stream.StreamingExtractor(made, 4)
   for t in range(3):
     extractor.step(square_clip.frames[t : t + 3], [t == 0] * 3, [0, 1, 2])
-  assert calls == [('flow', 3, 3), ('tracker', 3, 3)] * 2
+  expected = [('flow', 3, 3), ('tracker', 3, 3)]  # at the same time
+  assert sorted(calls[:2]) == sorted(calls[2:]) == expected
 
 
 def test_episodes_that_are_left_out_are_over(square_clip, backends):
