@@ -53,7 +53,7 @@ _FED = (
   ' (Tensor.uniform_) and for kept context tokens (torch.rand), masks of'
   ' dropout (torch.nn.functional.dropout), numbers of context frames'
   ' (numpy.random.choice). The original computed losses and gradients of world'
-  ' models in float64, all else in float32.'
+  ' models, and steps of optimizers, in float64, all else in float32.'
 )
 
 Arrays = dict[str, np.ndarray]
