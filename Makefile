@@ -1,5 +1,6 @@
 # make demo    the whole path, from videos to an acting agent, in minutes
 # make test    the tests that take seconds (make slow: those that take minutes)
+# make faults  runs that are killed twenty times each, and what else goes wrong
 # make beam    the test of Apache Beam, which needs an environment of its own
 # make lint    ruff
 # make check   lint and test, what .ci/run does
@@ -29,7 +30,7 @@ TESTABLE := $(VENV)/.testable-$(KEY)
 GL := $(VENV)/.gl
 BEAM := $(VENV)-beam
 
-.PHONY: help install demo test slow beam lint check
+.PHONY: help install demo test slow faults beam lint check
 .DELETE_ON_ERROR:
 
 help:
@@ -46,6 +47,9 @@ test: $(TESTABLE) $(GL)
 
 slow: $(TESTABLE) $(GL)
 	@$(RUN) -m pytest -m slow
+
+faults: $(TESTABLE) $(GL)
+	@$(RUN) -m pytest tests/faults -m 'slow or not slow'
 
 beam: $(BEAM)/.installed-$(KEY)
 	@$(BEAM)/bin/python -m pytest tests/experiments/run_preprocess_test.py -k beam

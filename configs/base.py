@@ -4,8 +4,9 @@ Run files call `get_config(preset)` and change values; a key that is not here
 raises AttributeError, a value of another type TypeError. Presets change sizes
 only, never the algorithm.
 
-Sources: [Table n] of the paper; [IPV] its lineage; [A1..E13] our answer to what
-the paper leaves open (README, table of choices); [ours] anything else.
+Sources: [Table n] of the paper; [IPV] its lineage; [PreLAR] and [DreamerV3]
+their official code; [A1..E13] our answer to what the paper leaves open (README,
+table of choices); [ours] anything else.
 """
 
 import ml_collections
@@ -43,16 +44,26 @@ def get_config(preset: str = 'paper') -> ml_collections.ConfigDict:
 def _paper() -> ml_collections.ConfigDict:
   config = ml_collections.ConfigDict()
   config.preset = 'paper'
-  # drp, ipv, apv or dreamerv2. It alone chooses networks, losses and optimizer
-  # groups; keys of what a system lacks are not read (drp_jax/train/build.py).
+  # drp, ipv, apv, prelar, dreamerv2 or dreamerv3. It alone chooses networks,
+  # losses and optimizer groups; keys of what a system lacks are not read
+  # (drp_jax/train/build.py).
   config.agent = 'drp'
   config.compute_dtype = 'float32'  # or bfloat16; parameters are float32
+  # Less memory, more time: layers of the image networks are computed again in
+  # the backward pass. The same numbers.                        [ours]
+  config.remat = False
   config.seed = 0
   config.task = 'walker_run'  # of env.suite
   config.init_from = ''  # workdir of a pre-training; '' is from scratch
   # Parameter sets that stay random all the same: ('latent_dynamics',) in the
-  # row "w/o dyn." of Fig. 6, ('dae', 'mae_decoder') after IPV's pre-training.
+  # row "w/o dyn." of Table 1, ('dae', 'mae_decoder') after IPV's pre-training.
   config.init_without = ()  #                                   [E5, E7]
+  # Arrays below the other parameter sets that start at zero instead: IPV's rows
+  # for actions, 'latent_dynamics/action_in/kernel', do not fit a_agg.
+  config.init_zero = ()  #                                      [E7]
+
+  # What drives z in drp; global_flow is the ablation of Fig. 5b.
+  config.motion = 'atomic_actions'  # or global_flow            [E4]
 
   config.dae = dae = ml_collections.ConfigDict()
   dae.num_keypoints = 16  # K                                   [Table 5]
@@ -64,6 +75,10 @@ def _paper() -> ml_collections.ConfigDict:
   dae.mlp_ratio = 4  #                                          [B3]
   dae.decoder_width = 128  #                                    [B13]
   dae.decoder_blocks = 2  #                                     [B13]
+  dae.intra = True  # attention within a frame; false in Fig. 6 [E1]
+  dae.inter = True  # attention along time; false in Fig. 6     [E2]
+  dae.coordinate = True  # embedded places; false in Fig. 12    [E3]
+  dae.temporal = True  # embedded time; false in Fig. 12        [E3]
 
   config.image = image = ml_collections.ConfigDict()
   image.depth = 48  # channels of the first stage               [IPV]
@@ -81,7 +96,15 @@ def _paper() -> ml_collections.ConfigDict:
   config.adapter = adapter = ml_collections.ConfigDict()
   adapter.width = 1024  #                                       [D6]
   adapter.num_blocks = 2  #                                     [D6]
+  adapter.kind = 'residual'  # or mlp, of Fig. 13               [D6]
   adapter.concat_embed = False  # true on DMCR                  [D7]
+
+  # Of prelar, which reads rssm, image and heads like IPV.
+  config.prelar = prelar = ml_collections.ConfigDict()
+  prelar.latent_size = 64  # width of latent actions            [PreLAR]
+  # sign has no gradient, as in the released code (T1); logistic has one.
+  prelar.rank = 'sign'  # or logistic                           [PreLAR]
+  prelar.rank_temperature = 1.0  # nats, of logistic            [ours]
 
   config.heads = heads = ml_collections.ConfigDict()
   heads.width = 400  #                                          [IPV]
@@ -95,6 +118,8 @@ def _paper() -> ml_collections.ConfigDict:
   loss.kl_s = 1.0  # beta_s                                     [Table 5]
   loss.reward = 1.0  # beta_r of Eq. 9                          [D9]
   loss.aux_reward = 1.0  # beta_r of Table 5                    [D9]
+  loss.latent_action = 1.0  # KL to its prior, of prelar        [PreLAR]
+  loss.consistency = 1.0  # of prelar, see prelar.rank          [PreLAR]
   loss.kl_balance = 0.8  #                                      [IPV]
   loss.free_nats = 0.0  # for both KLs; 1 in DMCR               [IPV, D2]
 
@@ -108,6 +133,8 @@ def _paper() -> ml_collections.ConfigDict:
   optim.eps = 1e-5  #                                           [IPV]
   optim.grad_clip = 100.0  # global norm, per group             [IPV]
   optim.weight_decay = 1e-6  # coupled L2                       [IPV]
+  # Updates in a row that are not finite, until a run ends with an error.
+  optim.max_bad_steps = 10  #                                   [ours]
 
   config.behavior = behavior = ml_collections.ConfigDict()
   behavior.horizon = 15  # H                                    [Table 5]
@@ -115,6 +142,23 @@ def _paper() -> ml_collections.ConfigDict:
   behavior.lam = 0.95  # lambda                                 [Table 5]
   behavior.entropy_scale = 1e-4  # eta                          [Table 5]
   behavior.slow_critic_every = 100  # updates                   [IPV]
+
+  # Of dreamerv3, which also reads behavior.horizon and behavior.lam.
+  config.dreamerv3 = dreamerv3 = ml_collections.ConfigDict()
+  dreamerv3.size = 'size12m'  # or size1m, 25m, 50m, 100m ...   [DreamerV3]
+  dreamerv3.lr = 4e-5  # of everything                          [DreamerV3]
+  dreamerv3.warmup = 1_000  # updates until it is reached       [DreamerV3]
+  dreamerv3.adaptive_clip = 0.3  # norms of the parameter       [DreamerV3]
+  dreamerv3.discount = 1.0 - 1.0 / 333.0  # gamma               [DreamerV3]
+  dreamerv3.entropy_scale = 3e-4  # eta                         [DreamerV3]
+  dreamerv3.dyn_scale = 1.0  #                                  [DreamerV3]
+  dreamerv3.rep_scale = 0.1  #                                  [DreamerV3]
+  dreamerv3.replay_value_scale = 0.3  #                         [DreamerV3]
+  dreamerv3.free_nats = 1.0  # of every step                    [DreamerV3]
+  dreamerv3.slow_scale = 1.0  # of values to the slow critic's  [DreamerV3]
+  dreamerv3.slow_rate = 0.02  # of the slow critic, every update [DreamerV3]
+  dreamerv3.return_rate = 0.01  # of the range of returns       [DreamerV3]
+  dreamerv3.return_limit = 1.0  # smallest divisor of advantages [DreamerV3]
 
   config.intrinsic = intrinsic = ml_collections.ConfigDict()
   intrinsic.scale = 0.1  # 1.0 in Meta-World                    [Table 5]
@@ -181,6 +225,7 @@ def _small(config: ml_collections.ConfigDict) -> None:
   config.rssm.classes = 16
   config.adapter.width = 256
   config.heads.width = 256
+  config.dreamerv3.size = 'size1m'
 
 
 def _nano(config: ml_collections.ConfigDict) -> None:
@@ -198,6 +243,7 @@ def _nano(config: ml_collections.ConfigDict) -> None:
   config.adapter.width = 128
   config.heads.width = 128
   config.heads.depth = 2
+  config.dreamerv3.size = 'size1m'
   config.intrinsic.queue_size = 1024
   config.intrinsic.projection = 32
   config.data.batch_size = 8
@@ -229,8 +275,10 @@ def _debug(config: ml_collections.ConfigDict) -> None:
   config.rssm.classes = 4
   config.adapter.width = 16
   config.adapter.num_blocks = 1
+  config.prelar.latent_size = 8
   config.heads.width = 16
   config.heads.depth = 1
+  config.dreamerv3.size = 'debug'
   config.behavior.horizon = 4
   config.intrinsic.queue_size = 64
   config.intrinsic.projection = 8

@@ -42,6 +42,7 @@ def get_config(variant: str = 'folder') -> ml_collections.ConfigDict:
   data.clip_stride = 25  # frames between starts of clips       [ours]
   data.validation_fraction = 0.05  # the end of every video     [ours]
   data.max_frames = 3000  # read of one video, 37 MB            [ours]
+  data.max_seconds = 300  # of CPU time to decode them          [ours]
   data.centre_crop = False  # true keeps the aspect             [IPV]
   data.num_shards = 16
   data.num_workers = 2  # processes

@@ -85,6 +85,39 @@ def reward_loss(predicted: jax.Array, reward: jax.Array) -> jax.Array:
   return 0.5 * jnp.square(predicted - reward).mean()
 
 
+def consistency_loss(
+  action: jax.Array,
+  all_action: jax.Array,
+  state: jax.Array,
+  all_state: jax.Array,
+  temperature: float | None,
+) -> jax.Array:
+  """Whether what differs more in its action differs more in its state.
+
+  Over all pairs of examples: the order of the distances of their actions should
+  be that of the distances of the states that these lead to  [PreLAR].
+
+  Args:
+    action: [n] distances of these examples' actions.
+    all_action: [N] of all examples, on all devices.
+    state: [n] distances of these examples' states, stopped.
+    all_state: [N] of all examples.
+    temperature: nats, of the logistic form: -ln p(order of states) given the
+      distances of actions. None is the form that PreLAR's code has, squared
+      differences of signs, which have no gradient anywhere (T1).
+
+  Returns:
+    [].
+  """
+  chex.assert_equal_shape([action, state])
+  chex.assert_equal_shape([all_action, all_state])
+  action_gap = action[:, None] - all_action[None]
+  order = jnp.sign(state[:, None] - all_state[None])
+  if temperature is None:
+    return jnp.square(order - jnp.sign(action_gap)).mean()
+  return jax.nn.softplus(-order * action_gap / temperature).mean()
+
+
 def actor_loss(
   lambda_return: jax.Array,
   entropy: jax.Array,

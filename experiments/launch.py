@@ -1,10 +1,12 @@
 """What every command does first: flags, and settings that JAX reads once."""
 
+import contextlib
 import ctypes
 import os
 import pathlib
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 
 from absl import app, flags, logging
 
@@ -14,12 +16,13 @@ _CPU_FLAGS = '--xla_cpu_experimental_ynn_fusion_type=individual_dot,reduce'
 
 # glibc's mallopt (malloc.h): what is freed is kept for the next step. Otherwise
 # every large buffer comes from the kernel anew, page by page: a quarter of a
-# step of `nano`.
+# step of `nano`. With one arena for all threads (M_ARENA_MAX) no page at all
+# would be given back, but after minutes another quarter of the time went into
+# the search of its lists of free pieces.
 _MALLOC_OPTIONS = {
   -1: 2**31 - 1,  # M_TRIM_THRESHOLD, bytes
   -2: 2**28,  # M_TOP_PAD, bytes
   -4: 0,  # M_MMAP_MAX, buffers
-  -8: 1,  # M_ARENA_MAX
 }
 
 
@@ -42,8 +45,13 @@ def prepare() -> None:
   jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.5)
 
 
-def run(main: Callable[[], None]) -> None:
-  """Parses flags, then runs `main`; user errors end without a traceback."""
+def run(main: Callable[[], None], several_processes: bool = False) -> None:
+  """Parses flags, then runs `main`; user errors end without a traceback.
+
+  Args:
+    main: what the command does.
+    several_processes: whether it may run in many, see --coordinator.
+  """
 
   def wrapped(argv: list[str]) -> None:
     if len(argv) > 1:
@@ -51,7 +59,14 @@ def run(main: Callable[[], None]) -> None:
     prepare()
     logging.set_verbosity(logging.WARNING)
     try:
-      main()
+      join(
+        _COORDINATOR.value,
+        _NUM_PROCESSES.value,
+        _PROCESS_ID.value,
+        several_processes,
+      )
+      with traced(_PROFILE.value, _PROFILE_AFTER.value, _PROFILE_SECONDS.value):
+        main()
     except (ValueError, RuntimeError) as error:
       # Of runtime errors only our own plain ones, not those of JAX.
       ours = isinstance(error, ValueError) or type(error) is RuntimeError
@@ -62,7 +77,104 @@ def run(main: Callable[[], None]) -> None:
   app.run(wrapped)
 
 
+def join(
+  coordinator: str,
+  num_processes: int | None,
+  process_id: int | None,
+  allowed: bool,
+) -> None:
+  """Makes this process one of several that compute together.
+
+  Args:
+    coordinator: '' for a process alone; 'host:port' of the first; 'auto' to ask
+      what started them: SLURM, Open MPI, or the metadata of a TPU pod.
+    num_processes: how many; not with 'auto'.
+    process_id: which of them this is; not with 'auto'.
+    allowed: whether the command can.
+
+  Raises:
+    ValueError: for flags that do not fit each other.
+  """
+  if not coordinator and (num_processes, process_id) == (None, None):
+    return
+  if not allowed:
+    raise ValueError(
+      'This command runs in one process, on all devices of its host; only'
+      ' pre-training knows --coordinator, --num_processes and --process_id.'
+    )
+  import jax
+
+  if coordinator == 'auto' and (num_processes, process_id) == (None, None):
+    jax.distributed.initialize()
+    return
+  host, _, port = coordinator.rpartition(':')
+  number = -1 if process_id is None else process_id
+  if not host or not port.isdecimal() or not 0 <= number < (num_processes or 0):
+    raise ValueError(
+      f'--coordinator={coordinator!r} --num_processes={num_processes}'
+      f' --process_id={process_id}: give host:port of the first process, their'
+      ' number, and which this is, from 0 on; or only --coordinator=auto, on'
+      ' SLURM, Open MPI and TPU pods.'
+    )
+  jax.distributed.initialize(coordinator, num_processes, process_id)
+
+
+@contextlib.contextmanager
+def traced(folder: str, after: float, seconds: float) -> Iterator[None]:
+  """Records what the program does, for TensorBoard and Perfetto.
+
+  Args:
+    folder: for the trace, which is the first process's; '' records nothing.
+    after: seconds from now until it begins: most of compiling is uninteresting.
+    seconds: that it takes; ends earlier with the program.
+  """
+  if not folder:
+    yield
+    return
+  import jax
+
+  if jax.process_index():
+    yield
+    return
+  over = threading.Event()
+
+  def record():
+    if over.wait(after):
+      logging.warning('--profile: ended before --profile_after=%g s.', after)
+      return
+    with jax.profiler.trace(folder, create_perfetto_trace=True):
+      over.wait(seconds)
+
+  thread = threading.Thread(target=record, name='profile')
+  thread.start()
+  try:
+    yield
+  finally:
+    over.set()
+    thread.join()
+
+
 flags.DEFINE_bool('traceback', False, 'Show where a wrong setting was found.')
+_COORDINATOR = flags.DEFINE_string(
+  'coordinator',
+  '',
+  'Several processes: host:port of the first, or auto (SLURM, TPU pods).',
+)
+_NUM_PROCESSES = flags.DEFINE_integer(
+  'num_processes', None, 'Several processes: how many.'
+)
+_PROCESS_ID = flags.DEFINE_integer(
+  'process_id', None, 'Several processes: which this is, from 0 on.'
+)
+_PROFILE = flags.DEFINE_string(
+  'profile', '', 'Folder for a trace of the JAX profiler; empty for none.'
+)
+_PROFILE_AFTER = flags.DEFINE_float(
+  'profile_after', 60.0, 'Seconds until the trace begins.', 0.0
+)
+_PROFILE_SECONDS = flags.DEFINE_float(
+  'profile_seconds', 10.0, 'Seconds that the trace takes.', 0.0
+)
 
 
 def _has_accelerator() -> bool:

@@ -8,14 +8,17 @@ import dataclasses
 import functools
 import itertools
 import json
+from collections.abc import Callable
 from typing import Any
 
 import ml_collections
 import numpy as np
 
 from drp_jax.data import clips, schema, shards, sources
-from drp_jax.preprocess import backends, extract, truth, video
+from drp_jax.preprocess import backends, extract, isolated, truth, video
 from drp_jax.train import logger
+
+_MAX_BYTES = 2**31  # that decoding a video may use               [ours]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,6 +63,9 @@ def make_job(config: ml_collections.ConfigDict) -> Job:
     plan=plan,
     read_frames=functools.partial(
       read_frames,
+      decode=isolated.Isolated(
+        video.decode, config.data.max_seconds, _MAX_BYTES
+      ),
       max_frames=config.data.max_frames,
       centre_crop=config.data.centre_crop,
       with_scene='sim' in names,
@@ -98,12 +104,18 @@ def list_videos(config: ml_collections.ConfigDict) -> list[sources.Video]:
 
 
 def read_frames(
-  video_id: sources.Video, max_frames: int, centre_crop: bool, with_scene: bool
+  video_id: sources.Video,
+  decode: Callable[[Any, int, bool], np.ndarray],
+  max_frames: int,
+  centre_crop: bool,
+  with_scene: bool,
 ) -> schema.Footage:
   """Decodes a video.
 
   Args:
     video_id: a file, a folder of pictures or a record.
+    decode: `video.decode`, here in a process that files from anywhere can do no
+      harm to. Records are decoded by TFDS.
     max_frames: of a longer video only so many are read, its first.
     centre_crop: see preprocess/video.py.
     with_scene: read what the simulator knows, too.
@@ -112,17 +124,17 @@ def read_frames(
     ValueError: one with a `reason`, if it cannot be read.
   """
   if isinstance(video_id, sources.Record):
-    frames = (video.to_image(f, centre_crop) for f in video_id.frames())
+    frames = itertools.islice(video_id.frames(), max_frames)
+    images = [video.to_image(frame, centre_crop) for frame in frames]
   elif video_id.path.is_dir():
     paths = sources.pictures(video_id.path)
-    frames = video.iterate_pictures(paths, centre_crop)
+    images = decode(paths, max_frames, centre_crop)
   else:
-    frames = video.iterate(video_id.path, centre_crop)
-  images = list(itertools.islice(frames, max_frames))
-  if not images:
+    images = decode(video_id.path, max_frames, centre_crop)
+  if not len(images):
     raise clips.UnusableVideo('empty', 'no frames')
   scene = _scene(video_id, len(images)) if with_scene else None
-  return schema.Footage(np.stack(images), scene)
+  return schema.Footage(np.asarray(images), scene)
 
 
 def _scene(video_id: sources.Video, num_frames: int) -> dict[str, Any]:

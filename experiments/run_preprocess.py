@@ -17,8 +17,14 @@ config.beam_options), whose workers must see the files and this project:
       --config.data.num_shards=1000
 """
 
+import contextlib
 import functools
 import pathlib
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from typing import Any
 
 import ml_collections
 from ml_collections import config_flags
@@ -42,7 +48,9 @@ def preprocess(config: ml_collections.ConfigDict) -> dict | None:
 
   Raises:
     ValueError: for settings or folders that do not fit, naming the key.
-    RuntimeError: if a process died again and again.
+    RuntimeError: if a process died again and again, another build runs in the
+      folder, or it cannot be written to.
+    SystemExit: with code 0, on SIGTERM; the shards that are whole are kept.
   """
   for key, folder in (
     ('config.path', config.path),
@@ -50,6 +58,14 @@ def preprocess(config: ml_collections.ConfigDict) -> dict | None:
   ):
     if not folder:
       raise ValueError(f'{key} is empty; it must name a folder.')
+  with contextlib.ExitStack() as stack:
+    if not config.shards:  # jobs of an array share the folder
+      stack.enter_context(workdir.locked(config.data.shards_dir))
+    stack.enter_context(_leaving_on_sigterm(config.data.shards_dir))
+    return _preprocess(config)
+
+
+def _preprocess(config: ml_collections.ConfigDict) -> dict | None:
   part, num_shards = parse_shards(config.shards, config.data.num_shards)
   config = config.copy_and_resolve_references()
   config.data.num_shards = num_shards
@@ -70,6 +86,30 @@ def preprocess(config: ml_collections.ConfigDict) -> dict | None:
     pathlib.Path(config.data.shards_dir) / 'run.json', workdir.describe()
   )
   return report
+
+
+@contextlib.contextmanager
+def _leaving_on_sigterm(shards_dir: str) -> Iterator[None]:
+  """Ends the process with code 0 when SIGTERM comes; its workers end with it.
+
+  There is nothing to save: a shard is written whole, or begun anew.
+  """
+
+  def leave(*_):
+    print(
+      f'SIGTERM: whole shards are kept in {shards_dir}; the same command goes'
+      ' on.',
+      file=sys.stderr,
+    )
+    raise SystemExit(0)
+
+  in_main = threading.current_thread() is threading.main_thread()
+  before = signal.signal(signal.SIGTERM, leave) if in_main else None
+  try:
+    yield
+  finally:
+    if in_main:
+      signal.signal(signal.SIGTERM, before)
 
 
 def parse_shards(text: str, num_shards: int) -> tuple[int | str, int]:
@@ -115,20 +155,30 @@ def fetch(config: ml_collections.ConfigDict) -> None:
     if config.embedded.opencv_doc:
       embedded.fetch_opencv_doc(folder / 'real')
     folder = folder / 'robots'
+  render = functools.partial(
+    _render,
+    tuple(settings.tasks),
+    folder=folder,
+    clips_per_task=settings.clips_per_task,
+    frames=settings.frames,
+    seed=config.seed,
+    write_video=video.write_video,
+    scenes=scenes,
+    policy=policy,
+  )
+  _run_here(render, min(config.data.num_workers, len(settings.tasks)))
+
+
+def _render(
+  tasks: tuple[str, ...], worker: int, num_workers: int, **options: Any
+) -> None:
+  """Renders one worker's share of `tasks`."""
   # Here, since processes that only extract import this file as well.
   from drp_jax.envs import renders
 
-  for task in logger.progress(settings.tasks, 'render', 'task'):
-    renders.write_rollouts(
-      folder,
-      [task],
-      settings.clips_per_task,
-      settings.frames,
-      config.seed,
-      video.write_video,
-      scenes=scenes,
-      policy=policy,
-    )
+  share = tasks[worker::num_workers]
+  for task in logger.progress(share, f'render [{worker}]', 'task'):
+    renders.write_rollouts(tasks=[task], **options)
 
 
 def _write_all(
@@ -145,7 +195,13 @@ def _write_all(
         *options,
       ]
     engines.run_beam(work, num_shards, config.beam_runner, options)
-  elif num_workers > 1:
+  else:
+    _run_here(work, num_workers)
+
+
+def _run_here(work: engines.Work, num_workers: int) -> None:
+  """Runs all shares of `work` on this machine."""
+  if num_workers > 1:
     engines.run_processes(work, num_workers)
   else:
     work(0, 1)

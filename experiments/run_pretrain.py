@@ -21,4 +21,4 @@ def main() -> None:
 
 if __name__ == '__main__':
   flags.mark_flag_as_required('workdir')
-  launch.run(main)
+  launch.run(main, several_processes=True)

@@ -18,7 +18,7 @@ _MAY_IMPORT = {
   'models': ('types', 'ops'),
   'agents': ('types', 'ops', 'losses', 'models'),
   'train': ('types', 'ops', 'losses', 'models', 'agents', 'data'),
-  'convert': ('models', 'train.checkpoint', 'preprocess.weights'),
+  'convert': ('types', 'models', 'train.checkpoint', 'preprocess.weights'),
   'data': (),
   'envs': (),
   'viz': (),

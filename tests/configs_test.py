@@ -14,7 +14,8 @@ _ROOT = pathlib.Path(__file__).parents[1]
 _RUN_FILES = tuple(
   path.stem
   for path in sorted((_ROOT / 'configs').glob('*.py'))
-  if path.stem not in ('__init__', 'base', 'preprocess', 'extract', 'demo')
+  if path.stem
+  not in ('__init__', 'ablations', 'base', 'preprocess', 'extract', 'demo')
 )
 
 # What a preset may change: sizes, and how long and how often. Never what the
@@ -34,9 +35,11 @@ _SIZES = {
   'rssm.groups',
   'rssm.classes',
   'adapter.width',
+  'prelar.latent_size',
   'adapter.num_blocks',
   'heads.width',
   'heads.depth',
+  'dreamerv3.size',
   'behavior.horizon',
   'intrinsic.queue_size',
   'intrinsic.projection',
@@ -63,6 +66,7 @@ _SIZES = {
 }
 # Of these, what only the tests' preset may change.
 _DEBUG_ONLY = {
+  'prelar.latent_size',
   'dae.decoder_blocks',
   'behavior.horizon',
   'intrinsic.neighbours',

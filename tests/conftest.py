@@ -3,13 +3,13 @@
 import os
 import pathlib
 
-# Read once, when JAX starts: four devices on any machine; the fusion that runs
-# use (experiments/launch.py); and no optimisation by LLVM, since tests compile
-# for minutes and run for milliseconds.
+# Read once, when JAX starts: four devices on any machine, if XLA_FLAGS does not
+# say otherwise; the fusion that runs use (experiments/launch.py); and no
+# optimisation by LLVM, since tests compile for minutes, run for milliseconds.
 os.environ['XLA_FLAGS'] = ' '.join(
   [
-    os.environ.get('XLA_FLAGS', ''),
     '--xla_force_host_platform_device_count=4',
+    os.environ.get('XLA_FLAGS', ''),
     '--xla_cpu_experimental_ynn_fusion_type=individual_dot,reduce',
     '--xla_backend_optimization_level=0',
   ]

@@ -74,7 +74,8 @@ class Uneven(March):
 class Fragile(gymnasium.Wrapper):
   """Fails at a step of those episodes whose seeds are named.
 
-  How: 'raise' an exception, reward with 'nan', or 'die' by SIGKILL.
+  How: 'raise' an exception, reward with 'nan', show a 'float' image or a
+  'small' one, or 'die' by SIGKILL.
   """
 
   def __init__(self, env, failures, at_step):
@@ -94,6 +95,10 @@ class Fragile(gymnasium.Wrapper):
       raise RuntimeError('the physics is bad')
     if self._count == self._at_step and self._how == 'nan':
       reward = float('nan')
+    if self._count == self._at_step and self._how == 'float':
+      image = np.full((64, 64, 3), np.nan, np.float32)
+    if self._count == self._at_step and self._how == 'small':
+      image = image[::2, ::2]
     return image, reward, *others
 
 
@@ -127,6 +132,14 @@ class Wide(March):
   def __init__(self):
     super().__init__(2)
     self.action_space = gymnasium.spaces.Box(-2, 2, (2,), np.float32)
+
+
+class Buttons(March):
+  """Acts by choosing one of three."""
+
+  def __init__(self):
+    super().__init__(2)
+    self.action_space = gymnasium.spaces.Discrete(3)
 
 
 def uneven_length(seed):

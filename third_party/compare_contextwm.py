@@ -34,7 +34,7 @@ from drp_jax.convert import contextwm
 from third_party import contextwm_ours as ours
 
 _TOLERANCE = 1e-4
-_B, _T = 2, 6  # sequences, steps
+B, T = 2, 6  # sequences, steps
 _BLOCKS = {  # of their config files: of pre-training and of fine-tuning
   'ipv': (
     ('apv_pretraining', 'something_pretrain', 'contextualized'),
@@ -47,6 +47,10 @@ _BLOCKS = {  # of their config files: of pre-training and of fine-tuning
   'dreamerv2': (None, ('dreamerv2', 'dmc_remastered')),
 }
 _LARGEST_MOVED = 300  # numbers of an array whose moves are kept
+_ABOUT = {
+  'original': 'github.com/thuml/ContextWM',
+  'made_by': 'python -m third_party.compare_contextwm --golden=tests/golden',
+}
 _FED = (
   'Random weights, images, actions, rewards and features; Gumbel noise for'
   ' samples of states (torch.multinomial), uniform numbers for actions'
@@ -71,8 +75,17 @@ def main() -> None:
   torch.set_num_threads(1)
 
   with contextlib.redirect_stdout(io.StringIO()):  # they say a lot
-    cases = {agent: _case(checkout, agent) for agent in _BLOCKS}
+    cases = {agent: compared(Original(checkout, agent)) for agent in _BLOCKS}
     cases['formulas'] = _formulas_case(checkout)
+  worst = report(cases)
+  if args.golden:
+    path = pathlib.Path(args.golden) / 'about.json'
+    write(path, checkout, cases, worst, {**_ABOUT, 'fed': _FED})
+  sys.exit(worst > _TOLERANCE)
+
+
+def report(cases: dict[str, Any]) -> float:
+  """Prints a table, and returns the largest difference of all."""
   worst = 0.0
   print('what                                            largest difference')
   for agent, case in cases.items():
@@ -81,14 +94,11 @@ def main() -> None:
       worst = max(worst, largest)
       print(f'{agent:10} {row:36} {largest:.1e} {name}')
   print(f'largest {worst:.1e}, allowed {_TOLERANCE:.0e}')
-  if args.golden:
-    _write(pathlib.Path(args.golden), checkout, cases, worst)
-  sys.exit(worst > _TOLERANCE)
+  return worst
 
 
-def _case(checkout: pathlib.Path, agent: str) -> dict[str, Any]:
+def compared(original: 'Original') -> dict[str, Any]:
   """What is fed to a system, and what the original makes of it."""
-  original = Original(checkout, agent)
   inputs = original.inputs
   rows = {**original.networks(), **original.act()}
   pretrained = {}
@@ -125,9 +135,9 @@ class Original:
 
     self.agent, self.config = agent, ours.small_config(agent)
     before, after = _BLOCKS[agent]
-    spaces = {'image': _space(64, 64, 3), 'reward': _space()}
-    spaces |= {f'is_{name}': _space() for name in ('first', 'last', 'terminal')}
-    actions = {'action': _space(ours.ACTION_SIZE)}
+    spaces = {'image': space(64, 64, 3), 'reward': space()}
+    spaces |= {f'is_{name}': space() for name in ('first', 'last', 'terminal')}
+    actions = {'action': space(ours.ACTION_SIZE)}
 
     def make(kind, file, *blocks, **changes):
       settings = yaml.YAML(typ='safe').load(checkout / f'configs/{file}.yaml')
@@ -136,16 +146,16 @@ class Original:
         config = config.update(settings[block])
       return kind(config.update(changes), spaces, actions, None)
 
-    networks, heads = _sizes(self.config)
+    networks, heads = network_sizes(self.config)
     kind = agents.DreamerV2 if agent == 'dreamerv2' else agents.APV_Finetune
     self.tuned = make(kind, *after, **networks, **heads)
-    _randomise(self.tuned)
+    randomise(self.tuned)
     self.pretrained = None
     if before:
       networks = {k: v for k, v in networks.items() if not k.startswith('af_')}
       self.pretrained = make(agents.APV_Pretrain, *before, **networks)
-    self.weights, self.slow_critic = _arrays(self.tuned)
-    self.inputs = _inputs(self.config)
+    self.weights, self.slow_critic = learnt_arrays(self.tuned)
+    self.inputs = make_inputs(self.config)
     if agent != 'dreamerv2':
       matrix = self.tuned.wm.intr_bonus.random_projection_matrix
       self.inputs['projection'] = matrix.numpy()
@@ -160,25 +170,25 @@ class Original:
       decoder = wm.heads['decoder']
       if self.agent != 'ipv':
         side = 2 if self.agent == 'dreamerv2' else 4
-        rows['image encoder'] = {'embedding': _embed(wm.encoder(data), side)}
+        rows['image encoder'] = {'embedding': embedding(wm.encoder(data), side)}
         image = decoder(x['feat'])['image'].mean
-        rows['image decoder'] = {'image': _pixels(image)}
+        rows['image decoder'] = {'image': pixels(image)}
       else:
-        with _fed(choice=[self.inputs['context_index']]):
+        with fed(choice=[self.inputs['context_index']]):
           out = wm.encoder(data)
-        rows['image encoder'] = {'embedding': _embed(out['embed'], 4)}
+        rows['image encoder'] = {'embedding': embedding(out['embed'], 4)}
         maps = out['shortcut']
         rows['context maps'] = {
-          '8x8': _channels_last(maps[8]),
-          '16x16': _channels_last(maps[16]),
+          '8x8': to_channels_last(maps[8]),
+          '16x16': to_channels_last(maps[16]),
         }
-        with _fed(rand=self._token_scores()):
+        with fed(rand=self._token_scores()):
           image = decoder(x['feat'], maps)['image'].mean
-        rows['image decoder, 1/4 of the context'] = {'image': _pixels(image)}
+        rows['image decoder, 1/4 of the context'] = {'image': pixels(image)}
         _set_mask(decoder, 0.0)
         image = decoder(x['feat'], maps)['image'].mean
         _set_mask(decoder, 0.75)
-        rows['image decoder, whole context'] = {'image': _pixels(image)}
+        rows['image decoder, whole context'] = {'image': pixels(image)}
       if self.agent != 'dreamerv2':
         rows |= self._dynamics(wm.af_rssm, 'latent', 'z', x['embed'])
         rows |= self._dynamics(wm.rssm, 'action', 's', x['observed'])
@@ -190,23 +200,23 @@ class Original:
     if letter == 'z' or self.config.adapter.concat_embed:
       maps = observed[..., :E].unflatten(-1, (4, 4, -1)).movedim(-1, -3)
       observed = torch.cat([maps.flatten(-3), observed[..., E:]], -1)
-    with _fed(multinomial=self._samples(letter)):
+    with fed(multinomial=self._samples(letter)):
       post, prior = rssm.observe(observed, data['action'], data['is_first'])
     start = {key: value[:, 0] for key, value in post.items()}
     gumbel = x[f'gumbel_{letter}'][:, 1:].unbind(1)
-    with _fed(multinomial=gumbel):
+    with fed(multinomial=gumbel):
       ahead = rssm.imagine(data['action'][:, 1:], start)
     return {
       f'{name} RSSM, observe': {
-        'deter': _numpy(post['deter']),
-        'stoch': _numpy(post['stoch']),
-        'post logits': _numpy(post['logit']),
-        'prior logits': _numpy(prior['logit']),
+        'deter': to_numpy(post['deter']),
+        'stoch': to_numpy(post['stoch']),
+        'post logits': to_numpy(post['logit']),
+        'prior logits': to_numpy(prior['logit']),
       },
       f'{name} RSSM, imagine': {
-        'deter': _numpy(ahead['deter']),
-        'stoch': _numpy(ahead['stoch']),
-        'logits': _numpy(ahead['logit']),
+        'deter': to_numpy(ahead['deter']),
+        'stoch': to_numpy(ahead['stoch']),
+        'logits': to_numpy(ahead['logit']),
       },
     }
 
@@ -214,39 +224,40 @@ class Original:
     """Some steps of acting, one environment being reset on the way."""
     data, state, actions = self._data(), None, []
     self.tuned.wm.eval()
-    for t in range(_T):
+    for t in range(T):
       obs = {key: value[:, t] for key, value in data.items()}
-      with _fed(multinomial=self._samples(self._states(), [t])):
+      with fed(multinomial=self._samples(self._states(), [t])):
         out, state = self.tuned.policy(obs, state, mode='eval')
       actions.append(out['action'])
     return {
       'acting': {
-        'actions': _numpy(torch.stack(actions, 1)),
-        'last deter': _numpy(state[-2]['deter']),
-        'last stoch': _numpy(state[-2]['stoch']),
+        'actions': to_numpy(torch.stack(actions, 1)),
+        'last deter': to_numpy(state[-2]['deter']),
+        'last stoch': to_numpy(state[-2]['stoch']),
       }
     }
 
   def pretrain(self) -> ours.Rows:
     """The loss of pre-training and its gradients."""
     wm = self.pretrained.wm.train()
-    with _double(self.pretrained), self._training('z'):
+    with double(self.pretrained), self._training('z'):
       loss, _, _, metrics = wm.loss(self._data())
       loss.backward()
-    gradients = _tuned_names(_gradients(self.pretrained))
+    gradients = self.tuned_names(gradients_of(self.pretrained))
     statistics = {
-      name: _numpy(value)
+      name: to_numpy(value)
       for name, value in self.pretrained.state_dict().items()
       if name.endswith(('running_mean', 'running_var'))
     }
     self._begin()
     return {
       'pre-training: loss terms': {
-        'image': _numpy(metrics['image_loss']),
-        'kl': _numpy(metrics['kl_loss']),
-        'total': _numpy(loss),
+        'image': to_numpy(metrics['image_loss']),
+        'kl': to_numpy(metrics['kl_loss']),
+        'total': to_numpy(loss),
         'prior entropy': np.float32(metrics['prior_ent']),
         'posterior entropy': np.float32(metrics['post_ent']),
+        **self.more_terms(metrics),
       },
       'pre-training: gradients': gradients,
       'batch statistics after a step': statistics,
@@ -255,17 +266,17 @@ class Original:
   def finetune(self) -> ours.Rows:
     """The world model's loss of fine-tuning and its gradients."""
     wm = self.tuned.wm.train()
-    with _double(self.tuned), self._training(self._states()):
+    with double(self.tuned), self._training(self._states()):
       loss, _, outs, metrics = wm.loss(self._data())
       loss.backward()
-    post = {key: _numpy(value) for key, value in outs['post'].items()}
-    gradients = _gradients(self.tuned)
+    post = {key: to_numpy(value) for key, value in outs['post'].items()}
+    gradients = gradients_of(self.tuned)
     self._begin()
     for name, key in (('deter',) * 2, ('stoch',) * 2, ('logits', 'logit')):
-      flat = post[key].reshape(_B * _T, *post[key].shape[2:])
+      flat = post[key].reshape(B * T, *post[key].shape[2:])
       self.inputs[f'start_{name}'] = flat
     names = ['image', 'kl', 'reward']
-    if self.agent == 'ipv':
+    if self.agent in ('ipv', 'prelar'):
       names.append('aux_reward')
     return {
       'fine-tuning: posterior states': {
@@ -274,8 +285,8 @@ class Original:
         'logits': post['logit'],
       },
       'fine-tuning: loss terms': {
-        'total': _numpy(loss),
-        **{name: _numpy(metrics[f'{name}_loss']) for name in names},
+        'total': to_numpy(loss),
+        **{name: to_numpy(metrics[f'{name}_loss']) for name in names},
       },
       'fine-tuning: gradients': gradients,
     }
@@ -286,11 +297,11 @@ class Original:
     x = self._tensors()
     names = {'deter': 'deter', 'stoch': 'stoch', 'logits': 'logit'}
     start = {key: x[f'start_{name}'] for name, key in names.items()}
-    start = {key: value.unflatten(0, (_B, _T)) for key, value in start.items()}
+    start = {key: value.unflatten(0, (B, T)) for key, value in start.items()}
     gumbel = x['imagined_gumbel'].transpose(0, 1).flatten(1, 2).unbind(0)
     uniform = x['imagined_uniform'].transpose(0, 1).flatten(1, 2).unbind(0)
     horizon = self.config.behavior.horizon
-    with _fed(multinomial=gumbel, uniform=uniform):
+    with fed(multinomial=gumbel, uniform=uniform):
       rollout = wm.imagine(learner.actor, start, None, horizon)
     rollout['reward'], _ = learner.rewnorm(
       wm.heads['reward'](rollout['feat']).mode
@@ -304,16 +315,16 @@ class Original:
     critic.backward()
     gradients = {
       name: value
-      for name, value in _gradients(self.tuned).items()
+      for name, value in gradients_of(self.tuned).items()
       if name.startswith(('_task_behavior.actor.', '_task_behavior.critic.'))
     }
     entropy = learner.actor(rollout['feat'][:-1]).entropy()
     self._begin()
     return {
       'actor and critic: losses': {
-        'loss/actor': _numpy(actor),
-        'loss/critic': _numpy(critic),
-        'behavior/entropy': _numpy(entropy.mean()),
+        'loss/actor': to_numpy(actor),
+        'loss/critic': to_numpy(critic),
+        'behavior/entropy': to_numpy(entropy.mean()),
         'behavior/return': np.float32(target_metrics['critic_target']),
         'behavior/value': np.float32(critic_metrics['critic']),
       },
@@ -330,8 +341,8 @@ class Original:
         name.replace('wm.af_rssm.', 'wm.rssm.'): value
         for name, value in pretrained.items()
       }
-      moves = _steps(self.pretrained, renamed, count, wm.model_opt.step)
-      rows['optimizer of pre-training'] = _tuned_names(moves)
+      moved = moves(self.pretrained, renamed, count, wm.model_opt.step)
+      rows['optimizer of pre-training'] = self.tuned_names(moved)
     wm, learner = self.tuned.wm, self.tuned._task_behavior
     self.tuned.init_optimizers()
 
@@ -347,14 +358,26 @@ class Original:
       learner.critic_opt.step(loss)
 
     frozen = self.config.optim.encoder_frozen_updates
-    rows['optimizers of the world model'] = _steps(
+    rows['optimizers of the world model'] = moves(
       self.tuned, model, frozen + count, model_step
     )
-    rows['optimizers of actor and critic'] = _steps(
+    rows['optimizers of actor and critic'] = moves(
       self.tuned, behavior, count, behavior_step
     )
     self._begin()
     return rows
+
+  def tuned_names(self, arrays: Arrays) -> Arrays:
+    """Names of pre-training -> names of fine-tuning."""
+    return {
+      name.replace('wm.rssm.', 'wm.af_rssm.'): value
+      for name, value in arrays.items()
+    }
+
+  def more_terms(self, metrics: dict[str, Any]) -> Arrays:
+    """Of pre-training, those that not all systems have."""
+    del metrics
+    return {}
 
   def _begin(self) -> None:
     """Puts everything back to where it was made."""
@@ -388,14 +411,14 @@ class Original:
       'action': x['action'].to(dtype),
       'reward': x['reward'].to(dtype),
       'is_first': x['is_first'].to(dtype),
-      'is_last': torch.zeros(_B, _T),
-      'is_terminal': torch.zeros(_B, _T),
+      'is_last': torch.zeros(B, T),
+      'is_terminal': torch.zeros(B, T),
     }
 
   def _states(self) -> tuple[str, ...]:
     return ('s',) if self.agent == 'dreamerv2' else ('z', 's')
 
-  def _samples(self, letters, steps=range(_T)) -> list[torch.Tensor | None]:
+  def _samples(self, letters, steps=range(T)) -> list[torch.Tensor | None]:
     """For `observe` of models one after the other: prior, posterior, ..."""
     noise = [self._tensors()[f'gumbel_{letter}'] for letter in letters]
     return [x for gumbel in noise for t in steps for x in (None, gumbel[:, t])]
@@ -408,9 +431,9 @@ class Original:
   def _training(self, letters):
     """Feeds what a forward pass of training draws."""
     if self.agent != 'ipv':
-      return _fed(multinomial=self._samples(letters))
+      return fed(multinomial=self._samples(letters))
     x = self._tensors()
-    return _fed(
+    return fed(
       multinomial=self._samples(letters),
       rand=self._token_scores(),
       dropout=[
@@ -423,7 +446,7 @@ class Original:
 
 
 @contextlib.contextmanager
-def _double(agent: torch.nn.Module):
+def double(agent: torch.nn.Module):
   """Computes in float64, as far as the original does not insist on float32.
 
   In float32 its gradients of norms at the end of the decoder, sums over many
@@ -437,8 +460,15 @@ def _double(agent: torch.nn.Module):
 
 
 @contextlib.contextmanager
-def _fed(
-  multinomial=(), rand=(), uniform=(), dropout=(), bernoulli=(), choice=()
+def fed(
+  multinomial=(),
+  rand=(),
+  uniform=(),
+  dropout=(),
+  bernoulli=(),
+  choice=(),
+  normal=(),
+  order=(),
 ):
   """Makes the random functions of torch and NumPy hand out given numbers.
 
@@ -452,10 +482,19 @@ def _fed(
     dropout: what is kept by each call.
     bernoulli: what `torch.bernoulli` returns.
     choice: what `numpy.random.choice` returns.
+    normal: noise of samples of normal distributions.
+    order: what `torch.randperm` returns.
   """
-  names = 'multinomial', 'rand', 'uniform', 'dropout', 'bernoulli', 'choice'
-  given = multinomial, rand, uniform, dropout, bernoulli, choice
-  left = {name: list(x) for name, x in zip(names, given, strict=True)}
+  left = dict(
+    multinomial=list(multinomial),
+    rand=list(rand),
+    uniform=list(uniform),
+    dropout=list(dropout),
+    bernoulli=list(bernoulli),
+    choice=list(choice),
+    normal=list(normal),
+    order=list(order),
+  )
   original_multinomial, original_rand = torch.multinomial, torch.rand
 
   def fed_multinomial(probs, num_samples, replacement):
@@ -488,6 +527,15 @@ def _fed(
     del args
     return left['choice'].pop(0)
 
+  def fed_normal(shape, dtype, device):
+    return left['normal'].pop(0).reshape(shape).to(device, dtype)
+
+  def fed_order(count, device=None):
+    del device
+    order = left['order'].pop(0)
+    assert order.numel() == count
+    return order
+
   patch = mock.patch.object
   with (
     patch(torch, 'multinomial', fed_multinomial),
@@ -496,6 +544,8 @@ def _fed(
     patch(torch.nn.functional, 'dropout', fed_dropout),
     patch(torch, 'bernoulli', fed_bernoulli),
     patch(np.random, 'choice', fed_choice),
+    patch(torch.distributions.normal, '_standard_normal', fed_normal),
+    patch(torch, 'randperm', fed_order),
   ):
     yield
   assert not any(left.values()), {name: len(x) for name, x in left.items()}
@@ -528,7 +578,7 @@ def _formulas_case(checkout: pathlib.Path) -> dict[str, Any]:
     'uniform': uniform,
     'taken': rng.uniform(-1, 1, uniform.shape).astype(np.float32),
     'projection': original.inputs['projection'],
-    'bonus_feat': normal(3, _B, 8, original.inputs['projection'].shape[0]),
+    'bonus_feat': normal(3, B, 8, original.inputs['projection'].shape[0]),
     'erased_image': np.full((16, 64, 64, 1), 0.3, np.float32),
     'erase': erase,
   }
@@ -549,9 +599,9 @@ def _formulas_case(checkout: pathlib.Path) -> dict[str, Any]:
     )
     loss.backward()
     rows['KL with balance'][f'free {free:g}'] = {
-      'loss': _numpy(loss),
-      'by post': _numpy(post.grad),
-      'by prior': _numpy(prior.grad),
+      'loss': to_numpy(loss),
+      'by post': to_numpy(post.grad),
+      'by prior': to_numpy(prior.grad),
     }
 
   found = core.lambda_return(
@@ -562,7 +612,7 @@ def _formulas_case(checkout: pathlib.Path) -> dict[str, Any]:
     lambda_=config.behavior.lam,
     axis=0,
   )
-  rows['lambda-returns'] = {'returns': _numpy(found)}
+  rows['lambda-returns'] = {'returns': to_numpy(found)}
 
   def truncated(function):
     mean, std = (x[name].clone().requires_grad_() for name in ('mean', 'std'))
@@ -570,12 +620,12 @@ def _formulas_case(checkout: pathlib.Path) -> dict[str, Any]:
     value = function(dists.Independent(normal, 1))
     value.sum().backward()
     return {
-      'value': _numpy(value),
-      'by mean': _numpy(mean.grad),
-      'by std': _numpy(std.grad),
+      'value': to_numpy(value),
+      'by mean': to_numpy(mean.grad),
+      'by std': to_numpy(std.grad),
     }
 
-  with _fed(uniform=[x['uniform']]):
+  with fed(uniform=[x['uniform']]):
     rows['truncated normal: samples'] = truncated(lambda d: d.sample())
   rows['truncated normal: log-probabilities'] = truncated(
     lambda d: d.log_prob(x['taken'])
@@ -586,22 +636,23 @@ def _formulas_case(checkout: pathlib.Path) -> dict[str, Any]:
   for i, feat in enumerate(x['bonus_feat']):
     zeros = torch.zeros(feat.shape[:2])
     data, _, _ = wm.intr_bonus.compute_bonus({'reward': zeros}, feat)
-    bonus[f'batch {i}'] = _numpy(data['reward'])
+    bonus[f'batch {i}'] = to_numpy(data['reward'])
 
   chance, area, wide, aspect, top, left = x['erase'].unbind(1)
   hit = chance < 0.5
   image = x['erased_image'].movedim(-1, 1)
   numbers = area, aspect, aspect, 1.0 - wide, left, top
-  with _fed(rand=[y[hit] for y in numbers], bernoulli=[hit.float()]):
+  with fed(rand=[y[hit] for y in numbers], bernoulli=[hit.float()]):
     erased = ctx_resnet.get_augmentation('erasing', image.shape)(image)
-  rows['random erasing'] = {'image': _channels_last(erased)}
+  rows['random erasing'] = {'image': to_channels_last(erased)}
   return {'inputs': inputs, 'rows': rows}
 
 
-def _sizes(config) -> tuple[dict[str, Any], dict[str, Any]]:
+def network_sizes(config) -> tuple[dict[str, Any], dict[str, Any]]:
   """Their settings that make networks as small as ours, and heads."""
   c, networks = config, {}
-  for name in ('rssm', 'af_rssm') if c.agent != 'dreamerv2' else ('rssm',):
+  stacked = c.agent in ('ipv', 'apv')
+  for name in ('rssm', 'af_rssm') if stacked else ('rssm',):
     networks |= {
       f'{name}.hidden': c.rssm.hidden,
       f'{name}.deter': c.rssm.deter_size,
@@ -624,14 +675,15 @@ def _sizes(config) -> tuple[dict[str, Any], dict[str, Any]]:
   if c.agent == 'ipv':
     networks['encoder_ctx.ctx_cnn_depth'] = c.image.depth
     networks['encoder_ctx.ctx_res_layers'] = c.image.num_layers
+  if c.agent in ('ipv', 'prelar'):
     heads['loss_scales.aux_reward'] = 1.0  # as their README says
   return networks, heads
 
 
-def _inputs(config) -> Arrays:
+def make_inputs(config) -> Arrays:
   """Images, actions, and all that is drawn at random."""
   c, rng = config, np.random.default_rng(2)
-  latent, lead = (c.rssm.groups, c.rssm.classes), (_B, _T)
+  latent, lead = (c.rssm.groups, c.rssm.classes), (B, T)
   feat, E = c.rssm.deter_size + latent[0] * latent[1], 64 * c.image.depth
   H, A = c.behavior.horizon, ours.ACTION_SIZE
 
@@ -652,12 +704,18 @@ def _inputs(config) -> Arrays:
     'is_first': np.zeros(lead, bool),
     'gumbel_z': gumbel(*lead, *latent),
     'gumbel_s': gumbel(*lead, *latent),
-    'imagined_uniform': uniform(_B, H, _T, A),
-    'imagined_gumbel': gumbel(_B, H, _T, *latent),
+    'imagined_uniform': uniform(B, H, T, A),
+    'imagined_gumbel': gumbel(B, H, T, *latent),
     'feat': normal(*lead, feat),
   }
   inputs['is_first'][:, 0] = inputs['is_first'][1, 3] = True
-  if c.agent != 'dreamerv2':
+  if c.agent == 'prelar':
+    Z = c.prelar.latent_size
+    inputs['embed'] = np.maximum(normal(*lead, E), 0.0)
+    inputs['latent'] = normal(*lead, Z)
+    inputs['latent_normal'] = normal(B, T - 1, Z)
+    inputs['order'] = np.roll(np.arange(B), 1)
+  elif c.agent != 'dreamerv2':
     embed = inputs['embed'] = np.maximum(normal(*lead, E), 0.0)
     feats = [embed] if c.adapter.concat_embed else []
     inputs['observed'] = np.concatenate([*feats, normal(*lead, feat)], -1)
@@ -673,7 +731,7 @@ def _inputs(config) -> Arrays:
   return inputs
 
 
-def _randomise(agent: torch.nn.Module) -> None:
+def randomise(agent: torch.nn.Module) -> None:
   """Moves all that a fresh network leaves at 0 or 1, as training would."""
   rng = np.random.default_rng(3)
   for name, value in sorted(agent.state_dict().items()):
@@ -693,13 +751,13 @@ def _randomise(agent: torch.nn.Module) -> None:
       value.copy_(gain * noise / np.sqrt(value[0].numel()))
 
 
-def _arrays(agent: torch.nn.Module) -> tuple[Arrays, Arrays]:
+def learnt_arrays(agent: torch.nn.Module) -> tuple[Arrays, Arrays]:
   """Weights that learn and statistics; and the slow critic's."""
   slow, weights = '_task_behavior._target_critic.', {}
   skipped = '_expl_behavior.', 'wm.intr_bonus.', '_task_behavior.rewnorm.'
   for name, value in agent.state_dict().items():
     if not name.startswith(skipped):
-      weights[name] = _numpy(value)
+      weights[name] = to_numpy(value)
   slow_critic = {
     name.replace(slow, '_task_behavior.critic.'): weights.pop(name)
     for name in list(weights)
@@ -708,23 +766,15 @@ def _arrays(agent: torch.nn.Module) -> tuple[Arrays, Arrays]:
   return weights, slow_critic
 
 
-def _gradients(agent: torch.nn.Module) -> Arrays:
+def gradients_of(agent: torch.nn.Module) -> Arrays:
   return {
-    name: _numpy(parameter.grad)
+    name: to_numpy(parameter.grad)
     for name, parameter in agent.named_parameters()
     if parameter.grad is not None
   }
 
 
-def _tuned_names(arrays: Arrays) -> Arrays:
-  """Names of pre-training -> names of fine-tuning."""
-  return {
-    name.replace('wm.rssm.', 'wm.af_rssm.'): value
-    for name, value in arrays.items()
-  }
-
-
-def _steps(agent, gradients, updates, step) -> Arrays:
+def moves(agent, gradients, updates, step) -> Arrays:
   """Parameters after some updates less those before."""
   parameters = dict(agent.double().named_parameters())  # moves are small
   start = {name: parameters[name].detach().clone() for name in gradients}
@@ -734,7 +784,7 @@ def _steps(agent, gradients, updates, step) -> Arrays:
       parameters[name].grad = torch.from_numpy(factor * gradient).double()
     step(torch.zeros(()))
   moves = {name: parameters[name] - start[name] for name in gradients}
-  return {name: _numpy(move.float()) for name, move in moves.items()}
+  return {name: to_numpy(move.float()) for name, move in moves.items()}
 
 
 def _set_mask(decoder: torch.nn.Module, ratio: float) -> None:
@@ -743,26 +793,26 @@ def _set_mask(decoder: torch.nn.Module, ratio: float) -> None:
       layer.mask = ratio
 
 
-def _space(*shape: int) -> types.SimpleNamespace:
+def space(*shape: int) -> types.SimpleNamespace:
   return types.SimpleNamespace(shape=shape)
 
 
-def _numpy(x: torch.Tensor) -> np.ndarray:
+def to_numpy(x: torch.Tensor) -> np.ndarray:
   found = np.array(x.detach().numpy())
   return found.astype(np.float32) if x.is_floating_point() else found
 
 
-def _channels_last(x: torch.Tensor) -> np.ndarray:
-  return _numpy(x.movedim(-3, -1))
+def to_channels_last(x: torch.Tensor) -> np.ndarray:
+  return to_numpy(x.movedim(-3, -1))
 
 
-def _pixels(x: torch.Tensor) -> np.ndarray:
-  return _channels_last(x)[ours.PIXELS]
+def pixels(x: torch.Tensor) -> np.ndarray:
+  return to_channels_last(x)[ours.PIXELS]
 
 
-def _embed(x: torch.Tensor, side: int) -> np.ndarray:
+def embedding(x: torch.Tensor, side: int) -> np.ndarray:
   """Their embedding in the order of ours."""
-  flat = np.moveaxis(_numpy(x), -1, 0)
+  flat = np.moveaxis(to_numpy(x), -1, 0)
   return np.moveaxis(contextwm.channels_last(flat, side), 0, -1)
 
 
@@ -775,8 +825,17 @@ def _differences(agent, case):
     yield row, list(ours.differences(found[row], expected))
 
 
-def _write(folder, checkout, cases, worst) -> None:
-  """Writes golden arrays and where they are from."""
+def write(path, checkout, cases, worst, about) -> None:
+  """Writes golden arrays, and where they are from.
+
+  Args:
+    path: of the JSON file; arrays lie beside it.
+    checkout: of the original.
+    cases: by system.
+    worst: largest difference of all.
+    about: what the original is, and how the arrays were made.
+  """
+  folder = path.parent
   folder.mkdir(parents=True, exist_ok=True)
   for agent, case in cases.items():
     for row, arrays in case['rows'].items():
@@ -793,15 +852,13 @@ def _write(folder, checkout, cases, worst) -> None:
     check=True,
   ).stdout.strip()
   about = {
-    'original': 'github.com/thuml/ContextWM',
+    **about,
     'commit': commit,
     'torch': torch.__version__,
     'jax': importlib.metadata.version('jax'),
-    'made_by': 'python -m third_party.compare_contextwm --golden=tests/golden',
-    'fed': _FED,
     'largest_difference': float(f'{worst:.1e}'),
   }
-  (folder / 'about.json').write_text(json.dumps(about, indent=2) + '\n')
+  path.write_text(json.dumps(about, indent=2) + '\n')
 
 
 if __name__ == '__main__':

@@ -1,9 +1,9 @@
 """What drp_jax computes on weights, inputs and random numbers of others.
 
-`compare_contextwm.py` and tests/golden_test.py hand in arrays of the official
-ContextWM code, under its names and in its layout. Results come back as rows of
-a table, {row: {name: array}}; what is in the tree of our parameters may have
-more levels.
+`compare_contextwm.py`, `compare_prelar.py` and the tests that read tests/golden
+hand in arrays of the official code of ContextWM, or of its descendant PreLAR,
+under its names and in its layout. Results come back as rows of a table, {row:
+{name: array}}; what is in the tree of our parameters may have more levels.
 """
 
 import contextlib
@@ -25,7 +25,7 @@ import optax
 from configs import finetune_dmcr, finetune_metaworld
 from drp_jax import losses, types
 from drp_jax.agents import ipv
-from drp_jax.convert import contextwm
+from drp_jax.convert import contextwm, prelar
 from drp_jax.ops import distributions, images, noise, returns
 from drp_jax.train import build, intrinsic
 
@@ -35,6 +35,7 @@ _SUITES = {
   'ipv': finetune_dmcr,
   'apv': finetune_metaworld,
   'dreamerv2': finetune_dmcr,
+  'prelar': finetune_metaworld,
 }
 _PREFIXES = {  # of arrays that hold one of our parameter sets
   'wm.heads.reward.': 'reward',
@@ -57,7 +58,7 @@ def small_config(agent: str) -> ml_collections.ConfigDict:
   config = _SUITES[agent].get_config('debug')
   config.agent = agent
   config.image.depth = 2 if agent == 'dreamerv2' else 4
-  config.image.num_layers = 1 if agent == 'ipv' else 2
+  config.image.num_layers = 1 if agent in ('ipv', 'prelar') else 2
   config.image.num_heads = 4
   config.heads.depth = 2
   config.intrinsic.queue_size = 20  # not a whole number of batches
@@ -82,9 +83,17 @@ def sizes(config: ml_collections.ConfigDict) -> contextwm.Sizes:
 
 
 def rules(config: ml_collections.ConfigDict) -> list[contextwm.Rule]:
-  """Rules for a whole agent of fine-tuning, the policy's outputs joined."""
-  s = sizes(config)
-  if config.agent == 'dreamerv2':
+  """Rules for a whole agent of fine-tuning, the policy's outputs joined.
+
+  That of PreLAR together with what only its pre-training has.
+  """
+  s, hidden_name, out_name = sizes(config), 'dense', 'out.out'
+  if config.agent == 'prelar':
+    hidden_name, out_name = '_mlp_nn.dense_', '_out_dist._out_nn'
+    found, encoder = prelar.pretraining_rules(s), 'wm.action_encoder._encoder.'
+    for source, name in ((f'{encoder}0', 'dense0'), (f'{encoder}2', 'out')):
+      found += contextwm.dense_rules(source, ('action_encoder', 'mlp', name))
+  elif config.agent == 'dreamerv2':
     found = [
       *contextwm.dense_rules(
         'wm.heads.decoder.convin', ('image_decoder', 'dense')
@@ -111,12 +120,12 @@ def rules(config: ml_collections.ConfigDict) -> list[contextwm.Rule]:
     feat = s.stoch + s.deter
     found += contextwm.rssm_rules('wm.rssm.', 'action_dynamics', s, feat)
   for prefix, name in _PREFIXES.items():
-    if name == 'aux_reward' and config.agent != 'ipv':
+    if name == 'aux_reward' and config.agent not in ('ipv', 'prelar'):
       continue
     for i in range(config.heads.depth):
       path = name, 'mlp', f'dense{i}'
-      found += contextwm.dense_rules(f'{prefix}dense{i}', path)
-    found += contextwm.dense_rules(f'{prefix}out.out', (name, 'mlp', 'out'))
+      found += contextwm.dense_rules(f'{prefix}{hidden_name}{i}', path)
+    found += contextwm.dense_rules(f'{prefix}{out_name}', (name, 'mlp', 'out'))
   return found
 
 
@@ -137,12 +146,16 @@ def some_variables(
 
 
 def _joined(arrays: Arrays) -> dict[str, np.ndarray]:
-  arrays = dict(arrays)
-  for kind in ('weight', 'bias'):
-    std = arrays.pop(f'_task_behavior.actor.out.std.{kind}', None)
-    if std is not None:
-      mean = f'_task_behavior.actor.out.out.{kind}'
-      arrays[mean] = np.concatenate([arrays[mean], std])
+  arrays, actor = dict(arrays), '_task_behavior.actor.'
+  for mean, std in (
+    ('out.out', 'out.std'),
+    ('_out_dist._out_nn', '_out_dist._std_nn'),
+  ):
+    for kind in ('weight', 'bias'):
+      raw_std = arrays.pop(f'{actor}{std}.{kind}', None)
+      if raw_std is not None:
+        name = f'{actor}{mean}.{kind}'
+        arrays[name] = np.concatenate([arrays[name], raw_std])
   return arrays
 
 
@@ -151,12 +164,16 @@ def fed(*numbers: tuple[str, jax.Array]):
   """Makes `ops.noise` hand out given numbers instead of drawing its own.
 
   Args:
-    numbers: (kind, [B, ...]) with a kind of 'gumbel', 'uniform', 'keep' (of
-      dropout) or 'index'. Of those of one kind and shape, the first given is
-      the first handed out. All have to be taken.
+    numbers: (kind, [B, ...]) with a kind of 'gumbel', 'uniform', 'normal',
+      'keep' (of dropout) or 'index'. Of those of one kind and shape, the first
+      given is the first handed out. All have to be taken.
   """
   left = list(numbers)
-  kinds = {jax.random.gumbel: 'gumbel', jax.random.uniform: 'uniform'}
+  kinds = {
+    jax.random.gumbel: 'gumbel',
+    jax.random.uniform: 'uniform',
+    jax.random.normal: 'normal',
+  }
 
   def take(kind, shape):
     for i, (its_kind, array) in enumerate(left):
@@ -205,12 +222,19 @@ def pretrain(agent: str, arrays: Arrays, inputs: Arrays) -> Rows:
   config = pretrain_config(agent)
   system = build.system(config, ACTION_SIZE, None)
   everything = variables(config, arrays)
-  params = {name: everything['params'][name] for name in system.pretrained}
+  names, numbers = system.pretrained, training_numbers(config, inputs)
+  if agent == 'prelar':
+    names = (*names, 'inverse_dynamics')
+    numbers = [
+      ('normal', inputs['latent_normal']),
+      ('uniform', jnp.argsort(inputs['order']).astype(jnp.float32)),
+    ]
+  params = {name: everything['params'][name] for name in names}
   batch = types.VideoBatch(inputs['image'], None, inputs['is_first'])
 
   @functools.partial(jax.value_and_grad, has_aux=True)
   def loss(params, inputs):
-    with fed(('gumbel', inputs['gumbel_z']), *training_numbers(config, inputs)):
+    with fed(('gumbel', inputs['gumbel_z']), *numbers):
       return system.pretrain_loss(
         params,
         {'batch_stats': everything['batch_stats']},
@@ -219,14 +243,18 @@ def pretrain(agent: str, arrays: Arrays, inputs: Arrays) -> Rows:
       )
 
   (_, (collections, metrics)), gradients = jax.jit(loss)(params, inputs)
+  terms = {
+    'image': metrics['loss/image_z'],
+    'kl': metrics['loss/kl_z'],
+    'total': metrics['loss/total'],
+    'prior entropy': metrics['entropy/z_prior'],
+    'posterior entropy': metrics['entropy/z_post'],
+  }
+  if agent == 'prelar':
+    terms['kl of latent actions'] = metrics['loss/latent_action']
+    terms['consistency'] = metrics['loss/consistency']
   return {
-    'pre-training: loss terms': {
-      'image': metrics['loss/image_z'],
-      'kl': metrics['loss/kl_z'],
-      'total': metrics['loss/total'],
-      'prior entropy': metrics['entropy/z_prior'],
-      'posterior entropy': metrics['entropy/z_post'],
-    },
+    'pre-training: loss terms': terms,
     'pre-training: gradients': gradients,
     'batch statistics after a step': collections['batch_stats'],
   }
@@ -237,7 +265,11 @@ def finetune(agent: str, arrays: Arrays, inputs: Arrays) -> Rows:
   config = small_config(agent)
   system = build.system(config, ACTION_SIZE, None)
   everything = variables(config, arrays)
-  params = {k: v for k, v in everything['params'].items() if k not in LEARNER}
+  params = {
+    name: tree
+    for name, tree in everything['params'].items()
+    if name not in (*LEARNER, 'inverse_dynamics')
+  }
   collections = {k: v for k, v in everything.items() if k != 'params'}
   batch = types.ReplayBatch(
     image=inputs['image'],
@@ -255,7 +287,8 @@ def finetune(agent: str, arrays: Arrays, inputs: Arrays) -> Rows:
       settings=build.intrinsic_settings(config),
       axis_name=None,
     )
-    gumbels = ['gumbel_z', 'gumbel_s']
+    if agent != 'prelar':
+      gumbels = ['gumbel_z', 'gumbel_s']
 
   @functools.partial(jax.value_and_grad, has_aux=True)
   def loss(params, inputs):
@@ -418,6 +451,8 @@ def networks(agent: str, arrays: Arrays, inputs: Arrays) -> Rows:
         'image decoder': {'image': decoded[PIXELS]},
       }
     rows = {'image encoder': {'embedding': apply('encode', image, False)}}
+    if agent == 'prelar':
+      return rows | _latent_actions(apply, image, inputs)
     B, T = image.shape[:2]
 
     def decode(m, context):
@@ -440,6 +475,46 @@ def networks(agent: str, arrays: Arrays, inputs: Arrays) -> Rows:
     return rows | _dynamics(apply, inputs)
 
   return jax.jit(run)(inputs)
+
+
+def _latent_actions(apply, image, inputs) -> Rows:
+  """What PreLAR has: decoder, latent actions, and dynamics driven by them."""
+  latent = apply(lambda m: m.inverse_dynamics(image, None, False))
+
+  def dynamics(m):
+    post, prior = m.latent_dynamics.observe(
+      inputs['embed'],
+      inputs['latent'],
+      inputs['is_first'],
+      inputs['gumbel_z'],
+    )
+    start = jax.tree.map(lambda x: x[:, 0], post)
+    ahead = m.latent_dynamics.imagine(
+      start, inputs['latent'][:, 1:], inputs['gumbel_z'][:, 1:]
+    )
+    return post, prior, ahead
+
+  post, prior, ahead = apply(dynamics)
+  return {
+    'image decoder': {
+      'image': apply(lambda m: m.decode(inputs['feat'], False)[PIXELS])
+    },
+    'inverse dynamics': {'mean': latent.mean, 'std': latent.std},
+    'action encoder': {
+      'latent action': apply(lambda m: m.action_encoder(inputs['action']))
+    },
+    'RSSM, observe': {
+      'deter': post.deter,
+      'stoch': post.stoch,
+      'post logits': post.logits,
+      'prior logits': prior.logits,
+    },
+    'RSSM, imagine': {
+      'deter': ahead.deter,
+      'stoch': ahead.stoch,
+      'logits': ahead.logits,
+    },
+  }
 
 
 def _dynamics(apply, inputs) -> Rows:
@@ -486,7 +561,9 @@ def act(agent: str, arrays: Arrays, inputs: Arrays) -> Rows:
       return system.policy_step(everything, carry, obs, keys(B), False)
 
   carry, actions = system.initial_carry(B, 0), []
-  names = ('gumbel_z', 'gumbel_s') if agent != 'dreamerv2' else ('gumbel_s',)
+  names = 'gumbel_z', 'gumbel_s'
+  if agent in ('dreamerv2', 'prelar'):
+    names = ('gumbel_s',)
   for t in range(T):
     obs = types.Observation(
       inputs['image'][:, t], None, inputs['is_first'][:, t]

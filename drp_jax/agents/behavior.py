@@ -136,7 +136,7 @@ def loss_in_model(
   start: types.RSSMState,
   keys: jax.Array,
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
-  """`loss` in a model with `action_dynamics`, `reward`, `actor`, `critic`.
+  """`loss` in a model with `img_step`, `reward`, `actor`, `critic`.
 
   Args:
     model: the networks.
@@ -162,7 +162,7 @@ def loss_in_model(
     return model.apply({**variables, 'params': params}, method=method)
 
   fns = Functions(
-    img_step=lambda *args: apply(lambda m: m.action_dynamics.img_step(*args)),
+    img_step=lambda *args: apply(lambda m: m.img_step(*args)),
     reward=lambda feat: apply(lambda m: m.reward(feat)),
     policy=lambda p, feat: apply(lambda m: m.actor(feat), actor=p),
     value=lambda p, feat: apply(lambda m: m.critic(feat), critic=p),

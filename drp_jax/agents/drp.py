@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from drp_jax import losses, types
 from drp_jax.agents import behavior, system, world_model
-from drp_jax.models import deconstruction, stacked_model
+from drp_jax.models import deconstruction, global_flow, stacked_model
 from drp_jax.ops import noise
 
 
@@ -20,7 +20,8 @@ class DRP:
   """Deconstructs motion into a_agg, and recomposes it in a stacked model.
 
   Attributes:
-    deconstruction: from motion to a_agg.
+    deconstruction: from motion to a_agg; in the ablation of E4 of the whole
+      flow at once, without a masked autoencoder.
     model: the dynamics models, decoder and heads.
     weights: of the losses.
     behavior: numbers of policy learning.
@@ -29,21 +30,24 @@ class DRP:
   """
 
   sees_motion: ClassVar[bool] = True
-  pretrained: ClassVar[tuple[str, ...]] = (  # Algorithm 2, line 1
-    'dae',
-    'mae_decoder',
-    'image_encoder',
-    'context_encoder',
-    'image_decoder',
-    'latent_dynamics',
-  )
 
-  deconstruction: deconstruction.Deconstruction
+  deconstruction: deconstruction.Deconstruction | global_flow.GlobalFlow
   model: stacked_model.StackedModel
   weights: world_model.LossWeights
   behavior: behavior.Settings
   window: int
   axis_name: str | None = None
+
+  @property
+  def pretrained(self) -> tuple[str, ...]:
+    """See `System`; Algorithm 2, line 1."""
+    return (
+      *self.deconstruction.parameter_sets,
+      'image_encoder',
+      'context_encoder',
+      'image_decoder',
+      'latent_dynamics',
+    )
 
   @property
   def bonus_size(self) -> int:
@@ -61,8 +65,10 @@ class DRP:
     method = self.model.init_finetune if finetune else self.model.init_pretrain
     a_agg = out['tokens'][:, :, 0]
     variables = self.model.init(key, batch, a_agg, decode, method=method)
-    params = {**motion.pop('params'), **variables.pop('params')}
-    return {'params': params, **variables, **motion}
+    return {
+      kind: {**motion.get(kind, {}), **variables.get(kind, {})}
+      for kind in (*variables, *motion)
+    }
 
   def pretrain_loss(
     self,
@@ -73,10 +79,10 @@ class DRP:
   ) -> tuple[jax.Array, tuple[Any, system.Metrics]]:
     """L_MAE + L_dyn (Eqs. 5, 6; choice C1: joint)."""
     hide, latent_keys = world_model.pretrain_keys(keys)
-    variables = {'params': params, **collections}
-    motion, a_agg = self._deconstruct(variables, batch, hide)
+    motion, updated = self._deconstruct(params, collections, batch, hide)
+    a_agg = motion['tokens'][:, :, 0]
     out, updated = self.model.apply(
-      variables,
+      {'params': params, **updated},
       batch,
       a_agg,
       latent_keys,
@@ -96,10 +102,10 @@ class DRP:
   ) -> tuple[jax.Array, system.WorldModelOutput]:
     """L_MAE + L_dyn + L_action (Eqs. 7-9; choices D2-D5: one sum)."""
     hide, latent_keys, action_keys = world_model.finetune_keys(keys)
-    variables = {'params': params, **collections}
-    motion, a_agg = self._deconstruct(variables, batch, hide)
+    motion, updated = self._deconstruct(params, collections, batch, hide)
+    a_agg = motion['tokens'][:, :, 0]
     out, updated = self.model.apply(
-      variables,
+      {'params': params, **updated},
       batch,
       a_agg,
       latent_keys,
@@ -203,33 +209,44 @@ class DRP:
 
   def reconstruct_motion(
     self, variables: Any, batch: types.VideoBatch, keys: jax.Array
-  ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """The masked pass alone: recon, patches [B, T, K, 2 P^2], hidden."""
-    out, _ = self._deconstruct(variables, batch, keys)
-    return out['recon'], out['patches'], out['hidden']
+  ) -> tuple[jax.Array, jax.Array, jax.Array] | None:
+    """The masked pass alone: recon, patches [B, T, K, 2 P^2], hidden.
 
-  def _deconstruct(self, variables, batch, keys):
-    """Sec. 4.2, and a_agg [B, T, D]; L_dyn's gradient flows back (C2)."""
+    None where nothing is masked (E4).
+    """
+    if 'mae_decoder' not in self.pretrained:
+      return None
     out = self.deconstruction.apply(
       variables, batch.motion, batch.is_first, keys
     )
-    return out, out['tokens'][:, :, 0]
+    return out['recon'], out['patches'], out['hidden']
+
+  def _deconstruct(self, params, collections, batch, keys):
+    """Sec. 4.2, slot 0 of whose tokens is a_agg, and the next collections.
+
+    L_dyn's gradient flows back (C2).
+    """
+    return self.deconstruction.apply(
+      {'params': params, **collections},
+      batch.motion,
+      batch.is_first,
+      keys,
+      mutable=list(collections),
+    )
 
   def _shared_losses(self, motion, out) -> tuple[jax.Array, system.Metrics]:
     w = self.weights
-    recon, patches, hidden = (
-      motion[name] for name in ('recon', 'patches', 'hidden')
-    )
-    mae = losses.mae_loss(recon, patches, hidden)
     latent, metrics = world_model.latent_loss(out, w, self.axis_name)
+    loss = w.dyn * latent
     a_agg = motion['tokens'][:, 1:, 0].astype(jnp.float32)
-    return w.mae * mae + w.dyn * latent, metrics | {
-      'loss/mae': mae,
-      'mae/zero_flow': losses.mae_loss(
-        jnp.zeros_like(patches), patches, hidden
-      ),
-      'a_agg/std': _spread(a_agg, self.axis_name),
-    }
+    metrics['a_agg/std'] = _spread(a_agg, self.axis_name)
+    if 'recon' in motion:
+      patches, hidden = motion['patches'], motion['hidden']
+      mae = losses.mae_loss(motion['recon'], patches, hidden)
+      still = losses.mae_loss(jnp.zeros_like(patches), patches, hidden)
+      loss += w.mae * mae
+      metrics |= {'loss/mae': mae, 'mae/zero_flow': still}
+    return loss, metrics
 
 
 def _spread(x: jax.Array, axis_name: str | None) -> jax.Array:

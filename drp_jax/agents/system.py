@@ -1,7 +1,8 @@
 """The calls through which the training loops know a system.
 
 Every system of the paper answers them, each in its own file, so one loop serves
-all: `drp`, `ipv` (APV is IPV without context), `dreamerv2`.
+all: `drp`, `ipv` (APV is IPV without context), `prelar`, `dreamerv2`.
+`dreamerv3` has one loss for everything, `joint_loss`, instead of three of them.
 """
 
 from collections.abc import Callable

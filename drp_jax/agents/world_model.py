@@ -17,7 +17,7 @@ from drp_jax.ops import distributions, noise
 
 @dataclasses.dataclass(frozen=True)
 class LossWeights:
-  """Weights of the terms of Eqs. 5-9; see configs/base.py `loss`.
+  """Weights of the terms of Eqs. 5-9, and PreLAR's; see configs/base.py `loss`.
 
   A system reads those of the terms it has.
   """
@@ -29,6 +29,8 @@ class LossWeights:
   kl_s: float
   reward: float
   aux_reward: float
+  latent_action: float
+  consistency: float
   kl_balance: float
   free_nats: float
 

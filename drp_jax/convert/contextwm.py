@@ -3,12 +3,9 @@ r"""Checkpoints of the official ContextWM code, in our trees.
   python -m drp_jax.convert.contextwm --checkpoint=variables.pt --out=runs/ipv
 
 The new folder is a workdir as pre-training leaves one, for `config.init_from`
-of `config.agent` 'ipv', or of 'apv' if the file holds a plain world model. With
---a_agg_size=N, the width of a_agg (`config.dae.width`), it is one for 'drp',
-in which a_agg starts without any influence (IPV_pre_DRP_ft of Fig. 7, choice
-E7). As no file of theirs knows a DAE, that run also wants
-
-  config.init_without = ('dae', 'mae_decoder')
+of `config.agent` 'ipv', or of 'apv' if the file holds a plain world model. The
+first serves the row IPV_pre_DRP_ft of Fig. 7 too (choice E7):
+--config=configs/ablations.py:after_ipv,dmcr.
 
 Strict: every array of the file is used, and none is missing. The original is at
 github.com/thuml/ContextWM; third_party/compare_contextwm.py runs it beside
@@ -39,14 +36,14 @@ SOURCE = weights.Source(
   licence='MIT',
 )
 
-_PARTS = {  # files of a folder, and how their arrays are called in variables.pt
+PARTS = {  # files of a folder, and how their arrays are called in variables.pt
   'rssm_variables.pt': 'wm.rssm.',
   'encoder_variables.pt': 'wm.encoder.',
   'decoder_variables.pt': 'wm.heads.decoder.',
 }
-_IMAGE_SIZE = 64
+IMAGE_SIZE = 64
 _STAGES = 3  # of the image towers
-_SIDE = 4  # of their smallest maps
+SIDE = 4  # of their smallest maps
 _NAMES_SHOWN = 8  # of the arrays that do not fit, in a message
 
 Arrays = Mapping[str, np.ndarray]
@@ -86,26 +83,31 @@ class Sizes:
   has_context: bool
 
 
-def read(path: str | pathlib.Path) -> dict[str, np.ndarray]:
+def read(
+  path: str | pathlib.Path,
+  source: weights.Source = SOURCE,
+  parts: Mapping[str, str] = PARTS,
+) -> dict[str, np.ndarray]:
   """Reads the arrays of a checkpoint by their names in `variables.pt`.
 
   Args:
-    path: `variables.pt`, or a folder with the three files that the official
-      fine-tuning loads.
+    path: `variables.pt`, or a folder with the files of `parts`.
+    source: what errors say of the files.
+    parts: files of a folder, and what comes before their arrays' names.
 
   Raises:
     ValueError: if there is no such file, or it holds something else.
   """
   folder = pathlib.Path(path)
   if folder.is_dir():
-    weights.find_folder(str(path), tuple((name,) for name in _PARTS), SOURCE)
-    files = {folder / name: prefix for name, prefix in _PARTS.items()}
+    weights.find_folder(str(path), tuple((name,) for name in parts), source)
+    files = {folder / name: prefix for name, prefix in parts.items()}
   else:
-    files = {weights.find_file(str(path), SOURCE): ''}
+    files = {weights.find_file(str(path), source): ''}
   return {
     prefix + name: tensor.float().numpy()
     for file, prefix in files.items()
-    for name, tensor in weights.read(file, SOURCE).items()
+    for name, tensor in weights.read(file, source).items()
   }
 
 
@@ -125,19 +127,8 @@ def convert(arrays: Arrays) -> dict[str, Any]:
   """
   sizes = _sizes(arrays)
   found = apply_rules(world_model_rules(sizes), arrays)
-  _check_shapes(found, sizes)
+  check_shapes(found, _expected(found['params'], sizes))
   return found
-
-
-def for_drp(variables: dict[str, Any], a_agg_size: int) -> dict[str, Any]:
-  """Swaps the slot for actions for one for a_agg, with zero rows (E7)."""
-  dynamics = variables['params']['latent_dynamics']
-  hidden = dynamics['action_in']['kernel'].shape[1]
-  kernel = np.zeros((a_agg_size, hidden), np.float32)
-  action_in = {**dynamics['action_in'], 'kernel': kernel}
-  dynamics = {**dynamics, 'action_in': action_in}
-  params = {**variables['params'], 'latent_dynamics': dynamics}
-  return {**variables, 'params': params}
 
 
 def save(
@@ -162,8 +153,15 @@ def save(
   saved.close()
 
 
-def apply_rules(rules: Iterable[Rule], arrays: Arrays) -> dict[str, Any]:
+def apply_rules(
+  rules: Iterable[Rule], arrays: Arrays, source: weights.Source = SOURCE
+) -> dict[str, Any]:
   """Converts arrays, all that the rules name and no others.
+
+  Args:
+    rules: for every array.
+    arrays: by their names.
+    source: what errors say of the file.
 
   Raises:
     ValueError: naming the arrays that are missing or unknown.
@@ -174,9 +172,9 @@ def apply_rules(rules: Iterable[Rule], arrays: Arrays) -> dict[str, Any]:
   unknown = _listed(arrays.keys() - expected)
   if missing or unknown:
     raise ValueError(
-      f'{SOURCE.key}: {len(arrays)} arrays in the file, {len(expected)}'
+      f'{source.key}: {len(arrays)} arrays in the file, {len(expected)}'
       f' expected. Missing: {missing or "none"}. Unknown: {unknown or "none"}.'
-      f' Expected is {SOURCE.files}, of {SOURCE.origin}.'
+      f' Expected is {source.files}, of {source.origin}.'
     )
   found = {}
   for rule in rules:
@@ -185,7 +183,7 @@ def apply_rules(rules: Iterable[Rule], arrays: Arrays) -> dict[str, Any]:
       found[rule.path] = rule.convert(array)
     except ValueError as error:
       raise ValueError(
-        f'{SOURCE.key}: {rule.source} has the shape {array.shape}, which does'
+        f'{source.key}: {rule.source} has the shape {array.shape}, which does'
         f' not fit ({error}).'
       ) from error
   found.pop((), None)
@@ -226,12 +224,12 @@ def decoder_rules(source: str, name: str, sizes: Sizes) -> list[Rule]:
     Rule(
       f'{source}convin.weight',
       ('params', name, 'dense', 'kernel'),
-      lambda x: channels_last(x, _SIDE).T,
+      lambda x: channels_last(x, SIDE).T,
     ),
     Rule(
       f'{source}convin.bias',
       ('params', name, 'dense', 'bias'),
-      lambda x: channels_last(x, _SIDE),
+      lambda x: channels_last(x, SIDE),
     ),
     Rule(
       f'{source}convout.weight',
@@ -257,7 +255,7 @@ def decoder_rules(source: str, name: str, sizes: Sizes) -> list[Rule]:
 
 
 def rssm_rules(
-  source: str, name: str, sizes: Sizes, feat: int = 0, side: int = _SIDE
+  source: str, name: str, sizes: Sizes, feat: int = 0, side: int = SIDE
 ) -> list[Rule]:
   """Rules for a dynamics model.
 
@@ -378,6 +376,29 @@ def _norm_rules(source: str, path: tuple[str, ...]) -> list[Rule]:
   ]
 
 
+def check_shapes(variables: dict[str, Any], expected: dict[str, Any]) -> None:
+  """Compares converted variables with the shapes of our modules' own.
+
+  Raises:
+    ValueError: naming what differs, in our tree.
+  """
+  expected, found = (
+    {
+      path: leaf.shape
+      for path, leaf in flax.traverse_util.flatten_dict(x).items()
+    }
+    for x in (expected, variables)
+  )
+  assert found.keys() == expected.keys(), found.keys() ^ expected.keys()
+  wrong = _listed(
+    f'{"/".join(path)} {found[path]} instead of {shape}'
+    for path, shape in expected.items()
+    if found[path] != shape
+  )
+  if wrong:
+    raise ValueError(f'{SOURCE.key} holds arrays of other shapes: {wrong}.')
+
+
 def _sizes(arrays: Arrays) -> Sizes:
   stack = re.compile(r'wm\.encoder\.res0\.stack\.(\d+)\.')
   layers = [1 + int(match[1]) for match in map(stack.match, arrays) if match]
@@ -390,22 +411,17 @@ def _sizes(arrays: Arrays) -> Sizes:
   )
 
 
-def _check_shapes(variables: dict[str, Any], sizes: Sizes) -> None:
-  """Compares with the variables of our modules.
-
-  Raises:
-    ValueError: naming what differs, in our tree.
-  """
-  params = variables['params']
+def _expected(params: dict[str, Any], sizes: Sizes) -> dict[str, Any]:
+  """The variables that our modules have, of which only the widths are read."""
   depth = params['image_encoder']['conv_in']['kernel'].shape[-1]
   slot, hidden = params['latent_dynamics']['action_in']['kernel'].shape
-  embed_size = 4 * depth * _SIDE**2
+  embed_size = 4 * depth * SIDE**2
   tower = image_encoder.ImageEncoder(depth, sizes.num_layers)
   decoder = image_decoder.ImageDecoder(
     depth,
     sizes.num_layers,
     num_heads=1,  # does not show in shapes, nor does the mask, nor groups
-    image_size=_IMAGE_SIZE,
+    image_size=IMAGE_SIZE,
     mask_ratio=0.0,
   )
   dynamics = rssm.RSSM(
@@ -418,7 +434,7 @@ def _check_shapes(variables: dict[str, Any], sizes: Sizes) -> None:
   )
 
   def init(key):
-    image = jnp.zeros((1, _IMAGE_SIZE, _IMAGE_SIZE, 3))
+    image = jnp.zeros((1, IMAGE_SIZE, IMAGE_SIZE, 3))
     (embed, maps), encoder = tower.init_with_output(key, image, False)
     (state, _), latent = dynamics.init_with_output(
       key,
@@ -439,21 +455,19 @@ def _check_shapes(variables: dict[str, Any], sizes: Sizes) -> None:
     return modules
 
   expected = jax.eval_shape(init, jax.random.key(0))
-  expected = {
-    (collection, name, *path): leaf.shape
-    for name, module in expected.items()
-    for collection, tree in module.items()
-    for path, leaf in flax.traverse_util.flatten_dict(tree).items()
-  }
-  found = flax.traverse_util.flatten_dict(variables)
-  assert found.keys() == expected.keys(), found.keys() ^ expected.keys()
-  wrong = _listed(
-    f'{"/".join(path)} {found[path].shape} instead of {shape}'
-    for path, shape in expected.items()
-    if found[path].shape != shape
+  found = {'params': {}, 'batch_stats': {}}
+  for name, module in expected.items():
+    for collection, tree in module.items():
+      found[collection][name] = tree
+  return found
+
+
+def counts(params: dict[str, Any]) -> str:
+  """How many numbers each parameter set has, for people."""
+  return ', '.join(
+    f'{name} {sum(leaf.size for leaf in jax.tree.leaves(tree)):,}'
+    for name, tree in params.items()
   )
-  if wrong:
-    raise ValueError(f'{SOURCE.key} holds arrays of other shapes: {wrong}.')
 
 
 def _listed(names: Iterable[str]) -> str:
@@ -469,25 +483,14 @@ def main() -> None:
   )
   parser.add_argument('--checkpoint', required=True, help=SOURCE.files)
   parser.add_argument('--out', required=True, help='the new workdir')
-  parser.add_argument(
-    '--a_agg_size', type=int, help='config.dae.width, for config.agent=drp'
-  )
   args = parser.parse_args()
   logging.basicConfig(level=logging.INFO, format='%(message)s')
   try:
     variables = convert(read(args.checkpoint))
-    if args.a_agg_size is not None:
-      variables = for_drp(variables, args.a_agg_size)
     save(args.out, variables, {'converted_from': args.checkpoint})
   except ValueError as error:
     parser.error(str(error))
-  counts = {
-    name: sum(leaf.size for leaf in jax.tree.leaves(tree))
-    for name, tree in variables['params'].items()
-  }
-  logging.info(
-    '%s: %s', args.out, ', '.join(f'{k} {n:,}' for k, n in counts.items())
-  )
+  logging.info('%s: %s', args.out, counts(variables['params']))
 
 
 if __name__ == '__main__':

@@ -10,7 +10,8 @@ Something-Something V2, A14), all of its clips go there.
 Videos that give no clip are left out with a reason: one word for counting, then
 what happened, "too_short: has 3 frames". The words are those of the reader
 (`preprocess/video.py`: missing, unreadable, no_video, empty, corrupt, ...), of
-extraction (no_motion) and, of this file, too_short, read_error (any other
+extraction (no_motion), of the process that decodes (`preprocess/isolated.py`:
+crash, too_slow) and, of this file, too_short, read_error (any other
 exception while reading) and refused (any other reason of extraction).
 """
 

@@ -28,8 +28,10 @@ def make_iterator(
 ) -> grain.DatasetIterator:
   """Iterates for ever over the shuffled clips of a split.
 
-  Every host has its own fixed share of the clips (every `num_hosts`-th) and
-  sees each of them once per pass, in an order that differs between passes.
+  Every clip comes once per pass, in an order that differs between passes. Every
+  host reads its own part of every batch, a run of B / num_hosts clips; together
+  the parts are the batch that a single host would read. So a run gives the same
+  numbers on any number of hosts, and may go on with another one.
 
   Args:
     shards_dir: what `shards.write_shards` finished.
@@ -81,11 +83,11 @@ def make_iterator(
 
   dataset = (
     grain.MapDataset.source(source)
-    .seed(seed)[host::num_hosts]
+    .seed(seed)
     .shuffle()
     .repeat()
     .map(select)
-    .batch(batch_size // num_hosts, drop_remainder=True)
+    .batch(batch_size // num_hosts, drop_remainder=True)[host::num_hosts]
   )
   options = grain.ReadOptions(
     num_threads=_NUM_THREADS,

@@ -13,6 +13,7 @@ int64 of uint8). Images are stored raw and flow as float16;
 benchmarks/storage.py has the numbers of the alternatives.
 """
 
+import bisect
 import contextlib
 import functools
 import logging
@@ -217,12 +218,13 @@ def open_split(
     split: 'train' or 'validation'.
 
   Returns:
-    A TFDS data source: `len(source)`, `source[i] -> dict` with the names of
-    `features`; texts come as bytes.
+    A data source: `len(source)`, `source[i] -> dict` with the names of
+    `features`; texts come as bytes. Every record has a checksum; one that is
+    not what was written raises a ValueError that names its file.
 
   Raises:
-    ValueError: if the folder is missing, unfinished, of another format version,
-      has no such split, or holds other fields than the schema.
+    ValueError: if the folder is missing, unfinished, damaged, of another format
+      version, has no such split, or holds other fields than the schema.
   """
   where = f'config.data.shards_dir={os.fspath(shards_dir)!r}'
   shards_dir = pathlib.Path(shards_dir)
@@ -233,7 +235,14 @@ def open_split(
       f'{where} holds no finished shards (no {_LAST_FILE}); run '
       'preprocessing again, it goes on where it was.'
     )
-  builder = tfds.builder_from_directory(os.fspath(shards_dir))
+  try:
+    builder = tfds.builder_from_directory(os.fspath(shards_dir))
+  except Exception as error:  # of a JSON file that is damaged, of many kinds
+    raise ValueError(
+      f'{where}: {_LAST_FILE} or features.json is damaged'
+      f' ({type(error).__name__}: {error}); delete both and run preprocessing'
+      ' again, it writes them anew.'
+    ) from error
   if str(builder.info.version) != schema.FORMAT_VERSION:
     raise ValueError(
       f'{where} has format version {builder.info.version}, this code reads '
@@ -250,11 +259,39 @@ def open_split(
   ]
   if missing:
     raise ValueError(f'{where} lacks the files {missing}.')
-  source = builder.as_data_source(split)
+  source = _Clips(builder, split, where)
   example = source[0]
   num_frames = len(example['image']) if 'image' in example else 0
   schema.check(example, schema.clip_fields(num_frames), f'{where}, {split}')
   return source
+
+
+class _Clips(Sequence):
+  """A split of TFDS whose errors name the file."""
+
+  def __init__(self, builder: tfds.core.DatasetBuilder, split: str, where: str):
+    info = builder.info.splits[split]
+    self._ends = np.cumsum(info.shard_lengths).tolist()
+    self._paths = [pathlib.Path(path) for path in info.filepaths]
+    self._where = where
+    self._source = builder.as_data_source(split)
+
+  def __len__(self) -> int:
+    return self._ends[-1]
+
+  def __getitem__(self, index: int) -> clips.Example:
+    if not 0 <= index < len(self):
+      raise IndexError(f'Clip {index} of {len(self)}.')
+    try:
+      return self._source[index]
+    except Exception as error:  # those of ArrayRecord are of many kinds
+      shard = bisect.bisect_right(self._ends, index)
+      raise ValueError(
+        f'{self._where}: clip {index} in {self._paths[shard].name!r} cannot be'
+        f' read ({error}). The file is damaged: delete it and'
+        f' progress/{shard:05d}.json, and run preprocessing again; it writes'
+        ' that shard anew.'
+      ) from error
 
 
 def _begin(

@@ -3,8 +3,8 @@
 Episodes come in rounds: `reset` begins one in every environment, and the next
 round begins when all are over. So an episode is a function of its seed and its
 actions, however many run beside it. An environment that fails (an exception, a
-reward that is not finite, the death of its process) loses its episode and gets
-a new process; the others go on.
+reward that is not finite, a frame of another type or shape, the death of its
+process) loses its episode and gets a new process; the others go on.
 
 `gymnasium.vector.AsyncVectorEnv` begins each episode as soon as it can and
 gives up with the first failure. Its shared memory would save a copy of 12 kB,

@@ -106,6 +106,11 @@ def _advance(env: gymnasium.Env, request: Any, scenes: bool) -> Frame:
     image, info = env.reset(seed=request)
   else:
     image, reward, terminated, truncated, info = env.step(request)
+  if np.shape(image) != IMAGE_SHAPE or np.asarray(image).dtype != np.uint8:
+    raise TypeError(
+      f'The environment gave a frame {np.asarray(image).dtype}'
+      f'{list(np.shape(image))}, expected uint8{list(IMAGE_SHAPE)}.'
+    )
   if not math.isfinite(reward):
     raise FloatingPointError(
       f'The reward is {reward}: the simulation diverged.'

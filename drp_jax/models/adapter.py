@@ -1,4 +1,4 @@
-"""Adapter from the latent dynamics model to the action-specific one (D6)."""
+"""Adapters from the latent dynamics model to the action-specific one (D6)."""
 
 import flax.linen as nn
 import jax
@@ -33,3 +33,18 @@ class Adapter(nn.Module):
         nn.gelu(h, approximate=False)
       )
     return layers.LayerNorm(name='norm_out')(x)
+
+
+class MLPProjection(nn.Module):
+  """One dense layer with ELU: what Fig. 13 compares the adapter with (D6).
+
+  Attributes:
+    width: output width.
+  """
+
+  width: int
+
+  @nn.compact
+  def __call__(self, z_feat: jax.Array) -> jax.Array:
+    """[..., F] -> [..., width]."""
+    return nn.elu(layers.Dense(self.width, name='dense')(z_feat))

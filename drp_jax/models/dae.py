@@ -20,8 +20,8 @@ class Cache:
   """Keys and values of the current tracking window, for acting.
 
   Attributes:
-    key: [L, B, K+1, W, D].
-    value: [L, B, K+1, W, D].
+    key: [L, B, K+1, W, D], or K instead of K+1 where there is no [MAT] (E1).
+    value: of the same shape.
   """
 
   key: jax.Array
@@ -66,11 +66,15 @@ class DualAttentionBlock(nn.Module):
     num_heads: heads, a divisor of D. 1 is the case of Eqs. 14 and 16, which
       has no output matrix (B2).
     mlp_ratio: hidden width of the MLP, in multiples of D.
+    intra: whether tokens of one frame attend to each other (E1).
+    inter: whether tokens attend along time (E2).
   """
 
   width: int
   num_heads: int
   mlp_ratio: int
+  intra: bool = True
+  inter: bool = True
 
   def setup(self):
     D = self.width
@@ -83,16 +87,19 @@ class DualAttentionBlock(nn.Module):
     def projection():
       return layers.Dense(D, use_bias=False)
 
-    self.intra_norm = layers.LayerNorm()
-    self.intra_query, self.intra_key, self.intra_value = (
-      projection() for _ in range(3)
-    )
-    self.inter_norm = layers.LayerNorm()
-    self.inter_query, self.inter_key, self.inter_value = (
-      projection() for _ in range(3)
-    )
+    if self.intra:
+      self.intra_norm = layers.LayerNorm()
+      self.intra_query, self.intra_key, self.intra_value = (
+        projection() for _ in range(3)
+      )
+    if self.inter:
+      self.inter_norm = layers.LayerNorm()
+      self.inter_query, self.inter_key, self.inter_value = (
+        projection() for _ in range(3)
+      )
     if self.num_heads > 1:
-      self.intra_out, self.inter_out = projection(), projection()
+      self.intra_out = projection() if self.intra else None
+      self.inter_out = projection() if self.inter else None
     self.mlp_norm = layers.LayerNorm()
     self.mlp_in = layers.Dense(self.mlp_ratio * D)
     self.mlp_out = layers.Dense(D)
@@ -111,6 +118,8 @@ class DualAttentionBlock(nn.Module):
       [B, T, K+1, D].
     """
     x = self._intra(x, seen)
+    if not self.inter:
+      return self._mlp(x)
     query, key, value = self._inter_projections(x)  # [B, K+1, T, D]
     allowed = time_mask[:, None] & jnp.swapaxes(seen, 1, 2)[:, :, None]
     h = attend(query, key, value, allowed, self.num_heads)
@@ -131,6 +140,8 @@ class DualAttentionBlock(nn.Module):
       [B, K+1, D] and the cache with this frame in it.
     """
     x = self._intra(x[:, None], jnp.ones((*x.shape[:2],), bool)[:, None])
+    if not self.inter:
+      return self._mlp(x)[:, 0], cache
     query, key, value = self._inter_projections(x)  # [B, K+1, 1, D]
     W = cache.key.shape[2]
     place = jnp.arange(W)[None, None, :, None]
@@ -144,6 +155,8 @@ class DualAttentionBlock(nn.Module):
     return self._finish(x, jnp.swapaxes(h, 1, 2))[:, 0], cache
 
   def _intra(self, x, seen):
+    if not self.intra:
+      return x
     h = self.intra_norm(x)
     query, key = self.intra_query(h), self.intra_key(h)  # Eq. 13
     h = attend(
@@ -157,6 +170,9 @@ class DualAttentionBlock(nn.Module):
 
   def _finish(self, x, inter):
     x = x + (self.inter_out(inter) if self.num_heads > 1 else inter)  # Eq. 18
+    return self._mlp(x)
+
+  def _mlp(self, x):
     h = nn.gelu(self.mlp_in(self.mlp_norm(x)), approximate=False)
     return x + self.mlp_out(h)  # Eq. 19
 
@@ -170,6 +186,12 @@ class DAE(nn.Module):
     num_heads: heads of both attentions.
     mlp_ratio: hidden width of the MLPs, in multiples of D.
     image_size: side of the image, pixels.
+    intra: whether tokens of one frame attend to each other. Without it [MAT]
+      could never see any motion, so there is none, and a_agg is a dense layer
+      on the mean of the frame's tokens (E1).
+    inter: whether tokens attend along time (E2).
+    coordinate: whether places are embedded (E3).
+    temporal: whether time is embedded (E3).
   """
 
   num_blocks: int
@@ -177,14 +199,28 @@ class DAE(nn.Module):
   num_heads: int
   mlp_ratio: int
   image_size: int
+  intra: bool = True
+  inter: bool = True
+  coordinate: bool = True
+  temporal: bool = True
 
   def setup(self):
-    self.tokens = tokens.AtomicActionTokens(self.width, self.image_size)
+    self.tokens = tokens.AtomicActionTokens(
+      self.width,
+      self.image_size,
+      mat=self.intra,
+      coordinate=self.coordinate,
+      temporal=self.temporal,
+    )
     self.blocks = [
-      DualAttentionBlock(self.width, self.num_heads, self.mlp_ratio)
+      DualAttentionBlock(
+        self.width, self.num_heads, self.mlp_ratio, self.intra, self.inter
+      )
       for _ in range(self.num_blocks)
     ]
     self.norm = layers.LayerNorm()
+    if not self.intra:
+      self.aggregate = layers.Dense(self.width)
 
   def __call__(
     self,
@@ -211,18 +247,21 @@ class DAE(nn.Module):
       `is_first` (A6, C3), slot k the local motion representation of keypoint k.
     """
     x = self.tokens(patches, points, window_step)
-    seen = jnp.pad(~hidden, ((0, 0), (0, 0), (1, 0)), constant_values=True)
+    seen = ~hidden
+    if self.intra:  # [MAT] is never hidden (B10)
+      seen = jnp.pad(seen, ((0, 0), (0, 0), (1, 0)), constant_values=True)
     time_mask = masking.same_window(window_step, is_first)
     time_mask &= masking.causal(x.shape[1])[None]  # M_causal of Eq. 16
     for block in self.blocks:
       x = block(x, seen, time_mask)
-    return jnp.where(is_first[..., None, None], 0.0, self.norm(x))
+    return self._out(x, seen, is_first)
 
   def initial_cache(
     self, batch: int, num_keypoints: int, window: int, dtype=jnp.float32
   ) -> Cache:
     """An empty cache for `step`: K = `num_keypoints`, W = `window`."""
-    shape = (self.num_blocks, batch, num_keypoints + 1, window, self.width)
+    slots = num_keypoints + self.intra
+    shape = (self.num_blocks, batch, slots, window, self.width)
     return Cache(jnp.zeros(shape, dtype), jnp.zeros(shape, dtype))
 
   def step(
@@ -250,7 +289,15 @@ class DAE(nn.Module):
     for i, block in enumerate(self.blocks):
       x, new = block.step(x, Cache(cache.key[i], cache.value[i]), window_step)
       caches.append(new)
-    out = jnp.where(is_first[..., None, None], 0.0, self.norm(x))
+    out = self._out(x, jnp.ones(x.shape[:-1], bool), is_first)
     return out, Cache(
       jnp.stack([c.key for c in caches]), jnp.stack([c.value for c in caches])
     )
+
+  def _out(self, x, seen, is_first):
+    x = self.norm(x)
+    if not self.intra:
+      weight = seen[..., None].astype(x.dtype)
+      mean = (x * weight).sum(-2) / jnp.maximum(weight.sum(-2), 1.0)
+      x = jnp.concatenate([self.aggregate(mean)[..., None, :], x], -2)
+    return jnp.where(is_first[..., None, None], 0.0, x)

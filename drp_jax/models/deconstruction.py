@@ -4,6 +4,8 @@ The half of DRP that sees motion. It hands one aggregated action a step to the
 latent dynamics model of `stacked_model`.
 """
 
+from typing import ClassVar
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -23,6 +25,8 @@ class Deconstruction(nn.Module):
     mask_ratio: rho.
     dtype: what the encoder computes in.
   """
+
+  parameter_sets: ClassVar[tuple[str, ...]] = ('dae', 'mae_decoder')
 
   dae: dae.DAE
   mae_decoder: mae_decoder.MAEDecoder

@@ -106,6 +106,10 @@ class CrossAttention(nn.Module):
     return nn.relu(x + out)
 
 
+# Computed once more in the backward pass instead of kept for it.
+RecomputedCrossAttention = nn.remat(CrossAttention, static_argnums=(4,))
+
+
 class UpConv(nn.Module):
   """Transposed 3x3 convolution of stride 2 (PyTorch: padding 1, output 1).
 
@@ -154,6 +158,7 @@ class ImageDecoder(nn.Module):
     image_size: side of the image, a multiple of 16.
     mask_ratio: share of context tokens left out.
     axis_name: device axis for batch norm.
+    remat: whether layers are computed again in the backward pass.
   """
 
   depth: int
@@ -162,6 +167,7 @@ class ImageDecoder(nn.Module):
   image_size: int
   mask_ratio: float
   axis_name: str | None = None
+  remat: bool = False
 
   @nn.compact
   def __call__(
@@ -182,6 +188,9 @@ class ImageDecoder(nn.Module):
     Returns:
       [B, T, image_size, image_size, 3] float32, the mean in [-0.5, 0.5].
     """
+    residual, attend = layers.Residual, CrossAttention
+    if self.remat:
+      residual, attend = layers.RecomputedResidual, RecomputedCrossAttention
     B, T = feat.shape[:2]
     side, C = self.image_size // 16, 4 * self.depth
     memories, stage_keys = (None, None, None), None
@@ -197,14 +206,14 @@ class ImageDecoder(nn.Module):
         features = x.shape[-1] // 2 if last else x.shape[-1]
         mixed = x
         if i == 0 and memory is not None:
-          mixed = CrossAttention(
+          mixed = attend(
             self.num_heads,
             self.mask_ratio,
             self.axis_name,
             name=f'context{stage}',
           )(x, memory, stage_keys[stage], train)
-        x = layers.Residual(
-          features, self.axis_name, name=f'stage{stage}_layer{i}'
-        )(mixed, train, skip=x)
+        x = residual(features, self.axis_name, name=f'stage{stage}_layer{i}')(
+          mixed, train, x
+        )
     x = UpConv(3, name='conv_out')(x)
     return x.reshape(B, T, *x.shape[1:]).astype(jnp.float32)

@@ -13,11 +13,13 @@ class ImageEncoder(nn.Module):
     depth: channels of the first stage; later ones have twice, four times that.
     num_layers: residual layers in each stage.
     axis_name: device axis for batch norm.
+    remat: whether layers are computed again in the backward pass.
   """
 
   depth: int
   num_layers: int
   axis_name: str | None = None
+  remat: bool = False
 
   @nn.compact
   def __call__(
@@ -41,13 +43,14 @@ class ImageEncoder(nn.Module):
       name='conv_in',
     )(image)
     x = nn.elu(x)
+    residual = layers.RecomputedResidual if self.remat else layers.Residual
     maps = []
     for stage in range(3):
       features = self.depth * 2**stage
       for i in range(self.num_layers):
-        x = layers.Residual(
-          features, self.axis_name, name=f'stage{stage}_layer{i}'
-        )(x, train)
+        x = residual(features, self.axis_name, name=f'stage{stage}_layer{i}')(
+          x, train
+        )
       maps.append(x)
       x = nn.avg_pool(x, (2, 2), strides=(2, 2))
     return x.reshape(x.shape[0], -1), tuple(maps)

@@ -18,6 +18,8 @@ class MAEDecoder(nn.Module):
     mlp_ratio: hidden width of the MLPs, in multiples of the width.
     image_size: side of the image, pixels.
     patch_values: 2 P^2.
+    coordinate: whether places are embedded (E3).
+    temporal: whether time is embedded (E3).
   """
 
   num_blocks: int
@@ -26,6 +28,8 @@ class MAEDecoder(nn.Module):
   mlp_ratio: int
   image_size: int
   patch_values: int
+  coordinate: bool = True
+  temporal: bool = True
 
   @nn.compact
   def __call__(
@@ -53,12 +57,14 @@ class MAEDecoder(nn.Module):
     mask_token = self.param('mask_token', nn.initializers.normal(0.02), (D,))
     mask_token = jnp.broadcast_to(mask_token.astype(x.dtype), x[:, :, 1:].shape)
     local = jnp.where(hidden[..., None], mask_token, x[:, :, 1:])
-    local += layers.Dense(D, name='coordinate')(
-      tokens.coordinate_features(points, self.image_size).astype(x.dtype)
-    )
+    if self.coordinate:
+      local += layers.Dense(D, name='coordinate')(
+        tokens.coordinate_features(points, self.image_size).astype(x.dtype)
+      )
     x = jnp.concatenate([x[:, :, :1], local], 2)  # [B, T, K+1, D]
-    time = tokens.time_features(window_step, D).astype(x.dtype)
-    x += time[..., None, :]
+    if self.temporal:
+      time = tokens.time_features(window_step, D).astype(x.dtype)
+      x += time[..., None, :]
     seen = jnp.ones(x.shape[:3], bool)
     time_mask = masking.same_window(window_step, is_first)
     for i in range(self.num_blocks):

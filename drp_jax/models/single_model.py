@@ -67,6 +67,15 @@ class SingleModel(nn.Module):
     s = self.finetune(batch, keys)['s']
     return self.actor(s.feat), self.critic(s.feat)
 
+  def img_step(
+    self,
+    state: types.RSSMState,
+    action: jax.Array,
+    gumbel: jax.Array | None,
+  ) -> types.RSSMState:
+    """One step of imagination of s; see `RSSM.img_step`."""
+    return self.action_dynamics.img_step(state, action, gumbel)
+
   def act(
     self, carry: types.PolicyCarry, obs: types.Observation, keys: jax.Array
   ) -> tuple[types.RSSMState, jax.Array, jax.Array]:

@@ -45,7 +45,7 @@ class StackedModel(nn.Module):
   context_encoder: image_encoder.ImageEncoder | None
   image_decoder: image_decoder.ImageDecoder
   latent_dynamics: rssm.RSSM
-  adapter: adapter.Adapter | None
+  adapter: adapter.Adapter | adapter.MLPProjection | None
   action_dynamics: rssm.RSSM
   reward: heads.ScalarHead
   aux_reward: heads.ScalarHead | None
@@ -179,6 +179,15 @@ class StackedModel(nn.Module):
       out['aux_reward'] = self.aux_reward(s.feat)
     out['reward'] = self.reward(s.feat)
     return out
+
+  def img_step(
+    self,
+    state: types.RSSMState,
+    action: jax.Array,
+    gumbel: jax.Array | None,
+  ) -> types.RSSMState:
+    """One step of imagination of s; see `RSSM.img_step`."""
+    return self.action_dynamics.img_step(state, action, gumbel)
 
   def open_loop(
     self,

@@ -48,10 +48,16 @@ class AtomicActionTokens(nn.Module):
   Attributes:
     width: D.
     image_size: side of the image, pixels.
+    mat: whether [MAT] is prepended (not in the ablation of E1).
+    coordinate: whether tokens know their place (E3).
+    temporal: whether tokens know the time (E3).
   """
 
   width: int
   image_size: int
+  mat: bool = True
+  coordinate: bool = True
+  temporal: bool = True
 
   @nn.compact
   def __call__(
@@ -66,15 +72,20 @@ class AtomicActionTokens(nn.Module):
 
     Returns:
       [..., K+1, D]; slot 0 is [MAT], which knows the time and no place (B8).
+      [..., K, D] without [MAT].
     """
     D = self.width
-    content = layers.Dense(D, name='content')(patches)
-    coordinate = layers.Dense(D, name='coordinate')(
-      coordinate_features(points, self.image_size).astype(patches.dtype)
-    )
-    mat = self.param('mat', nn.initializers.normal(0.02), (D,))
-    mat = mat.astype(patches.dtype)
-    mat = jnp.broadcast_to(mat, (*content.shape[:-2], 1, D))
-    tokens = jnp.concatenate([mat, content + coordinate], -2)  # [..., K+1, D]
-    time = time_features(window_step, D).astype(patches.dtype)
-    return tokens + time[..., None, :]
+    tokens = layers.Dense(D, name='content')(patches)
+    if self.coordinate:
+      tokens += layers.Dense(D, name='coordinate')(
+        coordinate_features(points, self.image_size).astype(patches.dtype)
+      )
+    if self.mat:
+      mat = self.param('mat', nn.initializers.normal(0.02), (D,))
+      mat = mat.astype(patches.dtype)
+      mat = jnp.broadcast_to(mat, (*tokens.shape[:-2], 1, D))
+      tokens = jnp.concatenate([mat, tokens], -2)  # [..., K+1, D]
+    if self.temporal:
+      time = time_features(window_step, D).astype(patches.dtype)
+      tokens += time[..., None, :]
+    return tokens

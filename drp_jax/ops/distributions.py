@@ -1,4 +1,4 @@
-"""Distributions: grouped categoricals, and the truncated normal on [-1, 1]."""
+"""Distributions: grouped categoricals, normal and truncated normal ones."""
 
 import jax
 import jax.numpy as jnp
@@ -45,6 +45,53 @@ def categorical_entropy(logits: jax.Array) -> jax.Array:
   """Entropy of grouped categoricals [..., groups, classes] -> [...], nats."""
   log_p = jax.nn.log_softmax(logits, -1)
   return -(jnp.exp(log_p) * log_p).sum((-1, -2))
+
+
+def mix_uniform(logits: jax.Array, share: float) -> jax.Array:
+  """Log-probabilities of (1 - share) softmax(logits) + share uniform.
+
+  Args:
+    logits: [..., classes].
+    share: in (0, 1), so that no class is ever impossible.
+
+  Returns:
+    [..., classes].
+  """
+  probs = jax.nn.softmax(logits, -1)
+  return jnp.log((1.0 - share) * probs + share / logits.shape[-1])
+
+
+def normal_log_prob(mean: jax.Array, std: jax.Array, x: jax.Array) -> jax.Array:
+  """Log density of diagonal normals, summed: [..., A] -> [...]."""
+  z = (x - mean) / std
+  return (-0.5 * z * z - _LOG_SQRT_2PI - jnp.log(std)).sum(-1)
+
+
+def normal_entropy(std: jax.Array) -> jax.Array:
+  """Differential entropy of diagonal normals: [..., A] -> [...], nats."""
+  return (0.5 + _LOG_SQRT_2PI + jnp.log(std)).sum(-1)
+
+
+def normal_kl(
+  mean_p: jax.Array,
+  std_p: jax.Array,
+  mean_q: jax.Array | float,
+  std_q: jax.Array | float,
+) -> jax.Array:
+  """KL(p || q) of diagonal normals, summed over the last axis.
+
+  Args:
+    mean_p: [..., Z].
+    std_p: [..., Z], positive.
+    mean_q: [..., Z] or one number.
+    std_q: [..., Z] or one number, positive.
+
+  Returns:
+    [...], in nats.
+  """
+  ratio = jnp.square(std_p / std_q)
+  distance = jnp.square((mean_p - mean_q) / std_q)
+  return 0.5 * (ratio + distance - 1.0 - jnp.log(ratio)).sum(-1)
 
 
 def _normal_pdf(x: jax.Array) -> jax.Array:

@@ -111,9 +111,9 @@ def farneback(gray0: np.ndarray, gray1: np.ndarray) -> np.ndarray:
     # accuracy of tracks over 25 frames from .397 to .413 on plain and from .330
     # to .339 on textured scenes (84 MuJoCo clips, benchmarks/perception.py).
     winsize=21,
-    # Three, OpenCV's example, take half as long again, and tracks are no better
-    # for it: .426 over 25 frames and .552 over 8, against .428 and .559 (means of
-    # plain scenes, textured ones and an arm; 42 clips).
+    # Three, OpenCV's example, take half as long again, and tracks are no
+    # better for it: .426 over 25 frames and .552 over 8, against .428 and .559
+    # (means of plain scenes, textured ones and an arm; 42 clips).
     iterations=1,
     poly_n=5,
     poly_sigma=1.2,

@@ -9,7 +9,7 @@ import contextlib
 import itertools
 import os
 import pathlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import av
 import cv2
@@ -31,7 +31,8 @@ class UnusableVideo(ValueError):
   Attributes:
     reason: for counting, one of 'missing', 'unreadable' (nothing that FFmpeg
       knows, or its index is lost), 'no_video' (sound only), 'empty', 'corrupt'
-      (damaged after its beginning) and 'truncated' (fewer frames than needed).
+      (damaged after its beginning), 'truncated' (fewer frames than needed) and
+      'too_large' (for the memory it may use).
     detail: what happened, without the path.
   """
 
@@ -80,6 +81,36 @@ def iterate(
     raise UnusableVideo(path, reason, detail) from error
   if not count:
     raise UnusableVideo(path, 'empty', 'no frames')
+
+
+def decode(
+  source: str | os.PathLike | Sequence[str | os.PathLike],
+  max_frames: int,
+  centre_crop: bool,
+) -> np.ndarray:
+  """Decodes the first frames of a video file, or of picture files.
+
+  Args:
+    source: path of a file that FFmpeg can read; or paths of pictures, in order.
+    max_frames: of a longer video only so many are read.
+    centre_crop: as in `iterate`.
+
+  Returns:
+    [N, 64, 64, 3] uint8 RGB, N <= max_frames.
+
+  Raises:
+    UnusableVideo: as `iterate` and `iterate_pictures`, and 'too_large'.
+  """
+  one = isinstance(source, str | os.PathLike)
+  frames = (iterate if one else iterate_pictures)(source, centre_crop)
+  try:
+    with contextlib.closing(frames):
+      images = list(itertools.islice(frames, max_frames))
+  except MemoryError as error:
+    path = source if one else source[0]
+    detail = 'decoding it takes too much memory'
+    raise UnusableVideo(path, 'too_large', detail) from error
+  return np.stack(images) if images else np.zeros((0, 64, 64, 3), np.uint8)
 
 
 def iterate_pictures(

@@ -1,5 +1,6 @@
 """Builds systems and optimizers from a config. The config stops here."""
 
+import math
 from typing import Any
 
 import jax.numpy as jnp
@@ -8,7 +9,15 @@ import numpy as np
 import optax
 
 from drp_jax import types
-from drp_jax.agents import behavior, dreamerv2, drp, ipv, world_model
+from drp_jax.agents import (
+  behavior,
+  dreamerv2,
+  dreamerv3,
+  drp,
+  ipv,
+  prelar,
+  world_model,
+)
 from drp_jax.agents import system as system_lib
 from drp_jax.data import schema
 from drp_jax.models import (
@@ -16,21 +25,30 @@ from drp_jax.models import (
   cnn,
   dae,
   deconstruction,
+  dreamerv3_cnn,
+  dreamerv3_heads,
+  dreamerv3_model,
+  dreamerv3_rssm,
+  global_flow,
   heads,
   image_decoder,
   image_encoder,
+  latent_action_model,
+  latent_actions,
   mae_decoder,
   rssm,
   single_model,
   stacked_model,
 )
-from drp_jax.train import intrinsic, optim
+from drp_jax.train import intrinsic, limits, optim
 
 AGENTS = {
   'drp': drp.DRP,
   'ipv': ipv.IPV,
   'apv': ipv.IPV,  # without contexts
   'dreamerv2': dreamerv2.DreamerV2,
+  'dreamerv3': dreamerv3.DreamerV3,
+  'prelar': prelar.PreLAR,
 }
 
 # Optimizer groups of fine-tuning, each clipped by itself: 'slow' and 'encoder'
@@ -38,6 +56,7 @@ AGENTS = {
 _DRP_GROUPS = {  # [D3]
   'dae': 'slow',
   'mae_decoder': 'slow',
+  'flow_encoder': 'slow',
   'latent_dynamics': 'slow',
   'image_encoder': 'encoder',
   'context_encoder': 'encoder',
@@ -56,6 +75,14 @@ _IPV_GROUPS = {  # [IPV]
   'reward': 'model',
   'aux_reward': 'model',
 }
+_PRELAR_GROUPS = {  # [PreLAR]
+  'latent_dynamics': 'encoder',
+  'image_encoder': 'encoder',
+  'image_decoder': 'model',
+  'action_encoder': 'model',
+  'reward': 'model',
+  'aux_reward': 'model',
+}
 _DREAMERV2_GROUPS = {
   'image_encoder': 'model',
   'image_decoder': 'model',
@@ -67,7 +94,12 @@ _GROUPS = {
   'ipv': _IPV_GROUPS,
   'apv': _IPV_GROUPS,
   'dreamerv2': _DREAMERV2_GROUPS,
+  'prelar': _PRELAR_GROUPS,
 }
+
+_MOTIONS = ('atomic_actions', 'global_flow')
+_RANKS = ('sign', 'logistic')
+_ADAPTERS = ('residual', 'mlp')
 
 _DTYPES = {'float32': jnp.float32, 'bfloat16': jnp.bfloat16}
 
@@ -105,7 +137,7 @@ def system(
   )
   if kind is drp.DRP:
     built = drp.DRP(
-      deconstruction=_deconstruction(config),
+      deconstruction=_deconstruction(config, axis_name),
       model=_stacked_model(config, action_size, axis_name),
       window=schema.WINDOW,
       **shared,
@@ -114,6 +146,15 @@ def system(
     built = ipv.IPV(
       model=_stacked_model(config, action_size, axis_name), **shared
     )
+  elif kind is prelar.PreLAR:
+    built = prelar.PreLAR(
+      model=_latent_action_model(config, action_size, axis_name),
+      rank=c.prelar.rank,
+      rank_temperature=c.prelar.rank_temperature,
+      **shared,
+    )
+  elif kind is dreamerv3.DreamerV3:
+    built = _dreamerv3(config, action_size, axis_name)
   else:
     built = dreamerv2.DreamerV2(
       model=_single_model(config, action_size), **shared
@@ -131,6 +172,11 @@ def keypoints(config: ml_collections.ConfigDict) -> int | None:
   return config.dae.num_keypoints if _kind(config).sees_motion else None
 
 
+def learns_jointly(config: ml_collections.ConfigDict) -> bool:
+  """Whether the system has one loss for everything: `joint_loss`."""
+  return _kind(config) is dreamerv3.DreamerV3
+
+
 def _kind(config):
   if config.agent not in AGENTS:
     raise ValueError(
@@ -139,8 +185,13 @@ def _kind(config):
   return AGENTS[config.agent]
 
 
-def _deconstruction(config) -> deconstruction.Deconstruction:
+def _deconstruction(config, axis_name):
   c, size = config.dae, schema.IMAGE_SIZE
+  if config.motion == 'global_flow':  # [E4]
+    return global_flow.GlobalFlow(
+      flow_encoder=_transition_encoder(config, c.width, axis_name),
+      dtype=_DTYPES[config.compute_dtype],
+    )
   return deconstruction.Deconstruction(
     dae=dae.DAE(
       num_blocks=c.num_blocks,
@@ -148,6 +199,10 @@ def _deconstruction(config) -> deconstruction.Deconstruction:
       num_heads=c.num_heads,
       mlp_ratio=c.mlp_ratio,
       image_size=size,
+      intra=c.intra,
+      inter=c.inter,
+      coordinate=c.coordinate,
+      temporal=c.temporal,
     ),
     mae_decoder=mae_decoder.MAEDecoder(
       num_blocks=c.decoder_blocks,
@@ -156,6 +211,8 @@ def _deconstruction(config) -> deconstruction.Deconstruction:
       mlp_ratio=c.mlp_ratio,
       image_size=size,
       patch_values=2 * c.patch_size**2,
+      coordinate=c.coordinate,
+      temporal=c.temporal,
     ),
     patch_size=c.patch_size,
     mask_ratio=c.mask_ratio,
@@ -175,30 +232,16 @@ def _stacked_model(config, action_size, axis_name):
       f' config.agent={c.agent!r}.'
     )
 
-  def tower():
-    return image_encoder.ImageEncoder(
-      c.image.depth, c.image.num_layers, axis_name
-    )
-
   latent = _dynamics(config, c.dae.width if is_drp else slot, embed_size)
   observed = c.adapter.width if is_drp else latent.feat_size
   if c.adapter.concat_embed:
     observed += embed_size
   return stacked_model.StackedModel(
-    image_encoder=tower(),
-    context_encoder=tower() if has_context else None,
-    image_decoder=image_decoder.ImageDecoder(
-      depth=c.image.depth,
-      num_layers=c.image.num_layers,
-      num_heads=c.image.num_heads,
-      image_size=size,
-      mask_ratio=c.image.context_mask_ratio,
-      axis_name=axis_name,
-    ),
+    image_encoder=_tower(config, axis_name),
+    context_encoder=_tower(config, axis_name) if has_context else None,
+    image_decoder=_image_decoder(config, axis_name),
     latent_dynamics=latent,
-    adapter=(
-      adapter.Adapter(c.adapter.width, c.adapter.num_blocks) if is_drp else None
-    ),
+    adapter=_adapter(config) if is_drp else None,
     action_dynamics=_dynamics(
       config, action_size if is_drp else slot, observed
     ),
@@ -211,6 +254,60 @@ def _stacked_model(config, action_size, axis_name):
   )
 
 
+def _adapter(config):
+  c = config.adapter
+  if c.kind == 'mlp':  # [D6]
+    return adapter.MLPProjection(c.width)
+  return adapter.Adapter(c.width, c.num_blocks)
+
+
+def _tower(config, axis_name) -> image_encoder.ImageEncoder:
+  c = config.image
+  return image_encoder.ImageEncoder(
+    c.depth, c.num_layers, axis_name, config.remat
+  )
+
+
+def _image_decoder(config, axis_name) -> image_decoder.ImageDecoder:
+  c = config.image
+  return image_decoder.ImageDecoder(
+    depth=c.depth,
+    num_layers=c.num_layers,
+    num_heads=c.num_heads,
+    image_size=schema.IMAGE_SIZE,
+    mask_ratio=c.context_mask_ratio,
+    axis_name=axis_name,
+    remat=config.remat,
+  )
+
+
+def _transition_encoder(
+  config, features, axis_name
+) -> latent_actions.TransitionEncoder:
+  return latent_actions.TransitionEncoder(
+    _tower(config, axis_name), config.rssm.hidden, features
+  )
+
+
+def _latent_action_model(
+  config, action_size, axis_name
+) -> latent_action_model.LatentActionModel:
+  Z, hidden = config.prelar.latent_size, config.rssm.hidden
+  embed_size = 4 * config.image.depth * (schema.IMAGE_SIZE // 16) ** 2
+  return latent_action_model.LatentActionModel(
+    image_encoder=_tower(config, axis_name),
+    image_decoder=_image_decoder(config, axis_name),
+    inverse_dynamics=latent_actions.InverseDynamics(
+      _transition_encoder(config, 2 * Z, axis_name)
+    ),
+    latent_dynamics=_dynamics(config, Z, embed_size),
+    action_encoder=latent_actions.ActionEncoder(hidden, Z),
+    aux_reward=_scalar(config),
+    dtype=_DTYPES[config.compute_dtype],
+    **_heads(config, action_size),
+  )
+
+
 def _single_model(config, action_size) -> single_model.SingleModel:
   return single_model.SingleModel(
     image_encoder=cnn.CNNEncoder(config.image.depth),
@@ -219,6 +316,41 @@ def _single_model(config, action_size) -> single_model.SingleModel:
     dtype=_DTYPES[config.compute_dtype],
     **_heads(config, action_size),
   )
+
+
+def _dreamerv3(config, action_size, axis_name) -> dreamerv3.DreamerV3:
+  c, b = config.dreamerv3, config.behavior
+  size = dreamerv3_model.SIZES[c.size]
+  model = dreamerv3_model.DreamerV3Model(
+    image_encoder=dreamerv3_cnn.CNNEncoder(size.depth),
+    image_decoder=dreamerv3_cnn.CNNDecoder(size.depth, size.width, size.blocks),
+    action_dynamics=dreamerv3_rssm.RSSM(
+      deter_size=size.deter,
+      hidden=size.hidden,
+      groups=size.groups,
+      classes=size.classes,
+      blocks=size.blocks,
+    ),
+    reward=dreamerv3_heads.TwoHotHead(size.width, depth=1),
+    cont=dreamerv3_heads.ContinueHead(size.width, depth=1),
+    actor=dreamerv3_heads.PolicyHead(action_size, size.width, depth=3),
+    critic=dreamerv3_heads.TwoHotHead(size.width, depth=3),
+    dtype=_DTYPES[config.compute_dtype],
+  )
+  settings = dreamerv3.Settings(
+    horizon=b.horizon,
+    lam=b.lam,
+    discount=c.discount,
+    entropy_scale=c.entropy_scale,
+    dyn_scale=c.dyn_scale,
+    rep_scale=c.rep_scale,
+    replay_value_scale=c.replay_value_scale,
+    free_nats=c.free_nats,
+    slow_scale=c.slow_scale,
+    return_rate=c.return_rate,
+    return_limit=c.return_limit,
+  )
+  return dreamerv3.DreamerV3(model, settings, axis_name)
 
 
 def _dynamics(config, action_size, embed_size) -> rssm.RSSM:
@@ -246,6 +378,11 @@ def _scalar(config) -> heads.ScalarHead:
   return heads.ScalarHead(config.heads.width, config.heads.depth)
 
 
+def max_entropy(config: ml_collections.ConfigDict) -> float:
+  """Of a latent state, nats."""
+  return config.rssm.groups * math.log(config.rssm.classes)
+
+
 def intrinsic_settings(config: ml_collections.ConfigDict) -> intrinsic.Settings:
   """Numbers of the intrinsic bonus."""
   return intrinsic.Settings(**config.intrinsic.to_dict())
@@ -262,6 +399,8 @@ def model_optimizer(
   config: ml_collections.ConfigDict,
 ) -> optax.GradientTransformation:
   """Up to three groups of the world model: slow, encoder, model."""
+  if learns_jointly(config):
+    return _dreamerv3_optimizer(config)
   c, settings = config.optim, _adam_settings(config)
 
   def frozen(rate):
@@ -282,6 +421,8 @@ def behavior_optimizer(
   config: ml_collections.ConfigDict,
 ) -> optax.GradientTransformation:
   """Actor and critic."""
+  if learns_jointly(config):
+    return _dreamerv3_optimizer(config)
   c, settings = config.optim, _adam_settings(config)
   return optim.grouped(
     {
@@ -290,6 +431,13 @@ def behavior_optimizer(
     },
     {'actor': 'actor', 'critic': 'critic'},
   )
+
+
+def _dreamerv3_optimizer(config) -> optax.GradientTransformation:
+  """Of every parameter: no array's update depends on another's."""
+  c = config.dreamerv3
+  rate = optim.warmed_up(c.lr, c.warmup)
+  return optim.laprop(rate, clip=c.adaptive_clip)
 
 
 def example_video_batch(
@@ -373,36 +521,15 @@ def _check(config: ml_collections.ConfigDict) -> None:
       f'config.compute_dtype={config.compute_dtype!r} must be one of'
       f' {tuple(_DTYPES)}.'
     )
+  for key, value, allowed in (
+    ('motion', config.motion, _MOTIONS),
+    ('adapter.kind', config.adapter.kind, _ADAPTERS),
+    ('prelar.rank', config.prelar.rank, _RANKS),
+    ('dreamerv3.size', config.dreamerv3.size, tuple(dreamerv3_model.SIZES)),
+  ):
+    if value not in allowed:
+      raise ValueError(f'config.{key}={value!r} must be one of {allowed}.')
   c = config.dae
-  if not 1 <= c.num_keypoints <= schema.MAX_KEYPOINTS:
-    raise ValueError(
-      f'config.dae.num_keypoints={c.num_keypoints} must be in'
-      f' 1..{schema.MAX_KEYPOINTS}, what the shards hold.'
-    )
-  if not 1 <= c.patch_size <= schema.IMAGE_SIZE:
-    raise ValueError(
-      f'config.dae.patch_size={c.patch_size} must be in'
-      f' 1..{schema.IMAGE_SIZE}, the image side.'
-    )
   if not 0.0 < c.mask_ratio < 1.0:
     raise ValueError(f'config.dae.mask_ratio={c.mask_ratio} must be in (0, 1).')
-  if not 2 <= config.data.clip_length <= schema.WINDOW + 1:
-    raise ValueError(
-      f'config.data.clip_length={config.data.clip_length} must be in'
-      f' 2..{schema.WINDOW + 1}, one tracking window.'
-    )
-  if c.width % 2:
-    raise ValueError(
-      f'config.dae.width={c.width} must be even: sines and cosines.'
-    )
-  bonus = config.intrinsic
-  if not 1 <= bonus.neighbours <= bonus.queue_size:
-    raise ValueError(
-      f'config.intrinsic.neighbours={bonus.neighbours} must be in'
-      f' 1..{bonus.queue_size}, config.intrinsic.queue_size.'
-    )
-  if config.replay.segment_length <= config.intrinsic.window:
-    raise ValueError(
-      f'config.replay.segment_length={config.replay.segment_length} must'
-      f' exceed config.intrinsic.window={config.intrinsic.window}.'
-    )
+  limits.check(config)

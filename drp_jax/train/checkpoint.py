@@ -1,27 +1,46 @@
-"""Checkpoints: the state as arrays, everything else as JSON, by orbax."""
+"""Checkpoints: the state as arrays, everything else as JSON, by orbax.
+
+Nothing in them is code: orbax reads arrays and JSON. The JSON holds a CRC-32 of
+every array, so a bit that flipped on the disk is found when it is read.
+"""
 
 import pathlib
+import zlib
+from collections.abc import Mapping
 from typing import Any
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
+
+from drp_jax.train import parallel
 
 _FOLDER = 'checkpoints'
 _KEEP = 2
+_CHECKSUMS = 'crc32'  # in the JSON
+_NAMED = 3  # arrays that an error names
 
 
 class Checkpoints:
   """The checkpoints of one workdir. A step is there whole, or not at all."""
 
   def __init__(self, workdir: str | pathlib.Path):
-    folder = (pathlib.Path(workdir) / _FOLDER).absolute()
+    self._folder = (pathlib.Path(workdir) / _FOLDER).absolute()
+    self._folder.mkdir(parents=True, exist_ok=True)
+    own = jax.process_index()
     self._manager = ocp.CheckpointManager(
-      folder,
+      self._folder,
       options=ocp.CheckpointManagerOptions(
         max_to_keep=_KEEP,
         # The training step donates its state, so a background writer would
         # read buffers that are already written over.
         enable_async_checkpointing=False,
+        # Each process by itself: the first writes what all have, all read.
+        create=False,
+        read_only=own != 0,
+        multiprocessing_options=ocp.options.MultiprocessingOptions(
+          primary_host=own, active_processes={own}
+        ),
       ),
     )
 
@@ -29,20 +48,44 @@ class Checkpoints:
     """Step of the newest complete checkpoint, or None."""
     return self._manager.latest_step()
 
-  def save(self, step: int, state: Any, meta: dict[str, Any]) -> None:
+  def save(
+    self, step: int, state: Any, meta: dict[str, Any], extra: Any = None
+  ) -> None:
     """Writes a checkpoint.
 
+    Of several processes, all call this; the first writes, the others wait.
+
     Args:
-      step: number of the checkpoint.
-      state: pytree of arrays.
+      step: number of the checkpoint, new.
+      state: pytree of arrays, all finite.
       meta: JSON values: positions of iterators, lists of files.
+      extra: another pytree of arrays, for `restore_extra`.
+
+    Raises:
+      RuntimeError: if it cannot be written, as on a full disk; the checkpoints
+        before it stay.
     """
-    self._manager.save(
-      step,
-      args=ocp.args.Composite(
-        state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(meta)
-      ),
+    if jax.process_index():
+      parallel.wait_for_all(f'checkpoint {step}')
+      return
+    # As NumPy: orbax would cut what several devices hold to pieces.
+    items = jax.device_get(
+      {'state': state, **({} if extra is None else {'extra': extra})}
     )
+    meta = {**meta, _CHECKSUMS: {k: _checksums(v) for k, v in items.items()}}
+    arrays = {name: ocp.args.StandardSave(tree) for name, tree in items.items()}
+    try:
+      self._manager.save(
+        step,
+        args=ocp.args.Composite(**arrays, meta=ocp.args.JsonSave(meta)),
+      )
+    except Exception as error:  # those of tensorstore are of many kinds
+      raise RuntimeError(
+        f'Checkpoint {step} cannot be written to {str(self._folder)!r}:'
+        f' {_brief(error)}. The one before it is whole: once there is space,'
+        ' the same command goes on from there.'
+      ) from error
+    parallel.wait_for_all(f'checkpoint {step}')
 
   def restore(self, template: Any) -> tuple[Any, dict[str, Any]]:
     """Reads the newest checkpoint.
@@ -52,19 +95,44 @@ class Checkpoints:
 
     Returns:
       The state and the meta data.
+
+    Raises:
+      ValueError: if it is of another model, damaged, or not finite; names the
+        arrays.
     """
-    restored = self._manager.restore(
-      self.latest_step(),
-      args=ocp.args.Composite(
-        state=ocp.args.StandardRestore(_abstract(template)),
-        meta=ocp.args.JsonRestore(),
-      ),
+    step = self.latest_step()
+    meta = self._read_meta()
+    state = _read(
+      self._folder / str(step) / 'state',
+      template,
+      meta.pop(_CHECKSUMS, {}).get('state', {}),
+      f'Checkpoint {step} in {str(self._folder)!r}',
+      whole=True,
     )
-    return restored['state'], restored['meta']
+    return state, meta
+
+  def restore_extra(self, template: Any) -> Any:
+    """Reads `extra` of the newest checkpoint, as `restore`."""
+    step = self.latest_step()
+    return _read(
+      self._folder / str(step) / 'extra',
+      template,
+      self._read_meta()[_CHECKSUMS]['extra'],
+      f'Checkpoint {step} in {str(self._folder)!r}',
+    )
 
   def close(self) -> None:
     """Waits for what is being written."""
     self._manager.close()
+
+  def _read_meta(self) -> dict[str, Any]:
+    step = self.latest_step()
+    args = ocp.args.Composite(meta=ocp.args.JsonRestore())
+    try:
+      return dict(self._manager.restore(step, args=args)['meta'])
+    except Exception as error:
+      what = f'Checkpoint {step} in {str(self._folder)!r}'
+      raise _damaged(what, _brief(error)) from error
 
 
 def load_part(workdir: str | pathlib.Path, template: Any) -> Any:
@@ -79,37 +147,63 @@ def load_part(workdir: str | pathlib.Path, template: Any) -> Any:
 
   Raises:
     ValueError: if there is no checkpoint, or it lacks a part of `template` or
-      holds it in another shape; names the parts.
+      holds it in another shape, damaged, or not finite; names the parts.
   """
   folder = (pathlib.Path(workdir) / _FOLDER).absolute()
   steps = ocp.utils.checkpoint_steps(folder) if folder.is_dir() else []
   if not steps:
     raise ValueError(f'config.init_from={str(workdir)!r} holds no checkpoint.')
-  path = folder / str(max(steps)) / 'state'
+  path = folder / str(max(steps))
+  what = f'The checkpoint of config.init_from={str(workdir)!r}'
+  try:
+    meta = ocp.JsonCheckpointHandler().restore(path / 'meta') or {}
+  except Exception as error:
+    raise _damaged(what, _brief(error)) from error
+  return _read(
+    path / 'state', template, meta.get(_CHECKSUMS, {}).get('state', {}), what
+  )
+
+
+def _read(
+  path: pathlib.Path,
+  template: Any,
+  checksums: Mapping[str, int],
+  what: str,
+  whole: bool = False,
+) -> Any:
+  """Reads and checks the arrays that `template` names.
+
+  Args:
+    path: of an item of a checkpoint.
+    template: a part of the tree that was saved.
+    checksums: name -> CRC-32; those that are missing are not compared.
+    what: the beginning of an error.
+    whole: whether there may be no other arrays.
+  """
   abstract = _abstract(template)
-  with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
-    saved = {
-      _name(key): tuple(leaf.shape)
-      for key, leaf in jax.tree.leaves_with_path(
-        reader.metadata(path).item_metadata.tree
-      )
-    }
-    wanted = {
-      _name(key): tuple(leaf.shape)
-      for key, leaf in jax.tree.leaves_with_path(abstract)
-    }
-    wrong = [
-      f'{name}: {saved.get(name, "missing")} in the file, {shape} wanted'
-      for name, shape in wanted.items()
-      if saved.get(name) != shape
-    ]
-    if wrong:
-      raise ValueError(
-        f'The checkpoint of config.init_from={str(workdir)!r} does'
-        f' not fit this model (another preset?): {"; ".join(wrong[:3])}'
-        f'{f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""}.'
-      )
-    return reader.restore(
+  # Not by ocp.Checkpointer, which warns that it did not write the item itself.
+  handler = ocp.PyTreeCheckpointHandler()
+  try:
+    metadata = handler.metadata(path).tree
+  except Exception as error:
+    raise _damaged(what, _brief(error)) from error
+  saved = {n: tuple(x.shape) for n, x in _named(metadata).items()}
+  wanted = {n: tuple(x.shape) for n, x in _named(abstract).items()}
+  wrong = [
+    f'{name}: {saved.get(name, "missing")} in the file, {shape} wanted'
+    for name, shape in wanted.items()
+    if saved.get(name) != shape
+  ]
+  if whole:
+    others = sorted(saved.keys() - wanted.keys())
+    wrong += [f'{name}: {saved[name]} in the file alone' for name in others]
+  if wrong:
+    raise ValueError(
+      f'{what} does not fit this model (another preset, or another'
+      f' config.agent?): {_some(wrong)}.'
+    )
+  try:
+    tree = handler.restore(
       path,
       args=ocp.args.PyTreeRestore(
         item=abstract,
@@ -117,6 +211,53 @@ def load_part(workdir: str | pathlib.Path, template: Any) -> Any:
         partial_restore=True,
       ),
     )
+  except Exception as error:
+    raise _damaged(what, _brief(error)) from error
+  arrays = {name: np.asarray(x) for name, x in _named(tree).items()}
+  flipped = [
+    name
+    for name, array in arrays.items()
+    if name in checksums and _crc32(array) != checksums[name]
+  ]
+  if flipped:
+    raise _damaged(what, f'not what was written: {_some(flipped)}')
+  wrong = [
+    name
+    for name, array in arrays.items()
+    if jax.numpy.issubdtype(array.dtype, np.floating)
+    and not np.isfinite(array).all()
+  ]
+  if wrong:
+    raise ValueError(
+      f'{what} holds numbers that are not finite: {_some(wrong)}.'
+    )
+  return tree
+
+
+def _damaged(what: str, how: str) -> ValueError:
+  return ValueError(
+    f'{what} is damaged: {how}. If the folder of another step lies beside it,'
+    ' delete this one, and the run goes on from that.'
+  )
+
+
+def _checksums(tree: Any) -> dict[str, int]:
+  return {name: _crc32(np.asarray(x)) for name, x in _named(tree).items()}
+
+
+def _crc32(array: np.ndarray) -> int:
+  return zlib.crc32(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
+
+
+def _brief(error: Exception) -> str:
+  """The first line of an error that may have a page of them."""
+  lines = str(error).strip().splitlines() or [type(error).__name__]
+  return lines[0].strip()[:300]
+
+
+def _some(names: list[str]) -> str:
+  rest = len(names) - _NAMED
+  return '; '.join(names[:_NAMED]) + (f' and {rest} more' if rest > 0 else '')
 
 
 def _abstract(tree: Any) -> Any:
@@ -124,6 +265,11 @@ def _abstract(tree: Any) -> Any:
   return jax.tree.map(
     lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device), tree
   )
+
+
+def _named(tree: Any) -> dict[str, Any]:
+  """Leaves by name, 'params/dae/norm/scale'."""
+  return {_name(path): x for path, x in jax.tree.leaves_with_path(tree)}
 
 
 def _name(key_path: Any) -> str:

@@ -1,6 +1,7 @@
 """Evaluation: held-out clips after pre-training, episodes of an agent."""
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import gymnasium
@@ -86,7 +87,10 @@ def _held_out(
 
 
 def _held_out_motion(system, variables, batch, keys):
-  recon, patches, hidden = system.reconstruct_motion(variables, batch, keys)
+  masked = system.reconstruct_motion(variables, batch, keys)
+  if masked is None:
+    return {}
+  recon, patches, hidden = masked
   moving = ~batch.is_first
   mean_patch = patches[:, 1:].mean((0, 1, 2))
   return {
@@ -108,6 +112,7 @@ def agent_episodes(
   actor: rollout.PolicyActor,
   variables: Any,
   episodes: int,
+  stop: Callable[[], bool] = lambda: False,
 ) -> tuple[list[dict[str, Any]], np.ndarray | None]:
   """Plays seeded evaluation episodes: mode actions, sampled latents (D17).
 
@@ -117,18 +122,23 @@ def agent_episodes(
     actor: made with explore=False, for all of `envs`.
     variables: params and collections.
     episodes: how many; episode i has the same seed at every call.
+    stop: see `rollout.play_round`.
 
   Returns:
     A row of `episode_table.COLUMNS` for each, but the steps of the agent, and
     the frames of the last [T, H, W, 3] uint8. Episodes whose environment failed
     are not among them; without any there are no frames.
+
+  Raises:
+    rollout.Stopped: if `stop` says so.
   """
   rows, frames = [], None
   for first in range(0, episodes, envs.num_envs):
     numbers = range(first, min(first + envs.num_envs, episodes))
     actor.begin(numbers)
     act = functools.partial(actor, variables)
-    for episode in rollout.play_round(envs, extractor, act, _SEED, numbers):
+    played = rollout.play_round(envs, extractor, act, _SEED, numbers, stop=stop)
+    for episode in played:
       frames = episode.steps['image']
       rows.append(
         {

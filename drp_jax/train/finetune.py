@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import flax.traverse_util
 import jax
 import jax.numpy as jnp
 import ml_collections
@@ -19,13 +20,17 @@ from drp_jax.data import replay as replay_lib
 from drp_jax.data import schema
 from drp_jax.ops import noise
 from drp_jax.train import (
+  alarms,
+  bad_steps,
   build,
   checkpoint,
   episode_table,
   evaluate,
   intrinsic,
+  joint_step,
   logger,
   parallel,
+  preemption,
   rollout,
   workdir,
 )
@@ -56,9 +61,11 @@ def init_state(
   loaded = {'params': {}, 'collections': {}}
   if config.init_from:  # before what takes longer
     shapes = init.eval_shape(init_key, batch)
-    loaded = checkpoint.load_part(
-      config.init_from, _pretrained_part(config, system, shapes)
-    )
+    part, zeros = _pretrained_part(config, system, shapes)
+    if part['params']:  # else all of it is left out (E6)
+      loaded = checkpoint.load_part(config.init_from, part)
+    flat = flax.traverse_util.flatten_dict(loaded['params'], sep='/')
+    loaded['params'] = flax.traverse_util.unflatten_dict(flat | zeros, sep='/')
   collections = init(init_key, batch)
   if system.sees_motion:
     flow_scale = jnp.float32(config.finetune.flow_scale)
@@ -112,7 +119,9 @@ def finetune_step(
     axis_name: device axis, or None on a single device.
 
   Returns:
-    The next state and metrics, averaged over devices.
+    The next state and metrics, averaged over devices. Where a loss or gradient
+    is not finite, all but the count of updates and the slow critic stays as it
+    was.
   """
   b = batch.image.shape[0]
   first = parallel.device_examples(b, axis_name)
@@ -153,15 +162,15 @@ def finetune_step(
     f'grad_norm/{name}': optax.global_norm(tree)
     for name, tree in {**grads, **learner_grads}.items()
   }
-  return state.replace(
-    step=state.step + 1,
+  counted = state.replace(step=state.step + 1, slow_critic=slow_critic)
+  moved = counted.replace(
     params={**model, **learner},
     collections=out.collections,
     model_opt=model_opt,
     behavior_opt=behavior_opt,
-    slow_critic=slow_critic,
     intrinsic=out.bonus_state,
-  ), metrics
+  )
+  return bad_steps.guard(moved, counted, metrics)
 
 
 def finetune(
@@ -174,7 +183,8 @@ def finetune(
 
   Checkpoints are taken between rounds of episodes; every episode is a function
   of its number, so a run that was killed repeats what it lost, to the same
-  numbers.
+  numbers. SIGTERM saves at once, in the middle of a round too, and ends the
+  process; then the environments are led to the same place by the same actions.
 
   Args:
     config: configs/base.py.
@@ -188,7 +198,10 @@ def finetune(
 
   Raises:
     ValueError: for settings that do not fit, naming the key.
-    RuntimeError: if environments fail again and again.
+    RuntimeError: if environments fail again and again, another process is in
+      the workdir, it cannot be written to, or update after update is not
+      finite.
+    SystemExit: with code 0, on SIGTERM.
   """
   episodes = config.finetune.eval_episodes
   if episodes < 1:
@@ -196,10 +209,12 @@ def finetune(
       f'config.finetune.eval_episodes={episodes} must be at least 1.'
     )
   with contextlib.ExitStack() as stack:
+    stack.enter_context(workdir.locked(directory))
+    sigterm = stack.enter_context(preemption.Preemption())
     envs = stack.enter_context(contextlib.closing(make_envs()))
     eval_envs = stack.enter_context(contextlib.closing(make_envs()))
     run = _Run(config, pathlib.Path(directory), envs, eval_envs, make_extractor)
-    return run.train()
+    return run.train(sigterm)
 
 
 class _Run:
@@ -230,22 +245,25 @@ class _Run:
       directory, c.finetune.num_steps, 'finetune', ('env_step', 'eval/return')
     )
     # What a checkpoint's JSON holds beside the replay: agent steps taken,
-    # episodes begun and those of them that were dropped, and the agent step of
-    # the newest evaluation.
-    self.meta = {'agent_step': 0, 'episode': 0, 'dropped': 0, 'evaluated': -1}
+    # episodes begun and those of them that were dropped, the agent step of the
+    # newest evaluation, lines of metrics, updates that were skipped, and, in
+    # the middle of a round, how many actions were taken and whether at random.
+    self.meta = {
+      'agent_step': 0,
+      'episode': 0,
+      'dropped': 0,
+      'evaluated': -1,
+      'lines': 0,
+      'bad_steps': [0, 0],
+      'round': None,
+    }
+    self.taken = ()  # actions of the round that is gone on with
     self._restore(schema.replay_fields(num_keypoints, envs.action_size))
     self.log.say(evaluate.schedule(c))
     self.log.say(self.replay.describe())
     self.state = parallel.replicate(self.state)
     self.variables = self._variables()
-    update = parallel.pmap_step(
-      finetune_step,
-      system=self.system,
-      model_tx=build.model_optimizer(c),
-      behavior_tx=build.behavior_optimizer(c),
-      bonus=build.intrinsic_settings(c),
-      slow_critic_every=c.behavior.slow_critic_every,
-    )
+    update = _pmapped_step(c, self.system)
     # A minute on two cores, in which the first episodes are collected.
     shape = c.replay.batch_size, c.replay.segment_length
     example = build.example_replay_batch(c, envs.action_size, shape)
@@ -253,30 +271,67 @@ class _Run:
       update, self.state, parallel.shard(example), self.update_key
     )
     self.updates = int(self.state.step)
-    self.clock = time.time(), self.meta['agent_step'], self.updates
+    self.bad = bad_steps.BadSteps(
+      directory, c.optim.max_bad_steps, self.meta['bad_steps']
+    )
+    self.watch = alarms.Alarms(build.max_entropy(c))
+    self.clock = time.monotonic(), self.meta['agent_step'], self.updates
 
-  def train(self) -> state_lib.FinetuneState:
-    c, meta = self.config.finetune, self.meta
-    saved_at = meta['agent_step']
-    while meta['agent_step'] < c.num_steps:
-      self._round()
-      if self._exploring():
-        continue
-      while self.updates < c.initial_updates:
-        self._update()
-      if evaluate.due(self.config, meta['agent_step'], meta['evaluated']):
-        self._evaluate()
-      last = meta['agent_step'] >= c.num_steps
-      if last or meta['agent_step'] - saved_at >= c.checkpoint_every:
-        saved_at = meta['agent_step']
-        # One copy: orbax would cut what several devices hold to pieces.
-        state = parallel.on_one_device(self.state)
-        self.saved.save(
-          saved_at, state, {**meta, 'replay': self.replay.state()}
-        )
-    self.log.close()
-    self.saved.close()
+  def train(self, sigterm: preemption.Preemption) -> state_lib.FinetuneState:
+    self.sigterm = sigterm
+    try:
+      while self.meta['round'] or not self._between_rounds():
+        self._round()
+    except rollout.Stopped:
+      step = self.meta['agent_step']
+      self.log.say(f'SIGTERM: saved at step {step}, the same command goes on.')
+      raise SystemExit(0) from None
+    finally:
+      self.log.close()
+      self.saved.close()
     return self.state
+
+  def _between_rounds(self) -> bool:
+    """Learns, evaluates and saves where it is time; whether this is the end."""
+    c, meta = self.config.finetune, self.meta
+    try:
+      if not self._exploring():
+        while self.updates < c.initial_updates:
+          self._leave_if_asked()
+          self._update()
+        step, evaluated = meta['agent_step'], meta['evaluated']
+        if step > evaluated and evaluate.due(self.config, step, evaluated):
+          self._evaluate()
+      self._leave_if_asked()
+    except rollout.Stopped:
+      self._save()
+      raise
+    last = meta['agent_step'] >= c.num_steps
+    if last or meta['agent_step'] - self.saved_at >= c.checkpoint_every:
+      self._save()
+    return last
+
+  def _leave_if_asked(self) -> None:
+    if self.sigterm.requested:
+      raise rollout.Stopped(())
+
+  def _save(self, middle: Any = None) -> None:
+    """Writes a checkpoint.
+
+    Args:
+      middle: of a round, what goes on with it; None between rounds.
+    """
+    self.bad.settle(self.state, self.updates)
+    self.saved_at = self.meta['agent_step']
+    # There is one if the run was stopped twice before it took a step. What it
+    # learned since the first time, it learns again.
+    if self.saved.latest_step() == self.saved_at:
+      return
+    self.meta |= {'lines': self.log.sync(), 'bad_steps': self.bad.counts}
+    # One copy: orbax would cut what several devices hold to pieces.
+    state = parallel.on_one_device(self.state)
+    meta = {**self.meta, 'replay': self.replay.state()}
+    self.saved.save(self.saved_at, state, meta, middle)
 
   def _exploring(self) -> bool:
     """Whether actions are random, and there is nothing to learn from yet."""
@@ -285,19 +340,34 @@ class _Run:
 
   def _round(self) -> None:
     """Collects an episode of every environment (lines 6-9)."""
-    meta, explore = self.meta, self._exploring()
+    meta = self.meta
     first, count = meta['episode'], self.envs.num_envs
     numbers = range(first, first + count)
+    middle = meta['round']
+    explore = middle['explore'] if middle else self._exploring()
     actor = self.random if explore else self.actor
     actor.begin(numbers)
-    episodes = rollout.play_round(
-      self.envs,
-      self.extractor,
-      actor if explore else lambda steps: actor(self.variables, steps),
-      self.config.seed,
-      numbers,
-      functools.partial(self._advance, explore),
-    )
+    taken = self._go_on(middle) if middle else ()
+    try:
+      episodes = rollout.play_round(
+        self.envs,
+        self.extractor,
+        actor if explore else lambda steps: actor(self.variables, steps),
+        self.config.seed,
+        numbers,
+        functools.partial(self._advance, explore),
+        lambda: self.sigterm.requested,
+        taken,
+      )
+    except rollout.Stopped as stopped:
+      steps = len(stopped.actions)
+      if steps:  # otherwise the round has not begun
+        meta['round'] = {'steps': steps, 'explore': explore}
+        self._save({'actions': stopped.actions, 'carry': self.actor.carry})
+      else:
+        self._save()
+      raise
+    meta['round'] = None
     for episode in episodes:
       self.replay.add_episode(episode.steps)
     meta['episode'] += count
@@ -312,6 +382,21 @@ class _Run:
         'episode/number': episode.number + 1,
       }
       self.log.scalars(step, {**own, **common})
+
+  def _go_on(self, middle: dict[str, Any]) -> np.ndarray:
+    """Leads the actor into the middle of a round; actions taken [t, N, A]."""
+    steps, envs = middle['steps'], self.envs
+    shape = steps, envs.num_envs, envs.action_size
+    template = {
+      'actions': jax.ShapeDtypeStruct(shape, np.float32),
+      'carry': self.actor.carry,
+    }
+    found = self.saved.restore_extra(template)
+    if middle['explore']:
+      self.random.skip(steps)
+    else:
+      self.actor.go_on(found['carry'], steps)
+    return np.asarray(found['actions'])
 
   def _advance(self, explore: bool, steps: int) -> None:
     """Counts agent steps; updates every few of them, while they are taken."""
@@ -331,13 +416,17 @@ class _Run:
       c.replay.segment_length,
       c.replay.prioritize_ends,
     )
-    batch = parallel.shard(build.replay_batch(arrays))
-    self.state, metrics = self.update(self.state, batch, self.update_key)
+    batch = build.replay_batch(arrays)
+    self.state, metrics = self.update(
+      self.state, parallel.shard(batch), self.update_key
+    )
     self.variables = self._variables()
     self.updates += 1
+    self.bad.add(self.updates, batch, metrics['skipped'], self.state)
     if self.updates % c.finetune.log_every == 0:
+      self.bad.settle(self.state, self.updates)
       metrics = jax.device_get(metrics)
-      now, step = time.time(), self.meta['agent_step']
+      now, step = time.monotonic(), self.meta['agent_step']
       then, last_step, last_update = self.clock
       seconds = now - then
       metrics |= {
@@ -345,15 +434,23 @@ class _Run:
         'time/updates_per_second': (self.updates - last_update) / seconds,
         'updates': self.updates,
         'env_step': self._env_step(),
+        'skipped': self.bad.total,
+        'replay/corrupt': self.replay.num_corrupt,
       }
       self.clock = now, step, self.updates
       self.log.scalars(step, metrics)
+      self.watch.look(self.updates, metrics)
 
   def _evaluate(self) -> None:
     """Plays evaluation episodes; keeps a row of each and frames of one."""
     step, count = self.meta['agent_step'], self.config.finetune.eval_episodes
     rows, frames = evaluate.agent_episodes(
-      self.eval_envs, self.extractor, self.eval_actor, self.variables, count
+      self.eval_envs,
+      self.extractor,
+      self.eval_actor,
+      self.variables,
+      count,
+      lambda: self.sigterm.requested,
     )
     self.meta['evaluated'] = step
     steps = {'step': step, 'env_step': self._env_step()}
@@ -371,16 +468,18 @@ class _Run:
     """Goes back to the newest checkpoint, or begins."""
     c, folder = self.config.replay, self.directory / 'replay'
     begun = -1
+    self.saved_at = 0
     if self.saved.latest_step() is None:
       self.replay = replay_lib.Replay(folder, fields, c.capacity, c.flow_dtype)
     else:
-      self.state, self.meta = self.saved.restore(self.state)
+      self.state, found = self.saved.restore(self.state)
+      self.meta |= {'lines': None} | found  # all, if it says nothing of them
       self.replay = replay_lib.Replay.restore(
         folder, fields, self.meta.pop('replay'), c.capacity, c.flow_dtype
       )
-      begun = self.meta['agent_step']
-    self.log.resume(begun)
-    episode_table.resume(self.directory, begun)
+      begun = self.saved_at = self.meta['agent_step']
+    self.log.resume(begun, self.meta['lines'])
+    episode_table.resume(self.directory, self.meta['evaluated'])
 
   def _env_step(self) -> int:
     """Control steps of the environments (D14)."""
@@ -393,15 +492,43 @@ class _Run:
     )
 
 
+def _pmapped_step(
+  config: ml_collections.ConfigDict, system: system_lib.System
+) -> Callable:
+  """What an update is: `finetune_step`, or of one loss `joint_step`."""
+  shared = dict(
+    system=system,
+    model_tx=build.model_optimizer(config),
+    behavior_tx=build.behavior_optimizer(config),
+  )
+  if build.learns_jointly(config):
+    return parallel.pmap_step(
+      joint_step.joint_step,
+      slow_critic_rate=config.dreamerv3.slow_rate,
+      **shared,
+    )
+  return parallel.pmap_step(
+    finetune_step,
+    bonus=build.intrinsic_settings(config),
+    slow_critic_every=config.behavior.slow_critic_every,
+    **shared,
+  )
+
+
 def _pretrained_part(
   config: ml_collections.ConfigDict,
   system: system_lib.System,
   shapes: dict[str, Any],
-) -> dict[str, Any]:
+) -> tuple[dict[str, Any], dict[str, jax.Array]]:
   """What `config.init_from` has to hold, out of all variables.
 
+  Returns:
+    The shapes to be loaded, and zeros by path for what `config.init_zero` names
+    instead (E7).
+
   Raises:
-    ValueError: if `config.init_without` names what is not pre-trained.
+    ValueError: if `config.init_without` or `init_zero` names what is not
+      pre-trained.
   """
   unknown = sorted(set(config.init_without) - set(system.pretrained))
   if unknown:
@@ -416,12 +543,24 @@ def _pretrained_part(
   collections = {
     'batch_stats': {k: v for k, v in statistics.items() if k in names}
   }
-  if 'dae' in names:  # its flow scale
+  if {'dae', 'flow_encoder'} & set(names):  # its flow scale
     collections['constants'] = shapes['constants']
-  return {
-    'params': {name: shapes['params'][name] for name in names},
-    'collections': collections,
+  params = flax.traverse_util.flatten_dict(
+    {name: shapes['params'][name] for name in names}, sep='/'
+  )
+  unknown = sorted(set(config.init_zero) - params.keys())
+  if unknown:
+    raise ValueError(
+      f'config.init_zero={config.init_zero} names {unknown}, which are not'
+      ' among the arrays that would be loaded.'
+    )
+  zeros = {
+    path: jnp.zeros(params[path].shape, params[path].dtype)
+    for path in config.init_zero
   }
+  params = {path: x for path, x in params.items() if path not in zeros}
+  params = flax.traverse_util.unflatten_dict(params, sep='/')
+  return {'params': params, 'collections': collections}, zeros
 
 
 def _split(params: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -58,20 +58,32 @@ class Logger:
     self._dir.mkdir(parents=True, exist_ok=True)
     self._shown = {metric: '' for metric in shown}
     self._warned = set()
-    self._lines = _open_metrics(self._dir / METRICS_FILE, math.inf)
+    self._lines, self._num_lines = _open_metrics(self._dir / METRICS_FILE)
     _wait_for_later_name(self._dir)
     self._events = event_file_writer.EventFileWriter(str(self._dir))
     self._bar = _bar(None, total_steps, name, 'step')
 
-  def resume(self, step: int):
+  def sync(self) -> int:
+    """Waits until the lines are on the disk, and says how many there are.
+
+    Those of the run before a restart are among them; for `resume`.
+    """
+    os.fsync(self._lines.fileno())
+    return self._num_lines
+
+  def resume(self, step: int, num_lines: int):
     """Forgets what a killed run wrote beyond `step`, and goes on from there.
 
     Args:
       step: of the checkpoint the run goes on from; -1 forgets everything (the
         run was killed before its first checkpoint).
+      num_lines: what `sync` said then. A step may have lines before and after
+        its checkpoint.
     """
     self._lines.close()
-    self._lines = _open_metrics(self._dir / METRICS_FILE, step)
+    self._lines, self._num_lines = _open_metrics(
+      self._dir / METRICS_FILE, num_lines
+    )
     # Readers drop what they have read with a step >= that of a START event;
     # TensorBoard's page takes a run's first START for no restart, hence two.
     for _ in range(2):
@@ -123,6 +135,7 @@ class Logger:
         self._shown[name] = f'{value:.4g}'
     self._lines.write(json.dumps(line, allow_nan=False) + '\n')
     self._lines.flush()
+    self._num_lines += 1
     self._add(step, values, now)
     shown = ', '.join(f'{k}={v}' for k, v in self._shown.items() if v)
     self._bar.set_postfix_str(shown, refresh=False)
@@ -250,17 +263,20 @@ def _bar(iterable, total, description, unit) -> tqdm.tqdm:
   )
 
 
-def _open_metrics(path: pathlib.Path, last_step: float) -> io.TextIOBase:
-  """Opens for appending, without torn lines and lines beyond `last_step`."""
+def _open_metrics(
+  path: pathlib.Path, num_lines: int | None = None
+) -> tuple[io.TextIOBase, int]:
+  """Opens for appending, without torn lines and those after `num_lines`."""
+  kept = []
   if path.exists():
-    kept = [line for line in _complete_lines(path) if line['step'] <= last_step]
+    kept = _complete_lines(path)[:num_lines]
     new = path.with_suffix('.tmp')
     with open(new, 'w', encoding='utf-8') as file:
       file.writelines(json.dumps(line) + '\n' for line in kept)
       file.flush()
       os.fsync(file.fileno())
     os.replace(new, path)
-  return open(path, 'a', encoding='utf-8')
+  return open(path, 'a', encoding='utf-8'), len(kept)
 
 
 def _complete_lines(path: pathlib.Path) -> list[dict]:

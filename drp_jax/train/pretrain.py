@@ -15,11 +15,14 @@ from drp_jax.agents import system as system_lib
 from drp_jax.data import input_pipeline, report
 from drp_jax.ops import noise
 from drp_jax.train import (
+  alarms,
+  bad_steps,
   build,
   checkpoint,
   evaluate,
   logger,
   parallel,
+  preemption,
   workdir,
 )
 from drp_jax.train import state as state_lib
@@ -75,7 +78,8 @@ def pretrain_step(
     axis_name: device axis, or None on a single device.
 
   Returns:
-    The next state and metrics, averaged over devices.
+    The next state and metrics, averaged over devices. Where a loss or gradient
+    is not finite, all but the count of steps stays as it was.
   """
   b = batch.image.shape[0]
   first = parallel.device_examples(b, axis_name)
@@ -87,18 +91,19 @@ def pretrain_step(
   updates, opt_state = tx.update(grads, state.opt_state, state.params)
   params = optax.apply_updates(state.params, updates)
   metrics['grad_norm/all'] = optax.global_norm(grads)
-  return state.replace(
-    step=state.step + 1,
-    params=params,
-    collections=collections,
-    opt_state=opt_state,
-  ), metrics
+  counted = state.replace(step=state.step + 1)
+  moved = counted.replace(
+    params=params, collections=collections, opt_state=opt_state
+  )
+  return bad_steps.guard(moved, counted, metrics)
 
 
 def pretrain(
   config: ml_collections.ConfigDict, directory: str | pathlib.Path
 ) -> state_lib.PretrainState:
   """Runs Algorithm 1 to its end, going on from the newest checkpoint.
+
+  On SIGTERM it saves after the step under way and ends the process.
 
   Args:
     config: configs/base.py.
@@ -109,7 +114,21 @@ def pretrain(
 
   Raises:
     ValueError: for settings or data that do not fit, naming the key.
+    RuntimeError: if another process is in the workdir, it cannot be written to,
+      or step after step is not finite.
+    SystemExit: with code 0, on SIGTERM.
   """
+  own = parallel.own_folder(directory)
+  with workdir.locked(own), preemption.Preemption() as sigterm:
+    return _pretrain(config, pathlib.Path(directory), own, sigterm)
+
+
+def _pretrain(
+  config: ml_collections.ConfigDict,
+  directory: pathlib.Path,
+  own: pathlib.Path,
+  sigterm: preemption.Preemption,
+) -> state_lib.PretrainState:
   system = build.system(config, 1, parallel.AXIS)
   if not system.pretrained:
     raise ValueError(
@@ -130,34 +149,60 @@ def pretrain(
   flow_scale = report.read_report(config.data.shards_dir)['flow_scale']
   state = init_state(config, system, tx, flow_scale)
   saved = checkpoint.Checkpoints(directory)
-  workdir.begin(directory, config)
+  workdir.begin(own, config)
   log = logger.Logger(
-    directory, config.pretrain.num_steps, 'pretrain', ('loss/total',)
+    own, config.pretrain.num_steps, 'pretrain', ('loss/total',)
   )
+  meta = {'lines': 0, 'bad_steps': [0, 0]}
   if saved.latest_step() is not None:
-    state, meta = saved.restore(state)
+    state, found = saved.restore(state)
+    meta |= {'lines': None} | found  # all lines, if it says nothing of them
     iterator.set_state(meta['iterator'])
   start = int(state.step)
-  log.resume(start if start else -1)
+  parallel.check_agreement(
+    'The newest checkpoint that processes see is not the same; the workdir has'
+    ' to be a folder that they share',
+    start,
+  )
+  log.resume(start if start else -1, meta['lines'])
+  bad = bad_steps.BadSteps(own, config.optim.max_bad_steps, meta['bad_steps'])
+  watch = alarms.Alarms(build.max_entropy(config))
 
+  state = parallel.replicate(state)
   run_key = jax.random.key(config.seed + 1)
   step = parallel.pmap_step(pretrain_step, system=system, tx=tx)
-  clock, since = time.time(), start
+  clock, since = time.monotonic(), start
   for number in range(start + 1, config.pretrain.num_steps + 1):
     batch = build.video_batch(next(iterator))
     state, metrics = step(state, parallel.shard(batch), run_key)
+    bad.add(number, batch, metrics['skipped'], state)
     log.advance(number)
     last = number == config.pretrain.num_steps
+    stop = sigterm.stops_after(number) and not last
     if number % config.pretrain.log_every == 0 or last:
+      bad.settle(state, number)
       metrics = jax.device_get(metrics)
-      now = time.time()
+      now = time.monotonic()
       metrics['time/steps_per_second'] = (number - since) / (now - clock)
+      metrics['skipped'] = bad.total
       log.scalars(number, metrics)
+      watch.look(number, metrics)
       clock, since = now, number
     if number % config.pretrain.eval_every == 0 or last:
-      _evaluate(system, state, held_out, number, log)
-    if number % config.pretrain.checkpoint_every == 0 or last:
-      saved.save(number, state, {'iterator': _json(iterator.get_state())})
+      watch.look(number, _evaluate(system, state, held_out, number, log))
+    if number % config.pretrain.checkpoint_every == 0 or last or stop:
+      bad.settle(state, number)
+      meta = {
+        'iterator': _json(iterator.get_state()),
+        'lines': log.sync(),
+        'bad_steps': bad.counts,
+      }
+      saved.save(number, state, meta)
+    if stop:
+      log.say(f'SIGTERM: saved at step {number}, the same command goes on.')
+      log.close()
+      saved.close()
+      raise SystemExit(0)
   log.close()
   saved.close()
   return state
@@ -169,7 +214,8 @@ def _evaluate(
   batches: list[types.VideoBatch],
   step: int,
   log: logger.Logger,
-) -> None:
+) -> dict[str, float]:
+  """Writes down and returns how it does on held-out clips."""
   variables = parallel.on_one_device(
     {'params': state.params, **state.collections}
   )
@@ -177,6 +223,7 @@ def _evaluate(
   log.scalars(step, metrics)
   log.image(step, 'open_loop/frames', np.concatenate(video[::6], 0))
   log.video(step, 'open_loop/clips', video, fps=5)
+  return metrics
 
 
 def _json(value: Any) -> Any:

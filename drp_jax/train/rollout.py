@@ -77,6 +77,18 @@ class Episode:
     return float(self.steps['reward'].sum(dtype=np.float64))
 
 
+class Stopped(Exception):
+  """A round was left in the middle, as asked for.
+
+  Attributes:
+    actions: [t, N, A] float32, all that were taken in it.
+  """
+
+  def __init__(self, actions: np.ndarray):
+    super().__init__(len(actions))
+    self.actions = actions
+
+
 def episode_seed(seed: int, number: int) -> int:
   """Seed of an environment's episode, a function of run and number alone."""
   return int(np.random.SeedSequence([seed, number]).generate_state(1)[0] >> 1)
@@ -89,11 +101,13 @@ def play_round(
   seed: int,
   numbers: Sequence[int],
   meanwhile: Callable[[int], None] = lambda _: None,
+  stop: Callable[[], bool] = lambda: False,
+  taken: Sequence[np.ndarray] = (),
 ) -> list[Episode]:
   """Plays episodes at the same time, until all are over.
 
   Each is a function of `seed`, its number and what `act` answers, so it can be
-  repeated after a restart.
+  repeated after a restart: from its beginning, or up to where it was stopped.
 
   Args:
     envs: their images are uint8.
@@ -105,15 +119,23 @@ def play_round(
     numbers: of the episodes, at most N.
     meanwhile: called with the number of steps that have been begun, before
       their frames are waited for.
+    stop: asked before each step whether to leave the round. It is played to its
+      end all the same once an environment has failed in it.
+    taken: actions [t, N, A] of a round that was stopped, to be taken again,
+      without `act` and `meanwhile`, before it goes on.
 
   Returns:
     The episodes in the order of `numbers`, without those whose environment
     failed.
+
+  Raises:
+    Stopped: if `stop` says so.
   """
   seeds = [episode_seed(seed, number) for number in numbers]
   actions = np.zeros((envs.num_envs, envs.action_size), np.float32)
   frames = envs.reset(seeds)
   played = [[] for _ in numbers]
+  history = []
   success = np.zeros(envs.num_envs, bool)
   failed = np.zeros(envs.num_envs, bool)
   is_first = True
@@ -134,9 +156,16 @@ def play_round(
     going_on = frames.arrived & ~frames.is_last
     if not going_on.any():
       break
-    actions = np.asarray(act(steps), np.float32)
+    again = len(history) < len(taken)
+    if not again and not failed.any() and stop():
+      raise Stopped(np.array(history, np.float32))
+    actions = np.asarray(
+      taken[len(history)] if again else act(steps), np.float32
+    )
+    history.append(actions)
     envs.send(actions)
-    meanwhile(int(going_on.sum()))
+    if not again:
+      meanwhile(int(going_on.sum()))
     frames, is_first = envs.receive(), False
   failed |= frames.failed
   return [
@@ -160,6 +189,11 @@ class RandomActor:
   def begin(self, numbers: Sequence[int]) -> None:
     """Starts anew; call before each round."""
     self._rngs = [np.random.default_rng([self._seed, n]) for n in numbers]
+
+  def skip(self, steps: int) -> None:
+    """Goes on as if it had been called so often."""
+    for rng in self._rngs:
+      rng.uniform(-1, 1, (steps, self._action_size))
 
   def __call__(self, steps: Steps) -> np.ndarray:
     """Draws actions [N, A] in [-1, 1]."""
@@ -200,6 +234,7 @@ class PolicyActor:
     )
     self._num_envs = num_envs
     self._key = key
+    self.begin(())
 
   def begin(self, numbers: Sequence[int]) -> None:
     """Forgets the past; call before each round.
@@ -210,6 +245,20 @@ class PolicyActor:
     self._carry, self._time = self._start, 0
     self._numbers = np.zeros(self._num_envs, np.int32)
     self._numbers[: len(numbers)] = numbers
+
+  @property
+  def carry(self) -> Any:
+    """What it remembers, a pytree of arrays."""
+    return self._carry
+
+  def go_on(self, carry: Any, steps: int) -> None:
+    """Goes on as if it had been called so often; call after `begin`.
+
+    Args:
+      carry: what it remembered then.
+      steps: how often.
+    """
+    self._carry, self._time = carry, steps
 
   def __call__(self, variables: Any, steps: Steps) -> np.ndarray:
     """Chooses actions [N, A]."""

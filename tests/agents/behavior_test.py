@@ -87,29 +87,6 @@ def test_imagination_returns_the_states_before_each_action_and_the_last():
   np.testing.assert_allclose(entropy, entropies, rtol=1e-4, atol=1e-5)
 
 
-def test_losses_by_loops():
-  position, entropy = _rollout_by_loops(0.3)
-  reward = (position**2).sum(-1)
-  slow = 0.7 * np.sin(position).sum(-1)
-  value = 0.5 * np.sin(position).sum(-1)
-  actor = critic = 0.0
-  for n in range(_N):
-    ret = np.zeros(_H + 1)
-    ret[_H] = slow[_H, n]
-    for t in reversed(range(_H)):
-      mixed = 0.3 * slow[t + 1, n] + 0.7 * ret[t + 1]
-      ret[t] = reward[t, n] + 0.9 * mixed
-    for t in range(_H):
-      critic += 0.9**t * 0.5 * (value[t, n] - ret[t]) ** 2 / (_H * _N)
-    for t in range(1, _H):
-      objective = ret[t] + 0.05 * entropy[t - 1, n]
-      actor -= 0.9 ** (t - 1) * objective / ((_H - 1) * _N)
-  (loss, metrics), _ = _loss_and_gradients()(_TRAINED, _SLOW, *_inputs())
-  np.testing.assert_allclose(metrics['loss/actor'], actor, rtol=1e-4)
-  np.testing.assert_allclose(metrics['loss/critic'], critic, rtol=1e-4)
-  np.testing.assert_allclose(loss, actor + critic, rtol=1e-4)
-
-
 def test_gradients_of_actor_and_critic_do_not_mix():
   run = _loss_and_gradients()
   (_, metrics), (base, _) = run(_TRAINED, _SLOW, *_inputs())

@@ -53,7 +53,7 @@ def _floats(tree):
   }
 
 
-@pytest.mark.parametrize('agent', build.AGENTS)
+@pytest.mark.parametrize('agent', sorted(build.AGENTS.keys() - {'dreamerv3'}))
 def test_variables_and_losses_are_float32(agent):
   _, system = _system(agent)
   shapes = _shapes(agent)

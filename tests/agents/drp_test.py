@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 import random_inputs
 
 from drp_jax import types
+from drp_jax.agents import world_model
 from drp_jax.ops import images, noise
 
 _OFF = dict(
@@ -30,9 +32,34 @@ def _reached(gradients) -> set[str]:
   }
 
 
+@pytest.fixture(scope='module')
+def pretrain_gradients(system, variables, video_batch):
+  """A function of loss weights, the others 0: gradients by parameter set."""
+
+  @jax.jit
+  def run(params, weights, keys):
+    weighted = dataclasses.replace(
+      system, weights=world_model.LossWeights(**weights)
+    )
+    collections = {k: v for k, v in variables.items() if k != 'params'}
+    return jax.grad(weighted.pretrain_loss, has_aux=True)(
+      params, collections, video_batch, keys
+    )[0]
+
+  params = {name: variables['params'][name] for name in system.pretrained}
+
+  def call(**weights):
+    weights = dataclasses.asdict(system.weights) | _OFF | weights
+    weights = {name: float(value) for name, value in weights.items()}
+    return jax.device_get(run(params, weights, random_inputs.keys(0)))
+
+  return call
+
+
 @pytest.mark.parametrize(
   ('weights', 'reached'),
   [
+    (dict(), set()),  # policy learning leaves the world model alone
     (dict(mae=1), {'dae', 'mae_decoder'}),
     (dict(dyn=1), _LATENT | _DECODER),  # the image from z, without KL
     (dict(dyn=1, kl_z=1), _LATENT | _DECODER),
@@ -44,7 +71,7 @@ def _reached(gradients) -> set[str]:
       _LATENT | {'adapter', 'action_dynamics', 'aux_reward'},
     ),
   ],
-  ids=lambda x: '+'.join(sorted(x)) if isinstance(x, dict) else '',
+  ids=lambda x: '+'.join(sorted(x)) or 'none' if isinstance(x, dict) else '',
 )
 def test_each_loss_reaches_its_parameter_sets(
   finetune_gradients, replay_batch, weights, reached
@@ -54,7 +81,26 @@ def test_each_loss_reaches_its_parameter_sets(
   learner = {'actor', 'critic'}  # policy learning has no weight
   assert _reached(gradients) == reached | learner
   mat = np.asarray(gradients['dae']['tokens']['mat'])
-  assert np.any(mat != 0)
+  assert np.any(mat != 0) == ('dae' in reached)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+  ('weights', 'reached'),
+  [
+    (dict(mae=1), {'dae', 'mae_decoder'}),
+    (dict(dyn=1), _LATENT | _DECODER),
+    (dict(dyn=1, kl_z=1), _LATENT | _DECODER),
+  ],
+  ids=['mae', 'dyn', 'dyn+kl_z'],
+)
+def test_each_loss_of_pre_training_reaches_its_parameter_sets(
+  pretrain_gradients, weights, reached
+):
+  """C1: one sum of two losses; C2: L_dyn teaches [MAT] and the DAE."""
+  gradients = pretrain_gradients(**weights)
+  assert _reached(gradients) == reached
+  assert np.any(gradients['dae']['tokens']['mat'] != 0)
 
 
 def test_weights_scale_losses(finetune_gradients, replay_batch):
@@ -217,6 +263,48 @@ def test_a_agg_is_zero_at_first_entries(system, variables, video_batch):
   *_, full = _deconstruct(system)(variables, video_batch, random_inputs.keys(0))
   np.testing.assert_array_equal(full[:, 0], 0)
   assert (np.abs(full[:, 1:, 0]).max(-1) > 1e-3).all()
+
+
+def test_a_agg_sees_motion_up_to_its_frame_and_nothing_else(
+  system, variables, replay_batch
+):
+  """What drives z in the loss: no images, actions or rewards, no future."""
+
+  @jax.jit
+  def what_drives_z(variables, batch, keys):
+    seen = []
+
+    def listen(call, args, kwargs, context):
+      if context.module.path == ('latent_dynamics',):
+        if context.method_name == 'observe':
+          seen.append(args[1])
+      return call(*args, **kwargs)
+
+    params = variables.pop('params')
+    with nn.intercept_methods(listen):
+      system.world_model_loss(
+        params, variables, batch, keys, lambda feat: (feat[:, :2, 0], None)
+      )
+    (a_agg,) = seen
+    return a_agg
+
+  def run(batch):
+    return what_drives_z(dict(variables), batch, random_inputs.keys(0))
+
+  base = run(replay_batch)
+  other = replay_batch.replace(
+    image=255 - replay_batch.image,
+    action=-replay_batch.action,
+    reward=replay_batch.reward + 1.0,
+  )
+  np.testing.assert_array_equal(run(other), base)
+  for t in (1, 4):
+    motion = jax.tree.map(np.copy, replay_batch.motion)
+    motion.flow[:, t:] += 1.0
+    motion.points[:, t:] = 63.0 - motion.points[:, t:]
+    out = run(replay_batch.replace(motion=motion))
+    np.testing.assert_array_equal(out[:, :t], base[:, :t])
+    assert (np.abs(out - base)[:, t:].max(-1) > 1e-3).all()
 
 
 def _act_keys(t):

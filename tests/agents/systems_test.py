@@ -339,13 +339,17 @@ def test_ipv_is_drp_without_adapter_motion_and_its_losses():
     batch.replace(motion=None),
     random_inputs.keys(5, _B),
   )
-  params = {**variables['params'], **motion['params']}
-  other_loss, other = run(
-    both,
-    {**variables, **motion, 'params': params},
-    batch,
-    random_inputs.keys(5, _B),
-  )
+
+  def run_both():
+    params = {**variables['params'], **motion['params']}
+    return run(
+      both,
+      {**variables, **motion, 'params': params},
+      batch,
+      random_inputs.keys(5, _B),
+    )
+
+  other_loss, other = run_both()
   np.testing.assert_allclose(other_loss, loss, rtol=1e-6)
   for name, value in out.metrics.items():
     np.testing.assert_allclose(
@@ -357,3 +361,8 @@ def test_ipv_is_drp_without_adapter_motion_and_its_losses():
     out.s,
   )
   assert float(other.metrics['a_agg/std']) == 0.0
+  # With a_agg it is another model: what s observes changes.
+  motion['params']['dae']['norm'] = norm
+  moved_loss, moved = run_both()
+  assert abs(moved_loss - loss) > 1e-3
+  assert np.abs(moved.s.logits - out.s.logits).max() > 1e-3

@@ -11,6 +11,7 @@ import jax
 import numpy as np
 import pytest
 
+from configs import ablations
 from drp_jax.convert import contextwm
 from drp_jax.train import build, checkpoint, finetune
 from third_party import contextwm_ours as ours
@@ -78,10 +79,10 @@ def test_drp_starts_from_ipv_with_an_a_agg_of_no_influence(
   """IPV_pre_DRP_ft (E7): the DAE is random."""
   path, out = _save(_arrays(), tmp_path / 'variables.pt'), tmp_path / 'out'
   size = ours.small_config('ipv').dae.width
-  args = '--checkpoint', path, '--out', out, '--a_agg_size', size
-  _run(monkeypatch, *args)
-  without = 'dae', 'mae_decoder'
-  config, system = _system('drp', out, init_without=without)
+  _run(monkeypatch, '--checkpoint', path, '--out', out)
+  changes = ablations.ABLATIONS['after_ipv'].changes
+  without = changes['init_without']
+  config, system = _system('drp', out, **changes)
   state = finetune.init_state(config, system, ours.ACTION_SIZE)
   expected = contextwm.convert(_arrays())
   action_in = expected['params']['latent_dynamics']['action_in']

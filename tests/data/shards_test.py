@@ -336,3 +336,71 @@ def test_the_builder_holds_the_same_examples(videos, tmp_path, known):
     assert {(n.decode(), s) for n, s in built} == ours.keys()
     for (name, start), example in built.items():
       np.testing.assert_equal(example, ours[name.decode(), start])
+
+
+def _harmed(written, folder, path, harm):
+  """A copy of the shards, of which one file is harmed."""
+  shutil.copytree(written[0], folder)
+  content = bytearray((folder / path).read_bytes())
+  (folder / path).write_bytes(harm(content))
+  return folder
+
+
+def _flip(bit):
+  def harm(content):
+    content[bit // 8 % len(content)] ^= 1 << bit % 8
+    return content
+
+  return harm
+
+
+@pytest.mark.parametrize('seed', range(8))
+def test_a_flipped_bit_or_a_lost_tail_is_never_read(written, tmp_path, seed):
+  """An error that names the file and the cure; or it is of what is not read."""
+  rng = np.random.default_rng(seed)
+  name = f'{shards.NAME}-train.array_record-0000{seed % 3}-of-00003'
+  harm = _flip(int(rng.integers(2**21)))
+  if seed % 4 == 0:
+    harm = lambda content: content[: rng.integers(len(content))]  # noqa: E731
+  copy = _harmed(written, tmp_path / 'copy', name, harm)
+  whole = _records(written[0], 'train')
+  try:
+    found = _records(copy, 'train')
+  except ValueError as error:
+    assert f"in '{name}' cannot be read" in str(error)
+    assert f'progress/0000{seed % 3}.json' in str(error)
+    assert 'config.data.shards_dir=' in str(error)
+  else:
+    assert seed % 4
+    np.testing.assert_equal(found, whole)
+
+
+def _empty(_):
+  return b''
+
+
+def _cut(content):
+  return content[:-9]
+
+
+def test_the_cure_for_a_damaged_shard(videos, written, tmp_path):
+  name = f'{shards.NAME}-train.array_record-00001-of-00003'
+  copy = _harmed(written, tmp_path / 'copy', name, _empty)
+  with pytest.raises(ValueError, match=f'{name}.* cannot be read'):
+    _records(copy, 'train')
+  os.remove(copy / name)
+  os.remove(copy / 'progress' / '00001.json')
+  _write(copy, videos)
+  assert _contents(copy) == _contents(written[0])
+
+
+@pytest.mark.parametrize('name', ['dataset_info.json', 'features.json'])
+@pytest.mark.parametrize('harm', [_cut, _empty])
+def test_damaged_books_are_named(videos, written, tmp_path, name, harm):
+  copy = _harmed(written, tmp_path / 'copy', name, harm)
+  with pytest.raises(ValueError, match='features.json is damaged.*delete both'):
+    shards.open_split(copy, 'train')
+  for book in ('dataset_info.json', 'features.json'):
+    os.remove(copy / book)
+  _write(copy, videos)
+  assert _contents(copy) == _contents(written[0])

@@ -89,7 +89,7 @@ def test_the_caller_goes_on_while_environments_step(opened, tmp_path):
   assert envs.receive().arrived.all()
 
 
-@pytest.mark.parametrize('how', ['die', 'raise', 'nan'])
+@pytest.mark.parametrize('how', ['die', 'raise', 'nan', 'float', 'small'])
 def test_an_environment_that_fails_loses_its_episode_only(opened, how, caplog):
   def make_env():
     return marching.Fragile(marching.March(3), {7: how}, at_step=2)
@@ -105,7 +105,13 @@ def test_an_environment_that_fails_loses_its_episode_only(opened, how, caplog):
   np.testing.assert_array_equal(frames.arrived, [False, True])
   np.testing.assert_array_equal(frames.is_last, [False, True])
   assert not frames.failed.any()
-  reason = {'die': 'code -9', 'raise': 'physics is bad', 'nan': 'reward is nan'}
+  reason = {
+    'die': 'code -9',
+    'raise': 'physics is bad',
+    'nan': 'reward is nan',
+    'float': 'a frame float32[64, 64, 3], expected uint8[64, 64, 3]',
+    'small': 'a frame uint8[32, 32, 3], expected uint8[64, 64, 3]',
+  }
   assert reason[how] in caplog.text
   # The new process serves the next round.
   frames = envs.reset([9, 10])
@@ -150,6 +156,7 @@ def _broken():
     (_broken, RuntimeError, r'(?s)does not open.*OSError: no such device'),
     (lambda: os._exit(3), RuntimeError, 'ended with code 3'),
     (marching.Gray, ValueError, r'observes .*84, 84.*\(64, 64, 3\) of uint8'),
+    (marching.Buttons, ValueError, r'acts by Discrete\(3\), expected a Box'),
     (marching.Wide, ValueError, r'acts by .*-1 to 1.*RescaleAction'),
   ],
 )

@@ -21,3 +21,15 @@ def test_starts_as_a_normalised_projection():
     'block1_in',
     'block1_out',
   ]
+
+
+def test_the_mlp_projection_is_one_layer():
+  """Fig. 13 (D6)."""
+  rng = np.random.default_rng(0)
+  feat = rng.normal(size=(2, 3, 10)).astype(np.float32)
+  model = adapter.MLPProjection(width=6)
+  params = model.init(jax.random.key(0), feat)
+  x = feat @ np.asarray(params['params']['dense']['kernel'])
+  expected = np.where(x > 0, x, np.expm1(x))
+  np.testing.assert_allclose(model.apply(params, feat), expected, atol=1e-5)
+  assert set(params['params']) == {'dense'}

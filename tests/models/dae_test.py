@@ -1,7 +1,6 @@
-"""Tests of the motion encoder: Eqs. 13-19 by loops; who sees whom."""
+"""Tests of the motion encoder: who sees whom; Eqs. 13-19: equations_test."""
 
 import functools
-import math
 
 import jax
 import numpy as np
@@ -45,91 +44,6 @@ def _jitted():
 
 def _encode(**changes):
   return np.asarray(_jitted()({**_inputs(), **changes}))
-
-
-def _layer_norm(x, p):
-  x = (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-6)
-  return x * p['scale'] + p['bias']
-
-
-def _attend_by_loops(query, key, value, allowed, num_heads):
-  """[Q, D], [N, D], [N, D], allowed [Q, N]."""
-  width = query.shape[-1] // num_heads
-  out = np.zeros_like(query)
-  for head in range(num_heads):
-    part = slice(head * width, (head + 1) * width)
-    for i in range(len(query)):
-      keys = np.nonzero(allowed[i])[0]
-      if not len(keys):
-        continue  # a hidden token that nobody reads
-      scores = key[keys, part] @ query[i, part] / math.sqrt(width)
-      weights = np.exp(scores - scores.max())
-      out[i, part] = weights / weights.sum() @ value[keys, part]
-  return out
-
-
-def _block_by_loops(p, x, seen, time_mask, num_heads):
-  """Eqs. 13-19 on one sequence [T, K+1, D]; seen [T, K+1]."""
-
-  def project(h, name):
-    return h @ p[name]['kernel']
-
-  def out(h, name):
-    return project(h, name) if num_heads > 1 else h
-
-  T, N, _ = x.shape
-  h = _layer_norm(x, p['intra_norm'])
-  intra = np.stack(
-    [
-      _attend_by_loops(
-        project(h[t], 'intra_query'),
-        project(h[t], 'intra_key'),
-        project(h[t], 'intra_value'),
-        np.tile(seen[t], (N, 1)),
-        num_heads,
-      )
-      for t in range(T)
-    ]
-  )
-  x = x + out(intra, 'intra_out')
-  h = _layer_norm(x, p['inter_norm'])
-  inter = np.stack(
-    [
-      _attend_by_loops(
-        project(h[:, k], 'inter_query'),
-        project(h[:, k], 'inter_key'),
-        project(h[:, k], 'inter_value'),
-        time_mask & seen[:, k][None],
-        num_heads,
-      )
-      for k in range(N)
-    ],
-    1,
-  )
-  x = x + out(inter, 'inter_out')
-  h = _layer_norm(x, p['mlp_norm']) @ p['mlp_in']['kernel']
-  h = h + p['mlp_in']['bias']
-  h = 0.5 * h * (1 + np.vectorize(math.erf)(h / math.sqrt(2)))
-  return x + h @ p['mlp_out']['kernel'] + p['mlp_out']['bias']
-
-
-@pytest.mark.parametrize('num_heads', [1, 2])
-def test_block_equals_loops(num_heads):
-  rng = np.random.default_rng(0)
-  block = dae.DualAttentionBlock(_D, num_heads, 2)
-  x = rng.normal(size=(1, 4, 3, _D)).astype(np.float32)
-  seen = rng.uniform(size=(1, 4, 3)) > 0.3
-  seen[:, :, 0] = True
-  time_mask = np.tril(np.ones((1, 4, 4), bool))
-  time_mask[:, 2:, :2] = False
-  params = random_inputs.fill(
-    jax.eval_shape(block.init, jax.random.key(0), x, seen, time_mask)
-  )
-  out = block.apply(params, x, seen, time_mask)
-  expected = _block_by_loops(
-    params['params'], x[0], seen[0], time_mask[0], num_heads
-  )
-  np.testing.assert_allclose(out[0][seen[0]], expected[seen[0]], atol=1e-4)
 
 
 def test_one_head_has_no_output_matrix():
@@ -237,3 +151,86 @@ def test_streaming_over_two_windows_equals_the_sequence():
     )
     out, cache = step(cache, *args)
     np.testing.assert_allclose(out, _encode()[:, t], atol=1e-5)
+
+
+_WITHOUT = ('intra', 'inter', 'coordinate', 'temporal')
+
+
+@functools.cache
+def _ablated(without):
+  """The model without one part, its parameters, and its jitted batch pass."""
+  model = _MODEL.clone(**{without: False})
+  shapes = jax.eval_shape(
+    lambda key: model.init(key, **_inputs()), jax.random.key(0)
+  )
+  params = random_inputs.fill(shapes)
+  return model, params, jax.jit(lambda inputs: model.apply(params, **inputs))
+
+
+def _encode_without(without, **changes):
+  return np.asarray(_ablated(without)[2]({**_inputs(), **changes}))
+
+
+def test_without_intra_a_agg_is_a_dense_layer_on_the_mean_of_what_is_seen():
+  """E1; and a point alone sees what it saw, as no other reaches it."""
+  hidden = np.zeros((_B, _T, _K), bool)
+  hidden[:, 1:, 0] = hidden[:, 2, 1] = hidden[:, 3] = True
+  out = _encode_without('intra', hidden=hidden)
+  _, params, _ = _ablated('intra')
+  dense = params['params']['aggregate']
+  for t in range(1, _T):
+    seen = ~hidden[0, t]
+    mean = out[:, t, 1:][:, seen].mean(1) if seen.any() else 0 * out[:, t, 1]
+    expected = mean @ dense['kernel'] + dense['bias']
+    np.testing.assert_allclose(out[:, t, 0], expected, atol=1e-5)
+  changed = _inputs()['patches'].copy()
+  changed[:, :, 0] += 1.0
+  other = _encode_without('intra', hidden=hidden, patches=changed)
+  np.testing.assert_array_equal(other[:, 1:, 2:], out[:, 1:, 2:])
+  np.testing.assert_array_equal(other[:, 1:, 0], out[:, 1:, 0])
+  seen = _encode_without('intra')
+  other = _encode_without('intra', patches=changed)
+  np.testing.assert_array_equal(other[:, :, 2:], seen[:, :, 2:])
+  assert (np.abs(other - seen)[:, 1:, :2].max(-1) > 1e-4).all()
+
+
+def test_without_inter_a_frame_sees_nothing_but_itself():
+  """E2."""
+  changed = _inputs()['patches'].copy()
+  changed[:, 2] += 1.0
+  base = _encode_without('inter')
+  moved = np.abs(_encode_without('inter', patches=changed) - base)
+  np.testing.assert_array_equal(moved.max((0, 2, 3)) > 0, np.arange(_T) == 2)
+  assert (moved[:, 2, 0].max(-1) > 1e-3).all()
+
+
+def test_without_coordinates_places_do_not_matter():
+  """E3."""
+  points = _inputs()['points'] + 5.0
+  same = _encode_without('coordinate', points=points)
+  np.testing.assert_array_equal(same, _encode_without('coordinate'))
+  assert np.abs(_encode(points=points) - _encode()).max() > 1e-3
+
+
+def test_without_time_only_what_is_in_the_window_matters():
+  """E3: later in the window, but with the same past, gives the same."""
+  step = _STEP + np.array([0, 5, 5, 5, 0, 0])
+  same = _encode_without('temporal', window_step=step)
+  np.testing.assert_array_equal(same, _encode_without('temporal'))
+  assert np.abs(_encode(window_step=step) - _encode()).max() > 1e-3
+
+
+@pytest.mark.parametrize('without', _WITHOUT)
+def test_streaming_equals_the_sequence_without_a_part_too(without):
+  inputs, (model, params, _) = _inputs(), _ablated(without)
+  step = jax.jit(
+    lambda cache, *args: model.apply(params, *args, cache, method='step')
+  )
+  cache, expected = model.initial_cache(_B, _K, 3), _encode_without(without)
+  for t in range(_T):
+    args = (
+      inputs[name][:, t]
+      for name in ('patches', 'points', 'window_step', 'is_first')
+    )
+    out, cache = step(cache, *args)
+    np.testing.assert_allclose(out, expected[:, t], atol=1e-5)

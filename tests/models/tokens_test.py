@@ -2,6 +2,7 @@
 
 import jax
 import numpy as np
+import paper_in_numpy
 import random_inputs
 
 from drp_jax.models import tokens
@@ -43,10 +44,5 @@ def test_tokens_are_content_plus_place_plus_time_and_mat_has_no_place():
     jax.eval_shape(module.init, jax.random.key(0), u, points, step)
   )
   out = module.apply(params, u, points, step)
-  p = params['params']
-  place = np.asarray(tokens.coordinate_features(points, 64))
-  local = u @ p['content']['kernel'] + p['content']['bias']
-  local += place @ p['coordinate']['kernel'] + p['coordinate']['bias']
-  time = np.asarray(tokens.time_features(step, 6))
-  np.testing.assert_allclose(out[:, 1:], local + time[:, None], atol=1e-4)
-  np.testing.assert_allclose(out[:, 0], p['mat'][None] + time, atol=1e-5)
+  expected = paper_in_numpy.tokens(params['params'], u, points, step)
+  np.testing.assert_allclose(out, expected, atol=1e-4)

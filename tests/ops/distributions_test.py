@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.integrate
 import scipy.stats
 
 from drp_jax.ops import distributions
@@ -131,3 +132,40 @@ def test_truncated_normal_ends_are_open_and_pass_gradients():
     lambda mean: distributions.truncated_normal_sample(mean, *args[1:]).sum()
   )(args[0])
   assert np.isfinite(gradient).all()
+
+
+def test_kl_of_known_normals():
+  """Summed over the last axis; as an integral, and against one number."""
+  mean_p, std_p = jnp.array([0.3, -1.0]), jnp.array([0.5, 2.0])
+  mean_q, std_q = jnp.array([-0.2, 0.0]), jnp.array([1.5, 1.0])
+  expected = 0.0
+  for numbers in zip(mean_p, std_p, mean_q, std_q, strict=True):
+    m, s, n, t = map(float, numbers)
+    x = np.linspace(m - 12 * s, m + 12 * s, 20_001)
+    p, q = scipy.stats.norm(m, s), scipy.stats.norm(n, t)
+    density = p.pdf(x) * (p.logpdf(x) - q.logpdf(x))
+    expected += scipy.integrate.trapezoid(density, x)
+  kl = distributions.normal_kl(mean_p, std_p, mean_q, std_q)
+  np.testing.assert_allclose(kl, expected, rtol=1e-5)
+  one = distributions.normal_kl(mean_p, std_p, 0.0, 1.5)
+  both = distributions.normal_kl(mean_p, std_p, jnp.zeros(2), jnp.full(2, 1.5))
+  np.testing.assert_allclose(one, both, rtol=1e-6)
+
+
+def test_uniform_share_of_a_categorical():
+  logits = np.array([[0.0, 0.0], [50.0, -50.0]], np.float32)
+  found = np.exp(distributions.mix_uniform(logits, 0.2))
+  np.testing.assert_allclose(found, [[0.5, 0.5], [0.9, 0.1]], rtol=1e-5)
+
+
+def test_normal_density_and_entropy_by_hand():
+  """exp(-1/2) / sqrt(2 pi) / 2 at one deviation; ln(std sqrt(2 pi e))."""
+  mean, std = np.array([[1.0, 0.0]]), np.array([[2.0, 1.0]])
+  found = distributions.normal_log_prob(mean, std, np.array([[3.0, 0.0]]))
+  unit = 1.0 / np.sqrt(2.0 * np.pi)
+  expected = np.log(np.exp(-0.5) * unit / 2.0) + np.log(unit)
+  np.testing.assert_allclose(found, [expected], rtol=1e-5)
+  expected = np.log(2.0) + 2.0 * 0.5 * np.log(2.0 * np.pi * np.e)
+  np.testing.assert_allclose(
+    distributions.normal_entropy(std), [expected], rtol=1e-5
+  )

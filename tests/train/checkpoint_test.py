@@ -1,6 +1,10 @@
 """Checkpoints are whole or not there; parts of one serve another run."""
 
 import os
+import pathlib
+import shutil
+import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -24,7 +28,7 @@ def _state(seed=0):
       'bytes': jnp.asarray(rng.integers(0, 256, 5, np.uint8)),
       'halves': jnp.asarray(rng.normal(size=2), jnp.bfloat16),
     },
-    opt_state=(jnp.asarray([np.nan, np.inf, -0.0, 1e-42]), ()),
+    opt_state=(jnp.asarray([3e38, -0.0, 1e-42]), ()),
   )
 
 
@@ -161,8 +165,8 @@ def test_up_to_three_parts_that_do_not_fit_are_named(tmp_path):
     checkpoint.load_part(tmp_path, wrong)
   assert str(error.value) == (
     f'The checkpoint of config.init_from={str(tmp_path)!r} does not fit this '
-    'model (another preset?): params/dae/kernel: (3, 4) in the file, (4, 3) '
-    'wanted.'
+    'model (another preset, or another config.agent?): params/dae/kernel: '
+    '(3, 4) in the file, (4, 3) wanted.'
   )
   many = {'params': {name: jnp.zeros(2) for name in 'abcde'}}
   with pytest.raises(ValueError, match='params/c: missing .* and 2 more'):
@@ -173,3 +177,137 @@ def test_up_to_three_parts_that_do_not_fit_are_named(tmp_path):
 def test_no_checkpoint_to_load_a_part_of(tmp_path, folder):
   with pytest.raises(ValueError, match='config.init_from=.*no checkpoint'):
     checkpoint.load_part(tmp_path / folder, {'params': {'a': jnp.zeros(2)}})
+
+
+@pytest.fixture(scope='module')
+def written(tmp_path_factory):
+  """A workdir with one checkpoint, an `extra` in it."""
+  folder = tmp_path_factory.mktemp('written')
+  saved = checkpoint.Checkpoints(folder)
+  saved.save(7, _state(), {'at': 7}, {'carry': jnp.arange(3.0)})
+  saved.close()
+  return folder
+
+
+def test_what_is_beside_the_state(written):
+  saved = checkpoint.Checkpoints(written)
+  extra = saved.restore_extra({'carry': jnp.zeros(3)})
+  np.testing.assert_array_equal(extra['carry'], [0.0, 1.0, 2.0])
+  _assert_same(saved.restore(_template())[0], _state())
+
+
+def _other(state):
+  return {
+    'another size': state.replace(
+      params={**state.params, 'critic': {'bias': jnp.zeros(5)}}
+    ),
+    'another system': state.replace(
+      params={'dae': state.params['dae'], 'encoder': {'bias': jnp.zeros(4)}}
+    ),
+    'less': state.replace(params={'dae': state.params['dae']}),
+  }
+
+
+@pytest.mark.parametrize(
+  ('what', 'message'),
+  [
+    ('another size', r'params/critic/bias: \(4,\) in the file, \(5,\) wanted'),
+    ('another system', r'params/encoder/bias: missing in the file'),
+    ('less', r'params/critic/bias: \(4,\) in the file alone'),
+  ],
+)
+def test_a_checkpoint_of_another_model(written, what, message):
+  saved = checkpoint.Checkpoints(written)
+  with pytest.raises(
+    ValueError, match=f'Checkpoint 7 in .* does not fit this model.*{message}'
+  ):
+    saved.restore(_other(_template())[what])
+
+
+def test_what_is_not_finite_is_not_taken(tmp_path):
+  saved = checkpoint.Checkpoints(tmp_path)
+  state = _state()
+  bad = state.replace(params={**state.params, 'x': jnp.asarray([0.0, np.nan])})
+  saved.save(1, bad, {})
+  with pytest.raises(ValueError, match=r'Checkpoint 1 .* finite: params/x\.'):
+    saved.restore(jax.tree.map(jnp.zeros_like, bad))
+  part = {'params': {'x': jnp.zeros(2)}}
+  with pytest.raises(
+    ValueError, match=r'config\.init_from=.* finite: params/x'
+  ):
+    checkpoint.load_part(tmp_path, part)
+  with pytest.raises(ValueError, match='bfloat16|finite'):
+    halves = {'x': jnp.asarray([np.inf], jnp.bfloat16)}
+    saved.save(2, halves, {})
+    saved.restore(halves)
+
+
+def test_a_bit_that_flips_anywhere_is_found(written, tmp_path):
+  """Or it is in what nobody reads: never are other numbers taken."""
+  rng = np.random.default_rng(0)
+  found = 0
+  for number in range(12):
+    copy = tmp_path / str(number)
+    shutil.copytree(written, copy)
+    files = [p for p in sorted(copy.rglob('*')) if p.is_file()]
+    path = files[rng.integers(len(files))]
+    content = bytearray(path.read_bytes())
+    if not content:
+      continue
+    content[rng.integers(len(content))] ^= 1 << rng.integers(8)
+    path.write_bytes(content)
+    saved = checkpoint.Checkpoints(copy)
+    try:
+      state, meta = saved.restore(_template())
+    except ValueError as error:
+      assert 'Checkpoint 7' in str(error)
+      found += 1
+    else:
+      _assert_same(state, _state())
+      assert meta == {'at': 7} or path.parent.name == 'meta'
+  assert found
+
+
+def test_other_numbers_than_were_written_are_found(written, monkeypatch):
+  """Also where the format itself would not notice."""
+  monkeypatch.setattr(checkpoint, '_crc32', lambda _: 1)
+  with pytest.raises(ValueError, match='is damaged: not what was written'):
+    checkpoint.Checkpoints(written).restore(_template())
+
+
+_FULL = """
+import pathlib, resource, signal, sys
+sys.path.insert(0, sys.argv[2])
+import checkpoint_test as test
+from drp_jax.train import checkpoint
+
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+saved = checkpoint.Checkpoints(sys.argv[1])
+saved.save(1, test._state(1), {'at': 1})
+before = resource.getrlimit(resource.RLIMIT_FSIZE)
+resource.setrlimit(resource.RLIMIT_FSIZE, (100, before[1]))
+try:
+  saved.save(2, test._state(2), {'at': 2})
+except RuntimeError as error:
+  print(error)
+resource.setrlimit(resource.RLIMIT_FSIZE, before)
+again = checkpoint.Checkpoints(sys.argv[1])
+assert again.latest_step() == 1
+test._assert_same(again.restore(test._template())[0], test._state(1))
+again.save(2, test._state(2), {'at': 2})
+test._assert_same(again.restore(test._template())[0], test._state(2))
+"""
+
+
+def test_a_disk_that_is_full(tmp_path):
+  """Here a limit of 100 bytes a file: the checkpoint before stays."""
+  done = subprocess.run(
+    [sys.executable, '-c', _FULL, tmp_path, pathlib.Path(__file__).parent],
+    cwd=pathlib.Path(__file__).parents[2],
+    capture_output=True,
+    text=True,
+    check=False,
+  )
+  assert done.returncode == 0, done.stderr
+  assert 'Checkpoint 2 cannot be written to' in done.stdout
+  assert 'The one before it is whole' in done.stdout

@@ -3,7 +3,9 @@
 import csv
 import functools
 import json
+import os
 import shutil
+import signal
 
 import jax
 import marching
@@ -52,8 +54,16 @@ class _Watched(driver.Driver):
     super().send(actions)
 
 
-def _run(config, workdir, copy_to=None):
-  """Runs in `workdir`, which is copied in the middle, as a kill leaves it."""
+def _run(config, workdir, copy_to=None, told_at=None):
+  """Runs in `workdir`, which is copied in the middle, as a kill leaves it.
+
+  Args:
+    config: of the run.
+    workdir: of the run.
+    copy_to: where the copy goes, if anywhere.
+    told_at: (0 for training, 1 for evaluation, step of those environments) to
+      be told to end at, by SIGTERM.
+  """
   seed = rollout.episode_seed(config.seed, _LOST_EPISODE)
 
   def make_env():
@@ -63,6 +73,9 @@ def _run(config, workdir, copy_to=None):
   def make_envs():
     envs = _Watched(make_env, config.env.num_envs)
     envs.watch(_KILLED_AT, copy if not opened else lambda: None)
+    if told_at is not None and len(opened) == told_at[0]:
+      tell = functools.partial(os.kill, os.getpid(), signal.SIGTERM)
+      envs.watch(told_at[1], tell)
     opened.append(envs)
     return envs
 
@@ -102,6 +115,23 @@ def test_a_resumed_run_equals_an_unbroken_one(unbroken):
   jax.tree.map(np.testing.assert_array_equal, state, resumed)
   assert _timeless(workdir) == _timeless(killed)
   assert episode_table.read(workdir) == episode_table.read(killed)
+
+
+@pytest.mark.parametrize('told_at', [(0, 10), (0, 50), (1, 5)])
+def test_a_run_that_is_told_to_end_goes_on_from_there(
+  unbroken, tmp_path, told_at
+):
+  """In a round of random actions, of the policy's, and in an evaluation."""
+  state, workdir, _ = unbroken
+  with pytest.raises(SystemExit) as end:
+    _run(_config(), tmp_path, told_at=told_at)
+  assert end.value.code == 0
+  step = {(0, 10): 20, (0, 50): 87, (1, 5): 40}[told_at]
+  assert checkpoint.Checkpoints(tmp_path).latest_step() == step
+  resumed = _run(_config(), tmp_path)
+  jax.tree.map(np.testing.assert_array_equal, state, resumed)
+  assert _timeless(workdir) == _timeless(tmp_path)
+  assert episode_table.read(workdir) == episode_table.read(tmp_path)
 
 
 def test_what_a_run_leaves(unbroken):

@@ -108,8 +108,8 @@ def test_wrong_pictures_are_refused_by_name(tmp_path):
   log.close()
 
 
-@pytest.mark.parametrize('step, kept', [(2, [1, 2]), (-1, []), (9, [1, 2, 3])])
-def test_resume_drops_lines_beyond_the_step(tmp_path, step, kept):
+@pytest.mark.parametrize('step, kept', [(2, [1, 2]), (-1, []), (3, [1, 2, 3])])
+def test_resume_drops_lines_beyond_the_checkpoint(tmp_path, step, kept):
   log = logger.Logger(tmp_path, 10, 'train')
   for t in (1, 2, 3):
     log.scalars(t, {'loss': t})
@@ -118,9 +118,10 @@ def test_resume_drops_lines_beyond_the_step(tmp_path, step, kept):
     file.write('{"step": 1, "lo')  # torn by a kill
 
   log = logger.Logger(tmp_path, 10, 'train')
-  log.resume(step)
+  log.resume(step, len(kept))
   assert [line['step'] for line in logger.read_metrics(tmp_path)] == kept
   log.scalars(10, {'loss': 0.5})
+  assert log.sync() == len(kept) + 1
   log.close()
   steps = [line['step'] for line in logger.read_metrics(tmp_path)]
   assert steps == kept + [10]
@@ -168,7 +169,7 @@ def test_tensorboard_sees_no_step_twice_after_a_kill(tmp_path):
   path.write_bytes(path.read_bytes()[:-7])  # the last event is torn
 
   log = logger.Logger(tmp_path, 10, 'train')
-  log.resume(2)  # the last checkpoint
+  log.resume(2, 3)  # the last checkpoint
   for step in range(3, 7):
     log.scalars(step, {'loss': 200.0 + step})
     log.image(step, 'frame', np.full([2, 2, 3], step, np.uint8))
@@ -202,7 +203,7 @@ def test_progress_without_a_terminal_is_lines(tmp_path, capsys):
   assert 'Extracting: 100% 4/4' in err
 
   log = logger.Logger(tmp_path, 8, 'pretrain', shown=['loss'])
-  log.resume(4)
+  log.resume(4, 1)
   log.scalars(6, {'loss': 0.123456, 'grad_norm': 3.0})
   log.say('What comes next.')
   assert 'What comes next.' in capsys.readouterr().err.splitlines()

@@ -81,3 +81,35 @@ def test_frozen_at_first_then_moves_with_the_moments_it_gathered():
   two, three = _run(free, params, gradients[:2]), _run(free, params, gradients)
   np.testing.assert_allclose(out - params, three - two, atol=1e-6)
   assert jax.numpy.abs(out - params).max() > 1e-4
+
+
+def test_laprop_divides_before_it_averages():
+  """And clips every array by its own norm, 1e-3 at least."""
+  rng = np.random.default_rng(0)
+  params = {'large': rng.normal(size=6), 'zero': np.zeros((2, 2))}
+  gradients = [
+    {name: scale * rng.normal(size=x.shape) for name, x in params.items()}
+    for scale in (10.0, 1e-5, 0.1, 3.0)
+  ]
+  tx = optim.laprop(optim.warmed_up(0.01, 2), clip=0.3)
+  as_float32 = jax.tree.map(np.float32, (params, gradients))
+  found = _run(tx, *as_float32)
+  for name, x in params.items():
+    square = mean = np.zeros_like(x)
+    for t, gradient in enumerate(gradients, 1):
+      g = gradient[name]
+      largest = 0.3 * max(1e-3, np.sqrt((x**2).sum()))
+      g = g * min(1.0, largest / np.sqrt((g**2).sum()))
+      square = 0.999 * square + 0.001 * g**2
+      mean = 0.9 * mean + 0.1 * g / np.sqrt(square / (1 - 0.999**t))
+      rate = 0.01 * min(1.0, (t - 1) / 2)
+      x = x - rate * mean / (1 - 0.9**t)
+    np.testing.assert_allclose(found[name], x, rtol=2e-4, err_msg=name)
+
+
+def test_laprop_leaves_alone_what_has_no_gradient():
+  tx = optim.laprop(1.0, clip=0.3)
+  params = {'a': np.ones(3, np.float32)}
+  np.testing.assert_array_equal(
+    _run(tx, params, [{'a': np.zeros(3, np.float32)}] * 2)['a'], params['a']
+  )

@@ -1,6 +1,10 @@
-"""Tests of devices: four give what one gives, all noise included."""
+"""Tests of devices: many give what one gives, all noise included."""
 
 import functools
+import os
+import pathlib
+import subprocess
+import sys
 
 import jax
 import numpy as np
@@ -9,6 +13,9 @@ import random_inputs
 
 from drp_jax.train import build, finetune, parallel, pretrain
 from drp_jax.train import state as state_lib
+
+# Tests have four devices; the last of this file runs some of it with eight.
+_COUNTS = [n for n in (1, 2, 4, 8) if n == 4 or jax.device_count() == 8]
 
 
 def test_shard_keeps_the_order_of_examples():
@@ -20,9 +27,20 @@ def test_shard_keeps_the_order_of_examples():
 
 def test_shard_names_the_keys_of_a_wrong_batch_size():
   with pytest.raises(
-    ValueError, match=r'6 .*4 devices.*config\.data\.batch_size'
+    ValueError, match=r'6 does not divide.*4 devices.*config\.data\.batch_size'
   ):
     parallel.shard(np.zeros((6, 2)))
+  with pytest.raises(
+    ValueError,
+    match=r'3 has fewer examples than 4 .*config\.replay\.batch_size',
+  ):
+    parallel.shard(np.zeros((3, 2)))
+
+
+def test_a_process_alone_writes_into_the_workdir_and_waits_for_nobody():
+  assert parallel.own_folder('runs/x') == pathlib.Path('runs/x')
+  parallel.wait_for_all('anything')
+  parallel.check_agreement('anything', 3)
 
 
 def test_step_sees_its_examples_and_averages():
@@ -72,9 +90,12 @@ def _assert_same_metrics(four, one):
     )
 
 
-def test_pretraining_gradient_on_four_devices(
-  config, system, variables, video_batch
-):
+@pytest.fixture(scope='module')
+def pretraining(config, system, variables):
+  """(step or pmapped step) -> its gradients, state and metrics."""
+  batch = random_inputs.video_batch(
+    config.dae.num_keypoints, jax.device_count()
+  )
   params = {
     name: tree
     for name, tree in variables['params'].items()
@@ -82,31 +103,53 @@ def test_pretraining_gradient_on_four_devices(
   }
   tx = random_inputs.recording_sgd()
 
-  def state():
-    return state_lib.PretrainState(
+  def call(step, devices=None):
+    state = state_lib.PretrainState(
       step=np.int32(2),
       params=params,
       collections={k: v for k, v in variables.items() if k != 'params'},
       opt_state=tx.init(params),
     )
+    shares = parallel.shard(batch, devices) if devices else batch
+    state, metrics = step(tx)(state, shares, jax.random.key(3))
+    return jax.device_get((state.opt_state, state, metrics))
 
-  one, metrics = jax.jit(
-    functools.partial(
-      pretrain.pretrain_step, system=build.system(config, 1, None), tx=tx
+  return call
+
+
+@pytest.fixture(scope='module')
+def pretrained_on_one(config, pretraining):
+  def step(tx):
+    return jax.jit(
+      functools.partial(
+        pretrain.pretrain_step, system=build.system(config, 1, None), tx=tx
+      )
     )
-  )(state(), video_batch, jax.random.key(3))
-  four, four_metrics = parallel.pmap_step(
-    pretrain.pretrain_step,
-    system=build.system(config, 1, parallel.AXIS),
-    tx=tx,
-  )(state(), parallel.shard(video_batch), jax.random.key(3))
-  assert four.step == one.step == 3
-  _assert_same(four.opt_state, one.opt_state)
-  _assert_same(four.params, one.params)
-  _assert_same(four.collections, one.collections)
-  _assert_same_metrics(four_metrics, metrics)
+
+  return pretraining(step)
+
+
+@pytest.mark.parametrize('devices', _COUNTS)
+def test_pretraining_gradient_on_devices(
+  config, variables, pretraining, pretrained_on_one, devices
+):
+  def step(tx):
+    return parallel.pmap_step(
+      pretrain.pretrain_step,
+      jax.devices()[:devices],
+      system=build.system(config, 1, parallel.AXIS),
+      tx=tx,
+    )
+
+  gradients, one, metrics = pretrained_on_one
+  own_gradients, many, own_metrics = pretraining(step, devices)
+  assert many.step == one.step == 3
+  _assert_same(own_gradients, gradients)
+  _assert_same(many.params, one.params)
+  _assert_same(many.collections, one.collections)
+  _assert_same_metrics(own_metrics, metrics)
   np.testing.assert_array_equal(
-    four.collections['constants']['flow_scale'],
+    many.collections['constants']['flow_scale'],
     variables['constants']['flow_scale'],
   )
   moved = jax.tree.map(
@@ -117,30 +160,35 @@ def test_pretraining_gradient_on_four_devices(
   assert all(jax.tree.leaves(moved))
 
 
-def test_finetuning_gradient_on_four_devices(
-  config, system, variables, replay_batch, finetune_gradients
+@pytest.mark.parametrize('devices', _COUNTS)
+def test_finetuning_gradient_on_devices(
+  config, system, variables, finetune_gradients, devices
 ):
-  gradients, one, metrics = finetune_gradients(replay_batch)
+  batch = random_inputs.replay_batch(
+    config.dae.num_keypoints, 2, jax.device_count()
+  )
+  gradients, one, metrics = finetune_gradients(batch)
   step = parallel.pmap_step(
     finetune.finetune_step,
+    jax.devices()[:devices],
     system=build.system(config, 2, parallel.AXIS),
     model_tx=random_inputs.recording_sgd(),
     behavior_tx=random_inputs.recording_sgd(),
     bonus=build.intrinsic_settings(config),
     slow_critic_every=100,
   )
-  four, four_metrics = step(
+  many, own_metrics = step(
     random_inputs.finetune_state(config, system, variables),
-    parallel.shard(replay_batch),
+    parallel.shard(batch, devices),
     jax.random.key(3),
   )
-  four_gradients = {**four.model_opt, **four.behavior_opt}
+  own_gradients = {**many.model_opt, **many.behavior_opt}
   for name in gradients:
-    _assert_same(four_gradients[name], gradients[name])
-  _assert_same(four.params, one.params)
-  _assert_same(four.collections, one.collections)
-  _assert_same(four.intrinsic.queue, one.intrinsic.queue)
-  _assert_same_metrics(four_metrics, metrics)
+    _assert_same(own_gradients[name], gradients[name])
+  _assert_same(many.params, one.params)
+  _assert_same(many.collections, one.collections)
+  _assert_same(many.intrinsic.queue, one.intrinsic.queue)
+  _assert_same_metrics(own_metrics, metrics)
 
 
 def test_a_step_compiled_ahead_is_the_step():
@@ -165,3 +213,19 @@ def test_a_step_compiled_ahead_is_the_step():
     assert state == expected and metrics['total'] == 7
   with pytest.raises(TypeError, match='float32'):
     ahead(state, batch[:, :1], key)
+
+
+@pytest.mark.slow
+def test_gradients_on_one_two_and_eight_devices():
+  """In a process that has eight; these tests, with all counts."""
+  flags = '--xla_force_host_platform_device_count=8'
+  run = subprocess.run(
+    [sys.executable, '-m', 'pytest', __file__, '-k', 'gradient_on_devices'],
+    env={**os.environ, 'XLA_FLAGS': flags},
+    cwd=pathlib.Path(__file__).parents[2],
+    stdout=subprocess.PIPE,
+    text=True,
+    check=False,
+  )
+  assert run.returncode == 0, run.stdout[-3000:]
+  assert '8 passed' in run.stdout

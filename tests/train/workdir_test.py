@@ -1,9 +1,12 @@
-"""What a run writes before its first step."""
+"""The folder of a run: its lock, and what is written before the first step."""
 
+import errno
 import json
 import os
 import pathlib
 import shutil
+import subprocess
+import sys
 
 import jax
 import pytest
@@ -75,3 +78,64 @@ def test_json_is_replaced_whole_or_not_at_all(tmp_path, monkeypatch):
   workdir.write_json(path, {'b': 1})
   assert json.loads(path.read_text()) == {'b': 1}
   assert os.listdir(tmp_path) == ['a.json']
+
+
+_HOLDER = """
+import sys, time
+from drp_jax.train import workdir
+with workdir.locked(sys.argv[1]):
+  print('in', flush=True)
+  time.sleep(600)
+"""
+
+
+def test_one_process_at_a_time(tmp_path):
+  """A lock ends with its process, however that ends; copies have none."""
+  holder = subprocess.Popen(
+    [sys.executable, '-c', _HOLDER, tmp_path / 'run'],
+    cwd=_ROOT,
+    stdout=subprocess.PIPE,
+    text=True,
+  )
+  try:
+    assert holder.stdout.readline() == 'in\n'
+    with pytest.raises(
+      RuntimeError, match=f"run' is in use by process {holder.pid} on .*: two"
+    ):
+      with workdir.locked(tmp_path / 'run'):
+        pass
+    shutil.copytree(tmp_path / 'run', tmp_path / 'copy')
+    with workdir.locked(tmp_path / 'copy'):
+      pass
+  finally:
+    holder.kill()
+    holder.wait()
+  with workdir.locked(tmp_path / 'run'):
+    pass
+  with workdir.locked(tmp_path / 'run'):
+    pass
+
+
+@pytest.mark.parametrize('folder', ['file/run', '/sys/run'])
+def test_a_folder_that_cannot_be_written_to(tmp_path, folder):
+  (tmp_path / 'file').touch()
+  with pytest.raises(RuntimeError, match='run. cannot be written to: '):
+    with workdir.locked(tmp_path / folder):
+      pass
+
+
+def test_a_disk_that_is_full_later_on(tmp_path):
+  """Other errors are left as they are."""
+  with pytest.raises(RuntimeError, match='No space left.*the same command'):
+    with workdir.locked(tmp_path):
+      raise OSError(errno.ENOSPC, 'No space left on device')
+  with pytest.raises(RuntimeError, match='Read-only.*metrics.jsonl'):
+    with workdir.locked(tmp_path):
+      path = str(tmp_path / 'metrics.jsonl')
+      raise OSError(errno.EROFS, 'Read-only file system', path)
+  with pytest.raises(FileNotFoundError):
+    with workdir.locked(tmp_path):
+      open(tmp_path / 'nothing')
+  with pytest.raises(PermissionError):
+    with workdir.locked(tmp_path):
+      raise PermissionError(errno.EACCES, 'Permission denied', '/elsewhere')

@@ -1,0 +1,464 @@
+r"""Compiles the training steps for accelerators that are not here.
+
+  pip install --target=.libtpu libtpu==0.0.42.1   # Google's compiler for TPUs
+  PYTHONPATH=.libtpu JAX_PLATFORMS=cpu TPU_SKIP_MDS_QUERY=1 \
+      python -m benchmarks.aot_compile --topology=v5e:4x4      # for people
+  ... --json --out=benchmarks/results/aot_compile.json         # for machines
+
+XLA's compiler for TPUs runs on any host. What it tells of a program is exact:
+memory, collectives, bytes (but for loops, which it counts as if they turned
+once; see `Work`). Operations are counted in the traced step. What is made of
+these is an **estimate**: the time that a chip would take if its busiest part,
+arithmetic, memory or network, never waited, and hid the others (a roofline).
+Real steps are slower, and latencies of collectives are not in it.
+
+One compilation for n chips serves all other numbers of them: operations and
+activations go with the examples a chip has, parameters and gradients do not.
+The global batch is the config's; where chips outnumber its examples, it grows
+to one example a chip. An H100 is given the same program with its own rates.
+
+Compiling convolutions takes libtpu minutes of CPU time; --effort=-1 (default)
+asks it to search less, for some 15 % other bytes, --effort=0 is what runs use.
+"""
+
+import dataclasses
+import json
+import math
+import os
+import pathlib
+import re
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import ml_collections
+from absl import flags
+
+from configs import base, finetune_dmcr, finetune_metaworld
+from configs import pretrain as pretrain_config
+from drp_jax.train import build, finetune, parallel, pretrain, workdir
+from experiments import launch
+
+STAGES = ('pretrain', 'dmcr', 'metaworld')
+DTYPES = ('bfloat16', 'float32')
+COUNTS = (1, 4, 16, 64, 256)  # chips in the table
+
+# Reads and writes of a parameter in a step: two passes, the gradient written
+# and read, Adam's two moments and the parameter read and written.
+_ACCESSES = 10
+
+
+@dataclasses.dataclass(frozen=True)
+class Chip:
+  """Rates of an accelerator, from its maker's data sheet.
+
+  Attributes:
+    name: of the accelerator.
+    flops: dense operations per second by `config.compute_dtype`; float32 means
+      JAX's default precision, bfloat16 passes on TPUs and TF32 on H100.
+    memory_bandwidth: bytes per second.
+    network_bandwidth: bytes per second to other chips.
+    memory: bytes.
+  """
+
+  name: str
+  flops: dict[str, float]
+  memory_bandwidth: float
+  network_bandwidth: float
+  memory: float
+
+
+V5E = Chip('TPU v5e', dict(bfloat16=197e12, float32=197e12), 819e9, 200e9, 16e9)
+H100 = Chip(
+  'H100 SXM', dict(bfloat16=989e12, float32=495e12), 3.35e12, 450e9, 80e9
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Work:
+  """What a step computes, counted in its traced form.
+
+  Attributes:
+    flops: of matrix products and convolutions, loops unrolled.
+    loop_bytes: what loops read again, and write, in every turn but the first,
+      which is all that XLA counts: constants and what is carried from turn to
+      turn, mostly weights and, backwards, their gradients.
+  """
+
+  flops: float = 0.0
+  loop_bytes: float = 0.0
+
+  def __add__(self, other: 'Work') -> 'Work':
+    return Work(self.flops + other.flops, self.loop_bytes + other.loop_bytes)
+
+  def times(self, turns: int) -> 'Work':
+    return Work(turns * self.flops, turns * self.loop_bytes)
+
+
+def count_work(jaxpr: Any) -> Work:
+  """Counts the work of a jaxpr and of all that it calls."""
+  total = Work()
+  for eqn in jaxpr.eqns:
+    name, params = eqn.primitive.name, eqn.params
+    if name == 'dot_general':
+      (contracted, _), _ = params['dimension_numbers']
+      shape = eqn.invars[0].aval.shape
+      inner = math.prod(shape[axis] for axis in contracted)
+      total += Work(2.0 * eqn.outvars[0].aval.size * inner)
+    elif name == 'conv_general_dilated':
+      kernel = eqn.invars[1].aval
+      features = kernel.shape[params['dimension_numbers'].rhs_spec[0]]
+      zeros = math.prod(params['lhs_dilation'])  # between pixels, not counted
+      per_output = kernel.size / features / zeros
+      total += Work(2.0 * eqn.outvars[0].aval.size * per_output)
+    elif name == 'scan':
+      inner, turns = params['jaxpr'].jaxpr, params['length']
+      total += count_work(inner).times(turns)
+      first, last = params['num_consts'], params['num_carry']
+      once = _bytes(inner.invars[:first])
+      once += 2 * _bytes(inner.invars[first : first + last])
+      total += Work(0.0, (turns - 1) * once)
+    else:
+      for inner in _called(params):
+        total += count_work(inner)
+  return total
+
+
+def _called(params: dict[str, Any]) -> list[Any]:
+  """The jaxprs that an equation calls, each once (of branches, all)."""
+  found = []
+  for value in params.values():
+    for item in value if isinstance(value, (tuple, list)) else [value]:
+      item = getattr(item, 'jaxpr', item)
+      if hasattr(item, 'eqns'):
+        found.append(item)
+  return found
+
+
+def _bytes(variables: Sequence[Any]) -> int:
+  return sum(v.aval.size * v.aval.dtype.itemsize for v in variables)
+
+
+@dataclasses.dataclass(frozen=True)
+class Step:
+  """A step to be compiled or traced.
+
+  Attributes:
+    config: configs/base.py.
+    function: `step(state, batch, key, axis_name)` of `drp_jax.train`.
+    static: its other keyword arguments, but the system.
+    action_size: A.
+    state: shapes.
+    example: a global batch.
+    steps: how often a run takes it.
+  """
+
+  config: ml_collections.ConfigDict
+  function: Any
+  static: dict[str, Any]
+  action_size: int
+  state: Any
+  example: Any
+  steps: int
+
+  @property
+  def batch_size(self) -> int:
+    return self.example.image.shape[0]
+
+
+def make_step(stage: str, dtype: str, preset: str) -> Step:
+  """A step of a stage, one of STAGES, in `config.compute_dtype` = dtype."""
+  files = {
+    'pretrain': pretrain_config,
+    'dmcr': finetune_dmcr,
+    'metaworld': finetune_metaworld,
+  }
+  config = files[stage].get_config(preset)
+  config.compute_dtype = dtype
+  if stage == 'pretrain':
+    tx, system = build.pretrain_optimizer(config), build.system(config, 1, None)
+    return Step(
+      config,
+      pretrain.pretrain_step,
+      dict(tx=tx),
+      1,
+      jax.eval_shape(lambda: pretrain.init_state(config, system, tx, 1.0)),
+      build.example_video_batch(
+        config, (config.data.batch_size, config.data.clip_length)
+      ),
+      config.pretrain.num_steps,
+    )
+  action_size = 6 if stage == 'dmcr' else 4  # of walker; of the robot arm
+  system, c = build.system(config, action_size, None), config.finetune
+  return Step(
+    config,
+    finetune.finetune_step,
+    dict(
+      model_tx=build.model_optimizer(config),
+      behavior_tx=build.behavior_optimizer(config),
+      bonus=build.intrinsic_settings(config),
+      slow_critic_every=config.behavior.slow_critic_every,
+    ),
+    action_size,
+    jax.eval_shape(lambda: finetune.init_state(config, system, action_size)),
+    build.example_replay_batch(
+      config,
+      action_size,
+      (config.replay.batch_size, config.replay.segment_length),
+    ),
+    (c.num_steps - c.prefill) // c.train_every + c.initial_updates,
+  )
+
+
+def _share(step: Step, chips: int, *axes: int) -> Any:
+  """Shapes of a batch, [*axes, b, ...], of which a chip has b examples."""
+  b = examples_per_chip(step.batch_size, chips)
+  return jax.tree.map(
+    lambda x: jax.ShapeDtypeStruct((*axes, b, *x.shape[1:]), x.dtype),
+    step.example,
+  )
+
+
+def examples_per_chip(batch_size: int, chips: int) -> int:
+  """Of a batch that, where it does not divide, is rounded up."""
+  return math.ceil(batch_size / chips)
+
+
+def trace(step: Step, chips: int) -> Work:
+  """Counts the work of one of `chips` chips."""
+  system = build.system(step.config, step.action_size, None)
+
+  def one_chip(state, batch, key):
+    return step.function(state, batch, key, system=system, **step.static)
+
+  key = jax.eval_shape(jax.random.key, 0)
+  jaxpr = jax.make_jaxpr(one_chip)(step.state, _share(step, chips), key)
+  return count_work(jaxpr.jaxpr)
+
+
+def compile_step(
+  step: Step, devices: Sequence[Any], options: dict[str, Any] | None = None
+) -> dict[str, Any]:
+  """Compiles a step for devices that need not be there.
+
+  Args:
+    step: what to compile.
+    devices: of a topology, or real ones.
+    options: of the compiler.
+
+  Returns:
+    Of one device: `xla_bytes` moved, loops turning once; `state_bytes` that
+    stay from step to step, and `step_bytes` held at most within one beside
+    them; `collectives`, how many of each kind, and `sent_bytes` of each;
+    `compile_seconds` on this host.
+  """
+  pmapped = parallel.pmap_step(
+    step.function,
+    devices,
+    system=build.system(step.config, step.action_size, parallel.AXIS),
+    **step.static,
+  )
+  key = jax.eval_shape(jax.random.key, 0)
+  begin = time.monotonic()
+  batch = _share(step, len(devices), len(devices))
+  lowered = pmapped.lower(step.state, batch, key)
+  compiled = lowered.compile(compiler_options=options)
+  seconds = time.monotonic() - begin
+  memory = compiled.memory_analysis()
+  state = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(step.state))
+  counts, sent = collectives(compiled.as_text())
+  return {
+    'xla_bytes': compiled.cost_analysis()['bytes accessed'],
+    'state_bytes': state,
+    'step_bytes': memory.argument_size_in_bytes
+    + memory.output_size_in_bytes
+    + memory.temp_size_in_bytes
+    - memory.alias_size_in_bytes
+    - state,
+    'collectives': counts,
+    'sent_bytes': sent,
+    'compile_seconds': seconds,
+  }
+
+
+def collectives(hlo: str) -> tuple[dict[str, int], dict[str, float]]:
+  """Counts what chips exchange, and the bytes of its results, by kind.
+
+  Args:
+    hlo: text of a compiled module.
+  """
+  counts, sent = {}, {}
+  for shapes, kind in _COLLECTIVE.findall(hlo):
+    counts[kind] = counts.get(kind, 0) + 1
+    for dtype, shape in _ARRAY.findall(shapes):
+      sizes = [int(n) for n in shape.split(',') if n]
+      sent[kind] = sent.get(kind, 0) + _BYTES[dtype] * math.prod(sizes)
+  return counts, sent
+
+
+# `%x = (f32[8]{0}, f32[]) all-reduce(...)`. Of the two halves of one that runs
+# beside others, `-start` and `-done`, only the second has its plain result.
+_COLLECTIVE = re.compile(
+  r'= (\(?[a-z0-9]+\[[^=]*?) '
+  r'(all-reduce|all-gather|reduce-scatter|collective-permute)(?:-done)?\('
+)
+_ARRAY = re.compile(r'\b(pred|[a-z]+[0-9]+)\[([0-9,]*)\]')
+_BYTES = {
+  'pred': 1,
+  's8': 1,
+  'u8': 1,
+  's16': 2,
+  'u16': 2,
+  'f16': 2,
+  'bf16': 2,
+  's32': 4,
+  'u32': 4,
+  'f32': 4,
+  's64': 8,
+  'u64': 8,
+  'f64': 8,
+}
+
+
+def estimate(
+  row: dict[str, Any], chip: Chip, chips: int
+) -> dict[str, float | int | str]:
+  """Roofline of a step, and what a run of them takes.
+
+  Args:
+    row: of a step compiled for some number of chips, see `measure`.
+    chip: which.
+    chips: how many.
+
+  Returns:
+    `chip` and `chips`; `examples` a chip; milliseconds that `arithmetic`,
+    `memory` and `network` are busy; the `bound` among them; `gigabytes` a chip
+    holds and whether that `fits`; `chip_hours` and `hours` of the run.
+  """
+  examples = examples_per_chip(row['batch_size'], chips)
+  scale = examples / row['examples']
+  moved = row['xla_bytes'] + row['loop_bytes']
+  # At most all: where much fits on the chip, parameters move less often.
+  fixed = min(_ACCESSES * 4 * row['parameters'] + row['loop_bytes'], moved)
+  part = (chips - 1) / chips  # of its result that each chip sends in a ring
+  sent = sum(
+    size * (2 if kind == 'all-reduce' else 1)
+    for kind, size in row['sent_bytes'].items()
+  )
+  busy = {
+    'arithmetic': scale * row['flops'] / chip.flops[row['dtype']],
+    'memory': (fixed + scale * (moved - fixed)) / chip.memory_bandwidth,
+    'network': part * sent / chip.network_bandwidth,
+  }
+  bound = max(busy, key=busy.get)
+  held = row['state_bytes'] + scale * row['step_bytes']
+  hours = row['steps'] * busy[bound] / 3600
+  return {
+    'chip': chip.name,
+    'chips': chips,
+    'examples': examples,
+    **{name: 1e3 * seconds for name, seconds in busy.items()},
+    'bound': bound,
+    'gigabytes': held / 1e9,
+    'fits': held <= chip.memory,
+    'hours': hours,
+    'chip_hours': chips * hours,
+  }
+
+
+def measure(
+  stage: str,
+  dtype: str,
+  preset: str,
+  devices: Sequence[Any],
+  options: dict[str, Any] | None = None,
+) -> dict[str, Any]:
+  """Compiles a step and estimates it for `COUNTS` TPUs and one H100."""
+  step = make_step(stage, dtype, preset)
+  params = jax.tree.leaves(step.state.params)
+  row = {
+    'stage': stage,
+    'dtype': dtype,
+    'preset': preset,
+    'devices': len(devices),
+    'batch_size': step.batch_size,
+    'examples': examples_per_chip(step.batch_size, len(devices)),
+    'steps': step.steps,
+    'parameters': sum(x.size for x in params),
+    **dataclasses.asdict(trace(step, len(devices))),
+    **compile_step(step, devices, options),
+  }
+  row['estimates'] = [
+    *(estimate(row, V5E, chips) for chips in COUNTS),
+    estimate(row, H100, 1),
+  ]
+  return row
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+  """All results as one table in Markdown."""
+  lines = [
+    '| step (GFLOP an example; exchanges) | chips x examples | arithmetic /'
+    ' memory / network, ms | GB held | a run: hours, chip-hours |',
+    '|---|---|---|---|---|',
+  ]
+  for row in rows:
+    count = sum(row['collectives'].values())
+    flops = row['flops'] / row['examples'] / 1e9
+    name = f'{row["stage"]}, {row["dtype"]} ({flops:.1f}; {count})'
+    for e in row['estimates']:
+      parts = ' / '.join(
+        f'**{e[part]:.2f}**' if part == e['bound'] else f'{e[part]:.2f}'
+        for part in ('arithmetic', 'memory', 'network')
+      )
+      fits = '' if e['fits'] else ', does not fit'
+      lines.append(
+        f'| {name} | {e["chips"]} {e["chip"]} x {e["examples"]} | {parts} |'
+        f' {e["gigabytes"]:.1f}{fits} | {e["hours"]:.1f}, {e["chip_hours"]:.1f}'
+        ' |'
+      )
+      name = ''
+  return '\n'.join(lines)
+
+
+def main() -> None:
+  if os.environ.get('TPU_SKIP_MDS_QUERY') != '1':
+    raise ValueError('Set TPU_SKIP_MDS_QUERY=1: there is no TPU to ask.')
+  from jax.experimental import topologies
+
+  topology = topologies.get_topology_desc(
+    platform='tpu', topology_name=_TOPOLOGY.value
+  )
+  options = {'exec_time_optimization_effort': _EFFORT.value}
+  report = {
+    'topology': _TOPOLOGY.value,
+    'effort': _EFFORT.value,
+    **workdir.describe(),
+    'results': [],
+  }
+  for stage in _STAGE.value:
+    for dtype in _DTYPE.value:
+      report['results'].append(
+        measure(stage, dtype, _PRESET.value, topology.devices, options)
+      )
+      if _OUT.value:  # after each, since each takes long
+        workdir.write_json(pathlib.Path(_OUT.value), report)
+  print(table(report['results']))
+  if _JSON.value:
+    print(json.dumps(report))
+
+
+if __name__ == '__main__':
+  _JSON = flags.DEFINE_bool('json', False, 'End with one line of JSON.')
+  _OUT = flags.DEFINE_string('out', '', 'File to write the JSON to.')
+  _TOPOLOGY = flags.DEFINE_string('topology', 'v5e:4x4', 'Slice of TPUs.')
+  _STAGE = flags.DEFINE_multi_enum(
+    'stage', STAGES, STAGES, 'What to compile; may be given again.'
+  )
+  _DTYPE = flags.DEFINE_multi_enum(
+    'dtype', DTYPES, DTYPES, 'Types to compute in; may be given again.'
+  )
+  _PRESET = flags.DEFINE_enum('preset', 'paper', base.PRESETS, 'Sizes.')
+  _EFFORT = flags.DEFINE_float('effort', -1.0, 'Of the compiler.', -1.0, 1.0)
+  launch.run(main)

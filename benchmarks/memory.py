@@ -1,0 +1,170 @@
+r"""Measures the memory of the training steps, of every preset.
+
+  python -m benchmarks.memory                      # a table for people
+  python -m benchmarks.memory --json               # and one line for machines
+  python -m benchmarks.memory --preset=paper --stage=metaworld
+  python -m benchmarks.memory --preset=paper --compile_only
+
+What XLA's plan holds at once on one device: the state, and beside it the batch,
+results and temporaries; and the peak of what the process has in RAM after two
+steps, each measured in a process of its own. On CPUs the two differ by what
+Python, the libraries and the compiler take. With and without rematerialisation
+(`config.remat`), and the seconds of a step of each.
+"""
+
+import json
+import pathlib
+import resource
+import subprocess
+import sys
+import time
+from typing import Any
+
+import jax
+import numpy as np
+from absl import flags
+
+from benchmarks import aot_compile
+from configs import base
+from drp_jax.train import build, logger, parallel, workdir
+from experiments import launch
+
+_STEPS = 3  # the first ones fill caches; the last one is timed
+_GIB = 2**30
+
+
+def measure(
+  stage: str, preset: str, remat: bool, compile_only: bool
+) -> dict[str, Any]:
+  """Compiles a step for one device and, if wanted, takes a few.
+
+  Args:
+    stage: one of `aot_compile.STAGES`.
+    preset: of configs/base.py.
+    remat: `config.remat`.
+    compile_only: whether to stop before the first step.
+
+  Returns:
+    `state_gib` and `step_gib` of XLA's plan, `batch` (B, T); `rss_gib`, peak
+    of this process, and `step_seconds`, both None if only compiled.
+  """
+  step = aot_compile.make_step(stage, 'float32', preset)
+  step.config.remat = remat
+  pmapped = parallel.pmap_step(
+    step.function,
+    jax.local_devices()[:1],
+    system=build.system(step.config, step.action_size, parallel.AXIS),
+    **step.static,
+  )
+  # Zeros take as much as anything else.
+  state = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), step.state)
+  batch = parallel.shard(step.example, 1)
+  key = jax.random.key(0)
+  compiled = pmapped.lower(state, batch, key).compile()
+  plan = compiled.memory_analysis()
+  held = sum(x.nbytes for x in jax.tree.leaves(state))
+  beside = (
+    plan.argument_size_in_bytes
+    + plan.output_size_in_bytes
+    + plan.temp_size_in_bytes
+    - plan.alias_size_in_bytes
+    - held
+  )
+  rss, seconds = None, None
+  if not compile_only:
+    for _ in range(_STEPS):
+      begin = time.perf_counter()
+      state, metrics = pmapped(state, batch, key)
+      jax.block_until_ready((state, metrics))
+      seconds = time.perf_counter() - begin
+    # Kilobytes on Linux, bytes on macOS.
+    unit = 1 if sys.platform == 'darwin' else 1024
+    rss = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / _GIB
+  return {
+    'stage': stage,
+    'preset': preset,
+    'remat': remat,
+    'batch': list(step.example.image.shape[:2]),
+    'state_gib': held / _GIB,
+    'step_gib': beside / _GIB,
+    'rss_gib': rss,
+    'step_seconds': seconds,
+  }
+
+
+def measure_in_process(
+  stage: str, preset: str, remat: bool, compile_only: bool
+) -> dict[str, Any]:
+  """`measure` in a process of its own, whose peak is nobody else's."""
+  output = subprocess.run(
+    [
+      *(sys.executable, '-m', 'benchmarks.memory', '--child'),
+      f'--stage={stage}',
+      f'--preset={preset}',
+      f'--remat={remat}',
+      f'--compile_only={compile_only}',
+    ],
+    stdout=subprocess.PIPE,
+    text=True,
+    check=True,
+  ).stdout
+  return json.loads(output.splitlines()[-1])
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+  """All results as a table in Markdown."""
+  lines = [
+    '| step, preset | batch | state, GiB | beside it, GiB | peak of the'
+    ' process, GiB | seconds |',
+    '|---|---|---|---|---|---|',
+  ]
+  for row in rows:
+    B, T = row['batch']
+    remat = ', remat' if row['remat'] else ''
+    numbers = ' | '.join(
+      '-' if row[name] is None else f'{row[name]:.2f}'
+      for name in ('state_gib', 'step_gib', 'rss_gib', 'step_seconds')
+    )
+    lines.append(
+      f'| {row["stage"]}, {row["preset"]}{remat} | {B} x {T} | {numbers} |'
+    )
+  return '\n'.join(lines)
+
+
+def main() -> None:
+  remats = [value == 'true' for value in _REMAT.value]
+  jobs = [
+    (stage, preset, remat, _COMPILE_ONLY.value)
+    for preset in _PRESET.value
+    for stage in _STAGE.value
+    for remat in remats
+  ]
+  if _CHILD.value:
+    print(json.dumps(measure(*jobs[0])))
+    return
+  rows = []
+  for job in logger.progress(jobs, 'memory', 'step'):
+    rows.append(measure_in_process(*job))
+  print(table(rows))
+  report = {**workdir.describe(), 'results': rows}
+  if _OUT.value:
+    workdir.write_json(pathlib.Path(_OUT.value), report)
+  if _JSON.value:
+    print(json.dumps(report))
+
+
+if __name__ == '__main__':
+  _JSON = flags.DEFINE_bool('json', False, 'End with one line of JSON.')
+  _OUT = flags.DEFINE_string('out', '', 'File to write the JSON to.')
+  _STAGE = flags.DEFINE_multi_enum(
+    'stage', aot_compile.STAGES, aot_compile.STAGES, 'May be given again.'
+  )
+  _PRESET = flags.DEFINE_multi_enum(
+    'preset', base.PRESETS, base.PRESETS, 'May be given again.'
+  )
+  _REMAT = flags.DEFINE_multi_enum(
+    'remat', ('false', 'true'), ('false', 'true'), 'May be given again.'
+  )
+  _COMPILE_ONLY = flags.DEFINE_bool('compile_only', False, 'Takes no steps.')
+  _CHILD = flags.DEFINE_bool('child', False, 'Measures one here; internal.')
+  launch.run(main)

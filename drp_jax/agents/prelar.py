@@ -1,0 +1,245 @@
+"""PreLAR: pre-training with latent actions of whole frames (ECCV 2024).
+
+What its calls mean is said once, in `system.System`.
+"""
+
+import dataclasses
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+
+from drp_jax import losses, types
+from drp_jax.agents import behavior, system, world_model
+from drp_jax.models import latent_action_model, latent_actions, layers
+from drp_jax.ops import distributions, noise
+
+# The raw standard deviation of the prior, which goes through the same function
+# as others: 2 sigmoid(1/2) = 1.245 in all, not 1  [PreLAR, T10].
+_PRIOR_RAW_STD = 1.0
+
+
+@dataclasses.dataclass(frozen=True)
+class PreLAR:
+  """One dynamics model that keeps its latent actions while fine-tuning.
+
+  Attributes:
+    model: the networks.
+    weights: of the losses.
+    behavior: numbers of policy learning.
+    rank: how consistency is scored: 'sign', which has no gradient, as released
+      (T1), or 'logistic'.
+    rank_temperature: of 'logistic', nats.
+    axis_name: device axis of the training step, or None.
+  """
+
+  sees_motion: ClassVar[bool] = False
+  pretrained: ClassVar[tuple[str, ...]] = (
+    'image_encoder',
+    'image_decoder',
+    'latent_dynamics',
+  )
+
+  model: latent_action_model.LatentActionModel
+  weights: world_model.LossWeights
+  behavior: behavior.Settings
+  rank: str
+  rank_temperature: float
+  axis_name: str | None = None
+
+  @property
+  def bonus_size(self) -> int:
+    """The image embedding's, not z's features  [PreLAR]."""
+    return self.model.latent_dynamics.embed_size
+
+  def init(self, key: jax.Array, batch: Any) -> dict[str, Any]:
+    """See `System.init`; also creates `inverse_dynamics`, for pre-training."""
+    finetune = isinstance(batch, types.ReplayBatch)
+    method = self.model.init_finetune if finetune else self.model.init_pretrain
+    init_key, glorot_key = jax.random.split(key)
+    variables = self.model.init(init_key, batch, method=method)
+    return {**variables, 'params': _glorot(variables['params'], glorot_key)}
+
+  def pretrain_loss(
+    self,
+    params: Any,
+    collections: Any,
+    batch: types.VideoBatch,
+    keys: jax.Array,
+  ) -> tuple[jax.Array, tuple[Any, system.Metrics]]:
+    """Image, KL of z, KL of the latent action, and consistency of both."""
+    shuffle_keys, *model_keys = noise.split(keys, 3)
+    out, updated = self.model.apply(
+      {'params': params, **collections},
+      batch,
+      model_keys,
+      self._shuffle(shuffle_keys),
+      method=self.model.pretrain,
+      mutable=list(collections),
+    )
+    w, latent = self.weights, out['latent']
+    loss, metrics = world_model.latent_loss(out, w, self.axis_name)
+    action_kl = distributions.normal_kl(
+      latent.mean,
+      latent.std,
+      0.0,
+      latent_actions.latent_std(jnp.float32(_PRIOR_RAW_STD)),
+    ).mean()
+    consistency = self._consistency(out)
+    loss += w.latent_action * action_kl + w.consistency * consistency
+    return loss, (
+      updated,
+      metrics
+      | {
+        'loss/latent_action': action_kl,
+        'loss/consistency': consistency,
+        'loss/total': loss,
+      },
+    )
+
+  def world_model_loss(
+    self,
+    params: Any,
+    collections: Any,
+    batch: types.ReplayBatch,
+    keys: jax.Array,
+    bonus_fn: system.BonusFn,
+  ) -> tuple[jax.Array, system.WorldModelOutput]:
+    """Image, rewards and KL, as IPV's."""
+    out, updated = self.model.apply(
+      {'params': params, **collections},
+      batch,
+      keys,
+      method=self.model.finetune,
+      mutable=list(collections),
+    )
+    seen = jax.lax.stop_gradient(out['embed']).astype(jnp.float32)
+    bonus, bonus_state = bonus_fn(seen)
+    loss, metrics = world_model.action_loss(
+      out, batch.reward, bonus, self.weights, self.axis_name
+    )
+    return loss, system.WorldModelOutput(
+      updated, out['s'], bonus_state, metrics | {'loss/total': loss}
+    )
+
+  def start_states(self, output: system.WorldModelOutput) -> types.RSSMState:
+    """See `System.start_states`: every posterior s."""
+    return world_model.start_states(output)
+
+  def behavior_loss(
+    self,
+    trained: dict[str, Any],
+    slow_critic: Any,
+    params: Any,
+    collections: Any,
+    start: types.RSSMState,
+    keys: jax.Array,
+  ) -> tuple[jax.Array, system.Metrics]:
+    """L_actor + L_critic; the actor's gradient passes the action encoder."""
+    return behavior.loss_in_model(
+      self.model,
+      self.behavior,
+      trained,
+      slow_critic,
+      {'params': params, **collections},
+      start,
+      keys,
+    )
+
+  def policy_step(
+    self,
+    variables: Any,
+    carry: types.PolicyCarry,
+    obs: types.Observation,
+    keys: jax.Array,
+    explore: bool,
+  ) -> tuple[types.PolicyCarry, jax.Array]:
+    """See `System.policy_step`."""
+    state_keys, action_keys = noise.split(keys, 2)
+    s, mean, std = self.model.apply(
+      variables, carry, obs, state_keys, method=self.model.act
+    )
+    action = behavior.choose_action(mean, std, action_keys, explore)
+    return types.PolicyCarry(z=None, s=s, action=action, cache=None), action
+
+  def initial_carry(self, batch: int, num_keypoints: int) -> types.PolicyCarry:
+    """See `System.initial_carry`."""
+    del num_keypoints  # sees none
+    model = self.model
+    return types.PolicyCarry(
+      z=None,
+      s=model.latent_dynamics.initial(batch, model.dtype),
+      action=jnp.zeros([batch, model.actor.action_size]),
+      cache=None,
+    )
+
+  def open_loop(
+    self,
+    variables: Any,
+    batch: types.VideoBatch,
+    keys: jax.Array,
+    context_steps: int,
+  ) -> tuple[jax.Array, jax.Array]:
+    """See `System.open_loop`; follows the later frames' latent actions (T6)."""
+    del keys  # there are no contexts
+    return self.model.apply(
+      variables, batch, context_steps, method=self.model.open_loop
+    )
+
+  def _shuffle(self, keys):
+    """A function from trees of [b, ...] to those of other sequences.
+
+    One random order of the whole batch, whatever the number of devices.
+    """
+    score = noise.draw(keys, jax.random.uniform, ())
+    order = jnp.argsort(_everywhere(score, self.axis_name))
+    if self.axis_name is not None:
+      first = jax.lax.axis_index(self.axis_name) * score.size
+      order = jax.lax.dynamic_slice_in_dim(order, first, score.size)
+    return lambda tree: jax.tree.map(
+      lambda x: _everywhere(x, self.axis_name)[order], tree
+    )
+
+  def _consistency(self, out) -> jax.Array:
+    """Whether actions that differ more lead to states that differ more."""
+    state = distributions.categorical_kl(
+      out['z_prior'].logits[:, 1:], out['z_prior_other'].logits
+    )
+    latent, other = out['latent'], out['latent_other']
+    action = distributions.normal_kl(
+      latent.mean, latent.std, other.mean, other.std
+    )
+    return losses.consistency_loss(
+      action.ravel(),
+      _everywhere(action.ravel(), self.axis_name),
+      *jax.lax.stop_gradient(
+        (state.ravel(), _everywhere(state.ravel(), self.axis_name))
+      ),
+      temperature=self.rank_temperature if self.rank == 'logistic' else None,
+    )
+
+
+def _everywhere(x: jax.Array, axis_name: str | None) -> jax.Array:
+  """[b, ...] of every device, joined: [B, ...]."""
+  if axis_name is None:
+    return x
+  return jax.lax.all_gather(x, axis_name, tiled=True)
+
+
+def _glorot(params: Any, key: jax.Array) -> Any:
+  """Starts residual convolutions and the GRU as all else starts  [PreLAR].
+
+  Kernels Glorot-uniform, biases at zero; IPV has PyTorch's defaults there.
+  """
+
+  leaves, structure = jax.tree.flatten_with_path(params)
+  started = []
+  for own, (path, leaf) in zip(
+    jax.random.split(key, len(leaves)), leaves, strict=True
+  ):
+    module, name = (entry.key for entry in path[-2:])
+    if module in ('conv1', 'conv2', 'conv_skip', 'dense'):
+      zero = name == 'bias'
+      leaf = jnp.zeros_like(leaf) if zero else layers.glorot(own, leaf.shape)
+    started.append(leaf)
+  return structure.unflatten(started)

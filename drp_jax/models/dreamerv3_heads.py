@@ -1,0 +1,78 @@
+"""DreamerV3's heads on a state's features: numbers, continuation, policy."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from drp_jax.models import dreamerv3_layers
+
+_BINS = 255  # of two-hot numbers  [DreamerV3]
+_MIN_STD, _MAX_STD = 0.1, 1.0  # of the policy  [DreamerV3]
+
+
+class TwoHotHead(nn.Module):
+  """A reward or a value, as logits of bins (ops/two_hot.py); 0 at first.
+
+  Attributes:
+    width: hidden width.
+    depth: hidden layers.
+  """
+
+  width: int
+  depth: int
+
+  @nn.compact
+  def __call__(self, feat: jax.Array) -> jax.Array:
+    """[..., F] -> logits [..., 255] float32."""
+    x = dreamerv3_layers.MLP(self.width, self.depth, name='mlp')(feat)
+    init = dreamerv3_layers.kernel_init(0.0)
+    x = dreamerv3_layers.Dense(_BINS, kernel_init=init, name='out')(x)
+    return x.astype(jnp.float32)
+
+
+class ContinueHead(nn.Module):
+  """Whether the episode goes on, and is not discounted away.
+
+  Attributes:
+    width: hidden width.
+    depth: hidden layers.
+  """
+
+  width: int
+  depth: int
+
+  @nn.compact
+  def __call__(self, feat: jax.Array) -> jax.Array:
+    """[..., F] -> logits [...] float32."""
+    x = dreamerv3_layers.MLP(self.width, self.depth, name='mlp')(feat)
+    x = dreamerv3_layers.Dense(1, name='out')(x)
+    return x[..., 0].astype(jnp.float32)
+
+
+class PolicyHead(nn.Module):
+  """Normal distributions whose means lie in (-1, 1).
+
+  Attributes:
+    action_size: A.
+    width: hidden width.
+    depth: hidden layers.
+  """
+
+  action_size: int
+  width: int
+  depth: int
+
+  @nn.compact
+  def __call__(self, feat: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """[..., F] -> mean in (-1, 1), std in (0.1, 1), [..., A] float32."""
+    x = dreamerv3_layers.MLP(self.width, self.depth, name='mlp')(feat)
+    mean, std = (
+      dreamerv3_layers.Dense(
+        self.action_size,
+        kernel_init=dreamerv3_layers.kernel_init(0.01),
+        name=name,
+      )(x).astype(jnp.float32)
+      for name in ('mean', 'std')
+    )
+    std = _MIN_STD + (_MAX_STD - _MIN_STD) * nn.sigmoid(std + 2.0)
+    return jnp.tanh(mean), std

@@ -1,0 +1,59 @@
+"""Runs a command that is struck by a signal at a chosen change of a folder.
+
+  python struck.py <folder> <change> <delay> <signal> <script> <arguments...>
+
+The <change>-th time that the process opens, makes, renames or deletes anything
+in <folder>, counted from 1, it gets the signal, <delay> seconds later. With
+<change> 0 it is left alone, and the number of changes is written to
+<folder>.changes at its end.
+"""
+
+import os
+import pathlib
+import runpy
+import sys
+import threading
+import time
+
+_EVENTS = (
+  'open',
+  'os.mkdir',
+  'os.rename',
+  'os.remove',
+  'os.rmdir',
+  'os.truncate',
+)
+
+
+def main() -> None:
+  folder, change, delay, number, *sys.argv = sys.argv[1:]
+  folder, change = os.path.abspath(folder), int(change)
+  count, now = 0, threading.Event()
+
+  def strike():
+    now.wait()
+    time.sleep(float(delay))
+    os.kill(os.getpid(), int(number))
+
+  def hook(event, arguments):
+    nonlocal count
+    if event not in _EVENTS or not isinstance(arguments[0], str | os.PathLike):
+      return
+    if os.path.abspath(arguments[0]).startswith(folder + os.sep):
+      count += 1
+      if count == change:
+        now.set()
+        if not float(delay):
+          time.sleep(1.0)  # so that it happens here and not later
+
+  threading.Thread(target=strike, daemon=True).start()
+  sys.addaudithook(hook)
+  try:
+    runpy.run_path(sys.argv[0], run_name='__main__')
+  finally:
+    if not change:
+      pathlib.Path(f'{folder}.changes').write_text(str(count))
+
+
+if __name__ == '__main__':
+  main()

@@ -1,0 +1,546 @@
+r"""Runs the official DreamerV3 code beside drp_jax, on the same numbers.
+
+  python -m third_party.compare_dreamerv3 --checkout=DIR
+
+DIR is a checkout of github.com/danijar/dreamerv3. It is run as it is, on the
+CPU and in float32, in this environment and with what it imports beside: einops,
+elements, granular, ninjax, portal and ruamel.yaml. Only its scans over time are
+unrolled, so that every step can be handed its own noise. Random weights of
+small networks go from theirs into ours; images, actions and all noise are the
+same for both. Prints a table, and exits with 1 if anything differs by more than
+1e-4 of its largest value.
+
+With --golden=tests/golden, what was fed and what the original made of it is
+written down for tests/golden_dreamerv3_test.py.
+"""
+
+import argparse
+import contextlib
+import importlib.metadata
+import io
+import json
+import pathlib
+import subprocess
+import sys
+from typing import Any
+from unittest import mock
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from ruamel import yaml
+
+from third_party import contextwm_ours
+from third_party import dreamerv3_ours as ours
+
+_TOLERANCE = 1e-4
+_B, _T = 2, 4  # sequences, steps
+_PARAMETERS = 'enc/', 'dyn/', 'dec/', 'rew/', 'con/', 'pol/', 'val/'
+_LOW, _HIGH = 'retnorm/lo/value', 'retnorm/hi/value'
+_FED = (
+  'Random weights, images, actions, rewards, flags and states; Gumbel noise for'
+  ' samples of states (jax.random.categorical), normal noise for actions'
+  ' (jax.random.normal). Computed in float32.'
+)
+
+Arrays = dict[str, np.ndarray]
+
+
+def main() -> None:
+  parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
+  parser.add_argument('--checkout', required=True)
+  parser.add_argument('--golden', help='folder for what was fed and found')
+  args = parser.parse_args()
+  checkout = pathlib.Path(args.checkout)
+  if not (checkout / 'dreamerv3').is_dir():
+    parser.error(f'{checkout} holds no dreamerv3')
+  sys.path.insert(0, str(checkout))
+
+  with contextlib.redirect_stdout(io.StringIO()):  # they say a lot
+    case = Original(checkout).case()
+  found, worst = ours.rows(case), 0.0
+  assert found.keys() == case['rows'].keys(), found.keys() ^ case['rows'].keys()
+  print('what                                     largest difference')
+  for row, arrays in found.items():
+    expected = ours.as_ours(case['rows'][row])
+    names = contextwm_ours.differences(arrays, expected)
+    name, largest = max(names, key=lambda pair: pair[1])
+    worst = max(worst, largest)
+    print(f'{row:40} {largest:.1e} {name}')
+  print(f'largest {worst:.1e}, allowed {_TOLERANCE:.0e}')
+  if args.golden:
+    _write(pathlib.Path(args.golden), checkout, case, worst)
+  sys.exit(worst > _TOLERANCE)
+
+
+class Original:
+  """The official agent, small, with random weights.
+
+  Attributes:
+    agent: not wrapped in what compiles and distributes it.
+    state: all its variables.
+    inputs: what is fed to networks and losses.
+    numbers: what is fed to formulas.
+  """
+
+  def __init__(self, checkout: pathlib.Path):
+    import elements
+    import ninjax as nj
+    from dreamerv3 import agent  # of the checkout
+    from embodied.jax import nets
+
+    nets.COMPUTE_DTYPE = jnp.float32
+    settings = yaml.YAML(typ='safe').load(
+      (checkout / 'dreamerv3' / 'configs.yaml').read_text()
+    )
+    config = elements.Config(settings['defaults']).update(_sizes())
+    observed = {'image': elements.Space(np.uint8, (64, 64, 3))}
+    observed |= {'reward': elements.Space(np.float32)}
+    observed |= {
+      f'is_{name}': elements.Space(bool)
+      for name in ('first', 'last', 'terminal')
+    }
+    actions = {'action': elements.Space(np.float32, (ours.ACTION_SIZE,), -1, 1)}
+    self.agent = object.__new__(agent.Agent)
+    self.agent.__init__(
+      observed, actions, elements.Config(**config.agent, replay_context=0)
+    )
+    self.inputs, self.numbers = _inputs(), _numbers()
+    shapes = jax.eval_shape(
+      lambda x: nj.init(self._loss)({}, x, seed=0), self.inputs
+    )
+    self.state = _random_values(shapes)
+    low, high = self.inputs['range']
+    assert {_LOW, _HIGH} <= self.state.keys()
+    self.state |= {_LOW: low, _HIGH: high}
+
+  def case(self) -> dict[str, Any]:
+    """What is fed, and what the original makes of it."""
+    losses = self.losses()
+    rows = {
+      **self.networks(),
+      **self.act(),
+      **losses,
+      **self.optimizer_steps(losses['gradients']),
+      **self.formulas(),
+    }
+    slow = {
+      name.replace('slowval/', 'val/'): x
+      for name, x in self.state.items()
+      if name.startswith('slowval/')
+    }
+    return {
+      'weights': self._parameters(),
+      'slow_critic': slow,
+      'inputs': self.inputs,
+      'numbers': self.numbers,
+      'rows': jax.tree.map(np.asarray, rows),
+    }
+
+  def networks(self) -> ours.Rows:
+    """Forward passes, module by module."""
+
+    def run(x):
+      agent = self.agent
+      B, T = x['is_first'].shape
+      reset, no = x['is_first'], jnp.zeros(x['deter'].shape[:1], bool)
+      state = {'deter': x['deter'], 'stoch': x['stoch']}
+      _, _, tokens = agent.enc({}, {'image': x['image']}, reset, False)
+      _, _, image = agent.dec({}, state, no, False, single=True)
+      core = agent.dyn._core(x['deter'], x['stoch'], x['wide_action'])
+      _, _, post = agent.dyn.observe(
+        agent.dyn.initial(B),
+        x['embed'],
+        {'action': x['action']},
+        reset,
+        False,
+      )
+      prior = agent.dyn._prior(post['deter'])
+      _, (ahead, _) = agent.dyn.imagine(
+        state, {'action': x['wide_action']}, 1, False, single=True
+      )
+      feat = agent.feat2tensor(state)
+      policy = agent.pol(feat, 1)['action']
+      return {
+        'image encoder': {'embedding': tokens},
+        'image decoder': {'image': image['image'].pred()[ours.PIXELS]},
+        'block GRU': {'deter': core},
+        'RSSM, observe': {
+          'deter': post['deter'],
+          'stoch': post['stoch'],
+          'post logits': self._mixed(post['logit']),
+          'prior logits': self._mixed(prior),
+        },
+        'RSSM, a step ahead': {
+          'deter': ahead['deter'],
+          'stoch': ahead['stoch'],
+          'logits': self._mixed(ahead['logit']),
+        },
+        'heads': {
+          'reward': agent.rew(feat, 1).pred(),
+          'value': agent.val(feat, 1).pred(),
+          'going on': agent.con(feat, 1).prob(1),
+          'policy mean': policy.pred(),
+          'policy std': policy.output.stddev,
+          'policy log-probability': policy.logp(x['wide_action']),
+          'policy entropy': policy.entropy(),
+        },
+      }
+
+    gumbel = self.inputs['gumbel']
+    with _fed(categorical=[*np.moveaxis(gumbel, 1, 0), gumbel[0, :4]]):
+      return self._run(run, self.inputs)[1]
+
+  def act(self) -> ours.Rows:
+    """Some steps of acting, one environment being reset on the way."""
+
+    def run(x):
+      carry, actions = self.agent.init_policy(_B), []
+      for t in range(_T):
+        obs = {name: x[name][:, t] for name in ('image', 'is_first')}
+        carry, action, _ = self.agent.policy(carry, obs)
+        # As the environment's wrapper and the next step of the model have it.
+        actions.append(jnp.clip(action['action'], -1, 1))
+      return {
+        'acting': {
+          'actions': jnp.stack(actions, 1),
+          'last deter': carry[1]['deter'],
+          'last stoch': carry[1]['stoch'],
+        }
+      }
+
+    x = self.inputs
+    noise = [np.moveaxis(x[k], 1, 0) for k in ('gumbel', 'acting_normal')]
+    with _fed(categorical=list(noise[0]), normal=list(noise[1])):
+      return self._run(run, x)[1]
+
+  def losses(self) -> ours.Rows:
+    """The loss, term by term, and gradients of all parameters."""
+    x, parameters = self.inputs, self._parameters()
+    H = x['imagined_gumbel'].shape[1]
+
+    def imagined(name):
+      own = np.moveaxis(x[name], 1, 0)
+      return list(own.reshape(H, _B * _T, *own.shape[3:]))
+
+    actions = imagined('imagined_normal')
+    # They also draw an action in the last state, whose use is none.
+    actions.append(np.zeros_like(actions[0]))
+    gumbel = list(np.moveaxis(x['gumbel'], 1, 0)) + imagined('imagined_gumbel')
+
+    def run(parameters, rest, x):
+      state, (loss, metrics) = self._pure(self._loss)(
+        {**parameters, **rest}, x, seed=0, create=False
+      )
+      return loss, (state, metrics)
+
+    rest = {k: v for k, v in self.state.items() if k not in parameters}
+    with _fed(categorical=gumbel, normal=actions):
+      (loss, (state, metrics)), gradients = jax.jit(
+        jax.value_and_grad(run, has_aux=True)
+      )(parameters, rest, x)
+    names = {
+      'image': 'image',
+      'reward': 'rew',
+      'cont': 'con',
+      'dyn': 'dyn',
+      'rep': 'rep',
+      'actor': 'policy',
+      'critic': 'value',
+      'replay_value': 'repval',
+    }
+    terms = {k: metrics[f'loss/{theirs}'] for k, theirs in names.items()}
+    return {
+      'loss terms': {**terms, 'total': loss},
+      'range of returns after the step': {
+        'low': state[_LOW],
+        'high': state[_HIGH],
+      },
+      'gradients': gradients,
+    }
+
+  def optimizer_steps(self, gradients: Arrays) -> ours.Rows:
+    """Moves of parameters under given gradients, step after step."""
+    parameters, moves = self._parameters(), []
+    tx = self.agent._make_opt(**{**self.agent.config.opt, 'warmup': 2})
+    state, step = tx.init(parameters), jax.jit(tx.update)
+    for factor in ours.GRADIENT_FACTORS:
+      scaled = {name: factor * x for name, x in gradients.items()}
+      updates, state = step(scaled, state, parameters)
+      parameters = optax.apply_updates(parameters, updates)
+      moves.append(updates)
+    total = jax.tree.map(lambda *xs: sum(xs), *moves)
+    return {'clipping and LaProp, three steps': total}
+
+  def formulas(self) -> ours.Rows:
+    """Their functions and distributions on numbers of their own."""
+    from dreamerv3 import agent  # of the checkout
+    from embodied.jax import nets, outs
+
+    half = nets.symexp(jnp.linspace(-20, 0, 128, dtype=jnp.float32))
+    bins = jnp.concatenate([half, -half[:-1][::-1]])
+    x, dist = self.numbers, self.agent.dyn._dist
+
+    def from_logits(function):
+      gradient, value = jax.grad(
+        lambda logits: (
+          function(outs.TwoHot(logits, bins)).sum(),
+          function(outs.TwoHot(logits, bins)),
+        ),
+        has_aux=True,
+      )(x['bin_logits'])
+      return {'value': value, 'by logits': gradient}
+
+    def kl(post, prior):
+      return dist(post).kl(dist(prior))
+
+    by_post, by_prior = jax.grad(lambda *y: kl(*y).sum(), (0, 1))(
+      x['post_logits'], x['prior_logits']
+    )
+    no = jnp.zeros(x['live'].T.shape, bool)
+    reward, value = x['some_rewards'].T, x['some_values'].T
+    imagined = agent.lambda_return(
+      no, 1 - x['live'].T, reward, value, value, 1, 0.95
+    )
+    replayed = agent.lambda_return(
+      no, x['terminal'].T, reward, value, value, 1 - 1 / 333, 0.95
+    )
+
+    def normalise():
+      found = {}
+      for name in ('lo', 'hi'):
+        getattr(self.agent.retnorm, name).write(jnp.zeros(()))
+      for i, returns in enumerate(x['returns']):
+        low, _ = self.agent.retnorm(returns, update=True)
+        high = self.agent.retnorm.hi.read()
+        found |= {f'low {i}': low, f'high {i}': high}
+      return found
+
+    def move_slow_critic():
+      val, slow = (f'{name}/head/logits/bias' for name in ('val', 'slowval'))
+      import ninjax as nj
+
+      nj.context()[val], nj.context()[slow] = x['critic'], x['slow_critic']
+      self.agent.slowval.update()
+      return nj.context()[slow]
+
+    return {
+      'two-hot: mean': from_logits(lambda d: d.pred()),
+      'two-hot: cross-entropy': from_logits(lambda d: d.loss(x['numbers'])),
+      'KL of categoricals with unimix': {
+        'KL': kl(x['post_logits'], x['prior_logits']),
+        'by post': by_post,
+        'by prior': by_prior,
+      },
+      'lambda-returns': {'imagined': imagined.T, 'replayed': replayed.T},
+      'return normaliser, three updates': self._run(normalise)[1],
+      'slow critic, an update': {'weights': self._run(move_slow_critic)[1]},
+    }
+
+  def _loss(self, x):
+    obs = {
+      name: x[name]
+      for name in ('image', 'reward', 'is_first', 'is_last', 'is_terminal')
+    }
+    carry = self.agent.init_train(_B)[:3]
+    loss, (_, _, _, metrics) = self.agent.loss(
+      carry, obs, {'action': x['action']}, training=True
+    )
+    return loss, metrics
+
+  def _mixed(self, logits):
+    return self.agent.dyn._dist(logits).output.dist.logits
+
+  def _parameters(self) -> Arrays:
+    return {k: v for k, v in self.state.items() if k.startswith(_PARAMETERS)}
+
+  def _pure(self, function):
+    import ninjax as nj
+
+    return nj.pure(function)
+
+  def _run(self, function, *args):
+    """Calls `function` with the weights: their state after it, its result."""
+    pure = self._pure(function)
+    return jax.jit(lambda *args: pure(*args, seed=0, create=True))(
+      self.state, *args
+    )
+
+
+@contextlib.contextmanager
+def _fed(**numbers):
+  """Makes functions of `jax.random` hand out given noise, and unrolls scans.
+
+  Args:
+    **numbers: 'categorical', Gumbel noise of each call, and 'normal'. All have
+      to be taken.
+  """
+  import ninjax as nj
+
+  left = {name: list(arrays) for name, arrays in numbers.items()}
+
+  def categorical(key, logits, axis, shape):
+    del key, shape
+    return jnp.argmax(logits + left['categorical'].pop(0), axis)
+
+  def normal(key, shape, dtype):
+    del key
+    x = left['normal'].pop(0)
+    assert x.shape == tuple(shape)
+    return jnp.asarray(x, dtype)
+
+  def scan(function, carry, xs, length=None, unroll=1, axis=0):
+    del unroll
+    results = []
+    for t in range(length or jax.tree.leaves(xs)[0].shape[axis]):
+      now = jax.tree.map(lambda x, t=t: jnp.take(x, t, axis), xs)
+      carry, result = function(carry, now)
+      results.append(result)
+    return carry, jax.tree.map(lambda *x: jnp.stack(x, axis), *results)
+
+  with (
+    mock.patch.object(jax.random, 'categorical', categorical),
+    mock.patch.object(jax.random, 'normal', normal),
+    mock.patch.object(nj, 'scan', scan),
+  ):
+    yield
+  assert not any(left.values()), {name: len(x) for name, x in left.items()}
+
+
+def _sizes() -> dict[str, Any]:
+  """Their settings that make networks as small as ours."""
+  model = ours.small_system().model
+  dynamics, width = model.action_dynamics, model.critic.width
+  settings = {
+    'agent.dyn.rssm.deter': dynamics.deter_size,
+    'agent.dyn.rssm.hidden': dynamics.hidden,
+    'agent.dyn.rssm.stoch': dynamics.groups,
+    'agent.dyn.rssm.classes': dynamics.classes,
+    'agent.dyn.rssm.blocks': dynamics.blocks,
+    'agent.imag_length': ours.small_config().behavior.horizon,
+  }
+  for name in ('enc', 'dec'):
+    settings[f'agent.{name}.simple.depth'] = model.image_encoder.depth
+    settings[f'agent.{name}.simple.units'] = width
+  for name in ('rewhead', 'conhead', 'policy', 'value'):
+    settings[f'agent.{name}.units'] = width
+  return settings
+
+
+def _inputs() -> Arrays:
+  """Images, actions, rewards, states, and all noise."""
+  model, rng = ours.small_system().model, np.random.default_rng(2)
+  dynamics, lead = model.action_dynamics, (_B, _T)
+  latent, H = (dynamics.groups, dynamics.classes), ours.small_config().behavior
+  H, A, M = H.horizon, ours.ACTION_SIZE, 4
+
+  def normal(*shape):
+    return rng.normal(size=shape).astype(np.float32)
+
+  def gumbel(*shape):
+    return rng.gumbel(size=shape).astype(np.float32)
+
+  coarse = rng.uniform(0, 256, (*lead, 16, 16, 3))
+  classes = rng.integers(0, latent[1], (M, latent[0]))
+  inputs = {
+    'image': coarse.repeat(4, 2).repeat(4, 3).astype(np.uint8),
+    'action': rng.uniform(-1, 1, (*lead, A)).astype(np.float32),
+    'reward': normal(*lead),
+    'is_first': np.zeros(lead, bool),
+    'is_last': np.zeros(lead, bool),
+    'is_terminal': np.zeros(lead, bool),
+    'gumbel': gumbel(*lead, *latent),
+    'acting_normal': normal(*lead, A),
+    'imagined_normal': normal(_B, H, _T, A),
+    'imagined_gumbel': gumbel(_B, H, _T, *latent),
+    'deter': np.tanh(normal(M, dynamics.deter_size)),
+    'stoch': np.eye(latent[1], dtype=np.float32)[classes],
+    'wide_action': 2.0 * normal(M, A),
+    'embed': normal(*lead, 64 * model.image_encoder.depth),
+    'range': np.array([-1.0, 1.5], np.float32),
+  }
+  inputs['is_first'][:, 0] = inputs['is_first'][1, 3] = True
+  # An episode may end with the segment; for us it may not go on in it.
+  inputs['is_terminal'][1, 2] = True
+  inputs['is_last'][0, -1] = True
+  return inputs
+
+
+def _numbers() -> Arrays:
+  rng, (T, N) = np.random.default_rng(4), (6, 5)
+
+  def normal(*shape):
+    return rng.normal(size=shape).astype(np.float32)
+
+  bins = np.linspace(-20, 20, 255)
+  centres = rng.uniform(-5, 5, (40, 1))
+  logits = normal(40, 255) - 0.5 * np.square(bins - centres)
+  numbers = np.sinh(rng.uniform(-9, 9, 40))
+  numbers[:4] = [0.0, 1e9, -1e9, np.expm1(20 / 127)]
+  weights = normal(2, 255)
+  return {
+    'bin_logits': logits.astype(np.float32),
+    'numbers': numbers.astype(np.float32),
+    'post_logits': 2.0 * normal(3, 7, 4, 4),
+    'prior_logits': 2.0 * normal(3, 7, 4, 4),
+    'some_rewards': normal(T, N),
+    'some_values': normal(T, N),
+    'live': rng.uniform(size=(T, N)).astype(np.float32),
+    'terminal': rng.uniform(size=(T, N)) < 0.3,
+    'returns': normal(3, 4, 50) * np.array([1, 10, 3])[:, None, None],
+    'critic': weights[0],
+    'slow_critic': weights[1],
+  }
+
+
+def _random_values(shapes: dict[str, jax.ShapeDtypeStruct]) -> Arrays:
+  """Values for all variables, as far from their initial ones as trained."""
+  rng, found = np.random.default_rng(3), {}
+  for name, like in sorted(shapes.items()):
+    x = rng.normal(size=like.shape)
+    if name.endswith('/kernel'):
+      # Of blocks, what one sees.
+      x /= np.sqrt(like.shape[1] if x.ndim == 3 else np.prod(like.shape[:-1]))
+      if 'dyn/' in name and 'logit' in name:
+        x *= 3.0  # states that are not all alike
+    elif name.endswith('/scale'):
+      x = 1.0 + 0.2 * x
+    elif name.endswith('logits/bias'):  # numbers around 0
+      x = 0.3 * x - 0.5 * np.square(np.linspace(-20, 20, 255))
+    elif name.endswith('/bias'):
+      x *= 0.1
+    else:  # counters
+      x *= 0
+    found[name] = x.astype(like.dtype)
+  return found
+
+
+def _write(folder, checkout, case, worst) -> None:
+  """Writes golden arrays and where they are from."""
+  folder.mkdir(parents=True, exist_ok=True)
+  packed = contextwm_ours.pack(case)
+  np.savez_compressed(folder / 'dreamerv3.npz', **packed)
+  commit = subprocess.run(
+    ['git', 'rev-parse', 'HEAD'],
+    cwd=checkout,
+    capture_output=True,
+    text=True,
+    check=True,
+  ).stdout.strip()
+  about = {
+    'original': 'github.com/danijar/dreamerv3',
+    'commit': commit,
+    'jax': importlib.metadata.version('jax'),
+    'ninjax': importlib.metadata.version('ninjax'),
+    'made_by': 'python -m third_party.compare_dreamerv3 --golden=tests/golden',
+    'fed': _FED,
+    'largest_difference': float(f'{worst:.1e}'),
+  }
+  (folder / 'about_dreamerv3.json').write_text(
+    json.dumps(about, indent=2) + '\n'
+  )
+
+
+if __name__ == '__main__':
+  main()

@@ -1,0 +1,247 @@
+"""Runs the official PreLAR code beside drp_jax, on the same numbers.
+
+  python -m third_party.compare_prelar --checkout=DIR
+
+DIR is a checkout of github.com/zhanglixuan0720/PreLAR, a descendant of
+ContextWM's code; all that compare_contextwm.py says holds here too. Compared is
+the system of its README: normally distributed latent actions in pre-training,
+a deterministic action encoder in fine-tuning, plain residual networks.
+
+With --golden=tests/golden, what was fed and what the original made of it is
+written down for tests/golden_prelar_test.py.
+"""
+
+import argparse
+import contextlib
+import io
+import pathlib
+import sys
+from typing import Any
+
+import numpy as np
+import torch
+from ruamel import yaml
+
+from drp_jax.convert import contextwm as rules
+from third_party import compare_contextwm as contextwm
+from third_party import contextwm_ours as ours
+
+_TOLERANCE = 1e-4
+_ABOUT = {
+  'original': 'github.com/zhanglixuan0720/PreLAR',
+  'made_by': 'python -m third_party.compare_prelar --golden=tests/golden',
+  'fed': (
+    'Random weights, images, actions, rewards and features; Gumbel noise for'
+    ' samples of states (torch.multinomial), normal numbers for latent actions'
+    ' (torch.distributions.normal), uniform numbers for actions'
+    ' (Tensor.uniform_), the order of sequences (torch.randperm). The original'
+    ' computed losses and gradients of world models, and steps of optimizers,'
+    ' in float64, all else in float32.'
+  ),
+}
+
+
+def main() -> None:
+  parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
+  parser.add_argument('--checkout', required=True)
+  parser.add_argument('--golden', help='folder for what was fed and found')
+  args = parser.parse_args()
+  checkout = pathlib.Path(args.checkout)
+  if not (checkout / 'wmlib' / 'nets' / 'va_net').is_dir():
+    parser.error(f'{checkout} holds no wmlib/nets/va_net')
+  sys.path.insert(0, str(checkout))
+  torch.set_num_threads(1)
+  with contextlib.redirect_stdout(io.StringIO()):  # they say a lot
+    cases = {'prelar': contextwm.compared(Original(checkout))}
+  worst = contextwm.report(cases)
+  if args.golden:
+    path = pathlib.Path(args.golden) / 'about_prelar.json'
+    contextwm.write(path, checkout, cases, worst, _ABOUT)
+  sys.exit(worst > _TOLERANCE)
+
+
+class Original(contextwm.Original):
+  """Agents of PreLAR, of pre-training and of fine-tuning.
+
+  Attributes: those of `contextwm.Original`; `weights` also hold what only the
+  agent of pre-training has.
+  """
+
+  def __init__(self, checkout: pathlib.Path):
+    from wmlib import agents, utils  # of the checkout
+
+    self.agent, self.config = 'prelar', ours.small_config('prelar')
+    c, space = self.config, contextwm.space
+    spaces = {'image': space(64, 64, 3), 'reward': space()}
+    spaces |= {f'is_{name}': space() for name in ('first', 'last', 'terminal')}
+    actions = {'action': space(ours.ACTION_SIZE)}
+    feat = c.rssm.deter_size + c.rssm.groups * c.rssm.classes
+
+    def make(kind, file, block, **changes):
+      settings = yaml.YAML(typ='safe').load(checkout / f'configs/{file}.yaml')
+      settings['defaults']['decoder']['cnn_input_dim'] = feat  # else 2048
+      config = utils.Config(settings['defaults']).update(settings[block])
+      return kind(config.update(changes), spaces, actions, None)
+
+    networks, heads = contextwm.network_sizes(c)
+    networks['rssm.embed_dim'] = 64 * c.image.depth
+    for name in ('actor', 'critic', 'reward_head'):
+      heads[f'{name}.input_dim'] = feat
+    self.tuned = make(
+      agents.PreLARFinetune,
+      'prelar_finetuning',
+      'metaworld',
+      **networks,
+      **heads,
+      **{
+        'action_encoder.type_': 'deter',
+        'action_encoder.deter': c.prelar.latent_size,
+        'action_encoder.hidden_dim': c.rssm.hidden,
+      },
+    )
+    self.pretrained = make(
+      agents.PreLARPretrain,
+      'prelar_pretraining',
+      'something_pretrain',
+      **networks,
+      **{
+        'vanet.type_': 'stoch',
+        'vanet.discrete': 0,
+        'vanet.stoch': c.prelar.latent_size,
+        'vanet.hidden_dim': c.rssm.hidden,
+        'vanet.cnn_depth': c.image.depth,
+        'vanet.res_layers': c.image.num_layers,
+        'rank_loss': 'sign',
+      },
+    )
+    for agent in (self.tuned, self.pretrained):
+      contextwm.randomise(agent)
+      for value in agent.state_dict().values():
+        value.copy_(value.half())  # which makes small files
+    self.weights, self.slow_critic = contextwm.learnt_arrays(self.tuned)
+    self.weights = {
+      name: value
+      for name, value in self.weights.items()
+      if not name.startswith('wm.af_rssm.')  # a second name of wm.rssm
+    }
+    self.weights |= {
+      name: contextwm.to_numpy(value)
+      for name, value in self.pretrained.state_dict().items()
+      if name.startswith('wm.va_encoder.')
+    }
+    self.inputs = contextwm.make_inputs(c)
+    # It looks at embeddings, in which channels are last here.
+    matrix = self.tuned.wm.intr_bonus.random_projection_matrix.numpy()
+    self.inputs['projection'] = rules.channels_last(matrix, rules.SIDE)
+    self._begin()
+
+  def networks(self) -> ours.Rows:
+    """Forward passes in evaluation, module by module."""
+    wm, encoder = self.tuned.wm.eval(), self.pretrained.wm.eval().va_encoder
+    x, data = self._tensors(), self._data()
+    image = data['image'] = data['image'] / 255.0 - 0.5
+    with torch.no_grad():
+      latent = encoder(image[:, :-1], image[:, 1:], sample=False)
+      decoded = wm.heads['decoder'](x['feat'])['image'].mean
+      embed = x['embed'].unflatten(-1, (4, 4, -1)).movedim(-1, -3).flatten(-3)
+      with contextwm.fed(multinomial=self._samples('z')):
+        post, prior = wm.rssm.observe(embed, x['latent'], data['is_first'])
+      start = {key: value[:, 0] for key, value in post.items()}
+      with contextwm.fed(multinomial=x['gumbel_z'][:, 1:].unbind(1)):
+        ahead = wm.rssm.imagine(x['latent'][:, 1:], start)
+      numpy = contextwm.to_numpy
+      rows = {
+        'image encoder': {
+          'embedding': contextwm.embedding(wm.encoder(data), rules.SIDE)
+        },
+        'image decoder': {'image': contextwm.pixels(decoded)},
+        'inverse dynamics': {
+          'mean': numpy(latent['mean']),
+          'std': numpy(encoder.get_dist(latent).stddev),
+        },
+        'action encoder': {
+          'latent action': numpy(wm.action_encoder(data['action'])['deter'])
+        },
+        'RSSM, observe': {
+          'deter': numpy(post['deter']),
+          'stoch': numpy(post['stoch']),
+          'post logits': numpy(post['logit']),
+          'prior logits': numpy(prior['logit']),
+        },
+        'RSSM, imagine': {
+          'deter': numpy(ahead['deter']),
+          'stoch': numpy(ahead['stoch']),
+          'logits': numpy(ahead['logit']),
+        },
+      }
+    return _rounded(rows)
+
+  def pretrain(self) -> ours.Rows:
+    """The loss of pre-training and its gradients."""
+    return _rounded(super().pretrain())
+
+  def finetune(self) -> ours.Rows:
+    """The world model's loss of fine-tuning and its gradients."""
+    return _rounded(super().finetune())
+
+  def tuned_names(self, arrays: ours.Arrays) -> ours.Arrays:
+    """Both stages call their one dynamics model the same."""
+    return arrays
+
+  def more_terms(self, metrics: dict[str, Any]) -> ours.Arrays:
+    """The KL of latent actions and the consistency."""
+    return {
+      'kl of latent actions': contextwm.to_numpy(metrics['va_kl_loss']),
+      'consistency': np.float32(metrics['rank_loss']),
+    }
+
+  def _begin(self) -> None:
+    """Puts everything back to where it was made."""
+    if not hasattr(self, '_start'):
+      self._start = {
+        name: value.clone()
+        for agent in (self.pretrained, self.tuned)
+        for name, value in agent.state_dict().items()
+      }
+    for agent in (self.pretrained, self.tuned):
+      names = agent.state_dict()
+      agent.load_state_dict({name: self._start[name] for name in names})
+      agent.zero_grad(set_to_none=True)
+    # Making an agent runs it once, which leaves something here.
+    self.tuned.wm.intr_bonus.tf_queue_step = 0
+    self.tuned.wm.intr_bonus.intr_rewnorm.reset()
+
+  def _states(self) -> tuple[str, ...]:
+    return ('s',)
+
+  def _training(self, letters):
+    """Feeds what a forward pass of training draws."""
+    if letters != 'z':
+      return super()._training(letters)
+    x = self._tensors()
+    # The last sample is of what other actions lead to; only its distribution
+    # is looked at.
+    return contextwm.fed(
+      multinomial=[*self._samples(letters), None],
+      normal=[x['latent_normal']],
+      order=[x['order']],
+    )
+
+
+def _rounded(rows: ours.Rows) -> ours.Rows:
+  """Leaves what is large 14 bits, to 6e-5 of each, which makes small files."""
+  half, kept = np.uint32(1 << 9), np.uint32(0xFFFFFC00)
+
+  def one(x):
+    return ((x.view(np.uint32) + half) & kept).view(np.float32)
+
+  return {
+    row: {name: one(x) for name, x in arrays.items()}
+    if row.endswith('gradients') or row == 'image decoder'
+    else arrays
+    for row, arrays in rows.items()
+  }
+
+
+if __name__ == '__main__':
+  main()
