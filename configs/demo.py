@@ -39,7 +39,7 @@ def _demo(config: ml_collections.ConfigDict) -> None:
   """Counts for two cores and ten minutes; a higher learning rate."""
   embedded = config.preprocess.embedded
   embedded.clips_per_task = 2  # videos of each robot
-  embedded.frames = 101  # of each video
+  embedded.frames = 76  # of each video
   config.preprocess.data.validation_fraction = 0.3
 
   # Few steps are to show something.                            [ours]
@@ -47,17 +47,18 @@ def _demo(config: ml_collections.ConfigDict) -> None:
   config.finetune.optim.lr = 1e-3
 
   steps = config.pretrain.pretrain
-  steps.num_steps = 100  # gradient steps
+  steps.num_steps = 80  # gradient steps
   steps.log_every = 10
-  steps.eval_every = 50
+  steps.eval_every = 40
   steps.eval_batches = 2
-  steps.checkpoint_every = 50
+  steps.checkpoint_every = 40
 
   steps = config.finetune.finetune
   steps.num_steps = 1_000  # agent steps
   steps.prefill = 500  # agent steps, random: an episode
   steps.log_every = 20  # updates
   steps.initial_updates = 20
+  steps.train_every = 10  # agent steps
   steps.eval_every = 1_000  # agent steps: at the start and the end
   steps.eval_episodes = 1
   steps.checkpoint_every = 500  # agent steps

@@ -24,7 +24,6 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator
-from typing import Any
 
 import ml_collections
 from ml_collections import config_flags
@@ -155,30 +154,20 @@ def fetch(config: ml_collections.ConfigDict) -> None:
     if config.embedded.opencv_doc:
       embedded.fetch_opencv_doc(folder / 'real')
     folder = folder / 'robots'
-  render = functools.partial(
-    _render,
-    tuple(settings.tasks),
-    folder=folder,
-    clips_per_task=settings.clips_per_task,
-    frames=settings.frames,
-    seed=config.seed,
-    write_video=video.write_video,
-    scenes=scenes,
-    policy=policy,
-  )
-  _run_here(render, min(config.data.num_workers, len(settings.tasks)))
-
-
-def _render(
-  tasks: tuple[str, ...], worker: int, num_workers: int, **options: Any
-) -> None:
-  """Renders one worker's share of `tasks`."""
   # Here, since processes that only extract import this file as well.
   from drp_jax.envs import renders
 
-  share = tasks[worker::num_workers]
-  for task in logger.progress(share, f'render [{worker}]', 'task'):
-    renders.write_rollouts(tasks=[task], **options)
+  for task in logger.progress(settings.tasks, 'render', 'task'):
+    renders.write_rollouts(
+      folder,
+      [task],
+      settings.clips_per_task,
+      settings.frames,
+      config.seed,
+      video.write_video,
+      scenes=scenes,
+      policy=policy,
+    )
 
 
 def _write_all(
@@ -195,13 +184,7 @@ def _write_all(
         *options,
       ]
     engines.run_beam(work, num_shards, config.beam_runner, options)
-  else:
-    _run_here(work, num_workers)
-
-
-def _run_here(work: engines.Work, num_workers: int) -> None:
-  """Runs all shares of `work` on this machine."""
-  if num_workers > 1:
+  elif num_workers > 1:
     engines.run_processes(work, num_workers)
   else:
     work(0, 1)

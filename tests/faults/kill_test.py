@@ -18,7 +18,8 @@ from tensorboard.backend.event_processing import event_accumulator
 
 from drp_jax.train import episode_table, logger, workdir
 
-_KILLS = [1, pytest.param(20, marks=pytest.mark.slow)]
+# Commands that compile are slow.
+_ALL_SLOW = [pytest.param(n, marks=pytest.mark.slow) for n in (1, 20)]
 # Of files that say which process wrote them, or are made anew by each.
 _OWN = ('run.json', workdir.LOCK_FILE)
 
@@ -116,7 +117,7 @@ def preprocessing(make_command, small_videos, tmp_path_factory):
   return command, folder
 
 
-@pytest.mark.parametrize('kills', _KILLS)
+@pytest.mark.parametrize('kills', _ALL_SLOW)
 def test_pre_training(pretraining, tmp_path, kills):
   command, unbroken = pretraining
   changes = command.changes(unbroken)
@@ -125,10 +126,7 @@ def test_pre_training(pretraining, tmp_path, kills):
   _assert_same_run(folder, unbroken)
 
 
-@pytest.mark.parametrize(
-  'kills',
-  [pytest.param(n, marks=pytest.mark.slow) for n in (1, 20)],
-)
+@pytest.mark.parametrize('kills', _ALL_SLOW)
 def test_fine_tuning(finetuning, tmp_path, kills):
   command, unbroken = finetuning
   changes = command.changes(unbroken)
@@ -138,7 +136,7 @@ def test_fine_tuning(finetuning, tmp_path, kills):
   assert episode_table.read(folder) == episode_table.read(unbroken)
 
 
-@pytest.mark.parametrize('kills', _KILLS)
+@pytest.mark.parametrize('kills', [1, pytest.param(20, marks=pytest.mark.slow)])
 def test_preprocessing(preprocessing, tmp_path, kills):
   command, unbroken = preprocessing
   changes = command.changes(unbroken)
@@ -161,6 +159,7 @@ def test_fine_tuning_is_told_to_end(finetuning, tmp_path, at):
   assert episode_table.read(folder) == episode_table.read(unbroken)
 
 
+@pytest.mark.slow
 def test_pre_training_is_told_to_end(pretraining, tmp_path):
   command, unbroken = pretraining
   folder = tmp_path / 'told'

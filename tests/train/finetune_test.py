@@ -117,7 +117,14 @@ def test_a_resumed_run_equals_an_unbroken_one(unbroken):
   assert episode_table.read(workdir) == episode_table.read(killed)
 
 
-@pytest.mark.parametrize('told_at', [(0, 10), (0, 50), (1, 5)])
+@pytest.mark.parametrize(
+  'told_at',
+  [
+    pytest.param((0, 10), marks=pytest.mark.slow),
+    (0, 50),
+    pytest.param((1, 5), marks=pytest.mark.slow),
+  ],
+)
 def test_a_run_that_is_told_to_end_goes_on_from_there(
   unbroken, tmp_path, told_at
 ):
