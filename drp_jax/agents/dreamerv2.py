@@ -16,7 +16,7 @@ from drp_jax.ops import noise
 
 
 @dataclasses.dataclass(frozen=True)
-class DreamerV2:
+class DreamerV2(world_model.LearnsInImagination):
   """One dynamics model, learnt from scratch, without intrinsic bonus.
 
   It does not pre-train, so it lacks `pretrain_loss` and `open_loop`.
@@ -67,30 +67,6 @@ class DreamerV2:
     )
     return loss, system.WorldModelOutput(
       collections, out['s'], None, metrics | {'loss/total': loss}
-    )
-
-  def start_states(self, output: system.WorldModelOutput) -> types.RSSMState:
-    """See `System.start_states`: every posterior s."""
-    return world_model.start_states(output)
-
-  def behavior_loss(
-    self,
-    trained: dict[str, Any],
-    slow_critic: Any,
-    params: Any,
-    collections: Any,
-    start: types.RSSMState,
-    keys: jax.Array,
-  ) -> tuple[jax.Array, system.Metrics]:
-    """L_actor + L_critic (Eqs. 11, 12) in the model's imagination."""
-    return behavior.loss_in_model(
-      self.model,
-      self.behavior,
-      trained,
-      slow_critic,
-      {'params': params, **collections},
-      start,
-      keys,
     )
 
   def policy_step(

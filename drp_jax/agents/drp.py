@@ -16,7 +16,7 @@ from drp_jax.ops import noise
 
 
 @dataclasses.dataclass(frozen=True)
-class DRP:
+class DRP(world_model.LearnsInImagination):
   """Deconstructs motion into a_agg, and recomposes it in a stacked model.
 
   Attributes:
@@ -123,30 +123,6 @@ class DRP:
     metrics |= more | {'loss/total': loss}
     return loss, system.WorldModelOutput(
       updated, out['s'], bonus_state, metrics
-    )
-
-  def start_states(self, output: system.WorldModelOutput) -> types.RSSMState:
-    """See `System.start_states`: every posterior s."""
-    return world_model.start_states(output)
-
-  def behavior_loss(
-    self,
-    trained: dict[str, Any],
-    slow_critic: Any,
-    params: Any,
-    collections: Any,
-    start: types.RSSMState,
-    keys: jax.Array,
-  ) -> tuple[jax.Array, system.Metrics]:
-    """L_actor + L_critic (Eqs. 11, 12) in the imagination of s (D10)."""
-    return behavior.loss_in_model(
-      self.model,
-      self.behavior,
-      trained,
-      slow_critic,
-      {'params': params, **collections},
-      start,
-      keys,
     )
 
   def policy_step(

@@ -21,7 +21,7 @@ ACTION_SLOT = 50
 
 
 @dataclasses.dataclass(frozen=True)
-class IPV:
+class IPV(world_model.LearnsInImagination):
   """A stacked model whose lower part knows no actions.
 
   Attributes:
@@ -104,30 +104,6 @@ class IPV:
     )
     return loss, system.WorldModelOutput(
       updated, out['s'], bonus_state, metrics | {'loss/total': loss}
-    )
-
-  def start_states(self, output: system.WorldModelOutput) -> types.RSSMState:
-    """See `System.start_states`: every posterior s."""
-    return world_model.start_states(output)
-
-  def behavior_loss(
-    self,
-    trained: dict[str, Any],
-    slow_critic: Any,
-    params: Any,
-    collections: Any,
-    start: types.RSSMState,
-    keys: jax.Array,
-  ) -> tuple[jax.Array, system.Metrics]:
-    """L_actor + L_critic (Eqs. 11, 12) in the imagination of s."""
-    return behavior.loss_in_model(
-      self.model,
-      self.behavior,
-      trained,
-      slow_critic,
-      {'params': params, **collections},
-      start,
-      keys,
     )
 
   def policy_step(

@@ -20,7 +20,7 @@ _PRIOR_RAW_STD = 1.0
 
 
 @dataclasses.dataclass(frozen=True)
-class PreLAR:
+class PreLAR(world_model.LearnsInImagination):
   """One dynamics model that keeps its latent actions while fine-tuning.
 
   Attributes:
@@ -120,30 +120,6 @@ class PreLAR:
     )
     return loss, system.WorldModelOutput(
       updated, out['s'], bonus_state, metrics | {'loss/total': loss}
-    )
-
-  def start_states(self, output: system.WorldModelOutput) -> types.RSSMState:
-    """See `System.start_states`: every posterior s."""
-    return world_model.start_states(output)
-
-  def behavior_loss(
-    self,
-    trained: dict[str, Any],
-    slow_critic: Any,
-    params: Any,
-    collections: Any,
-    start: types.RSSMState,
-    keys: jax.Array,
-  ) -> tuple[jax.Array, system.Metrics]:
-    """L_actor + L_critic; the actor's gradient passes the action encoder."""
-    return behavior.loss_in_model(
-      self.model,
-      self.behavior,
-      trained,
-      slow_critic,
-      {'params': params, **collections},
-      start,
-      keys,
     )
 
   def policy_step(

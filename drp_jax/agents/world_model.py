@@ -1,6 +1,6 @@
-"""What the world models of the V2 family have in common: terms of their losses.
+"""What systems of the V2 family share: learning in imagination, losses.
 
-Each takes what a forward pass left in a dict (`models/stacked_model.py`,
+Each term takes what a forward pass left in a dict (`models/stacked_model.py`,
 `models/single_model.py`).
 """
 
@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from drp_jax import losses, types
-from drp_jax.agents import system
+from drp_jax.agents import behavior, system
 from drp_jax.ops import distributions, noise
 
 
@@ -33,6 +33,38 @@ class LossWeights:
   consistency: float
   kl_balance: float
   free_nats: float
+
+
+class LearnsInImagination:
+  """The calls by which actor and critic learn, the same in all these systems.
+
+  Of a system whose fields are `model`, all networks, and `behavior`.
+  """
+
+  def start_states(self, output: system.WorldModelOutput) -> types.RSSMState:
+    """See `System.start_states`: every posterior s."""
+    flat = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), output.s)
+    return jax.lax.stop_gradient(flat)
+
+  def behavior_loss(
+    self,
+    trained: dict[str, Any],
+    slow_critic: Any,
+    params: Any,
+    collections: Any,
+    start: types.RSSMState,
+    keys: jax.Array,
+  ) -> tuple[jax.Array, system.Metrics]:
+    """L_actor + L_critic (Eqs. 11, 12) in the model's imagination (D10)."""
+    return behavior.loss_in_model(
+      self.model,
+      self.behavior,
+      trained,
+      slow_critic,
+      {'params': params, **collections},
+      start,
+      keys,
+    )
 
 
 def pretrain_keys(keys: jax.Array) -> tuple[jax.Array, list[jax.Array]]:
@@ -124,12 +156,6 @@ def action_loss(
 def bonus_features(state: types.RSSMState) -> jax.Array:
   """What the intrinsic bonus looks at: features, stopped, float32."""
   return jax.lax.stop_gradient(state.feat).astype(jnp.float32)
-
-
-def start_states(output: system.WorldModelOutput) -> types.RSSMState:
-  """Every posterior s, leaves [B, T, ...] -> [B T, ...], stopped."""
-  flat = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), output.s)
-  return jax.lax.stop_gradient(flat)
 
 
 def _kl(post, prior, weights, axis_name):
