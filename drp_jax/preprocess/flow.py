@@ -40,7 +40,7 @@ def make_farneback() -> FlowFn:
 
 
 def make_dis() -> FlowFn:
-  """Makes the default back-end: dense inverse search (DIS), the MEDIUM preset.
+  """Makes the default back-end: dense inverse search (DIS).
 
   Frames under 128 pixels are enlarged first, the flow is brought back to their
   size (A1). The result depends on the two frames only.
@@ -107,10 +107,10 @@ def farneback(gray0: np.ndarray, gray1: np.ndarray) -> np.ndarray:
     None,
     pyr_scale=0.5,
     levels=3,
-    # A Gaussian of the width of a box of 11. Against the box of 9 it raises the
-    # accuracy of tracks over 25 frames from .397 to .413 on plain and from .330
-    # to .339 on textured scenes (84 MuJoCo clips, benchmarks/perception.py).
-    winsize=21,
+    # Of 21, 17 and 15 the accuracy of tracks over 25 frames is .413, .410 and
+    # .405 (7 subjects of benchmarks/perception.py, 28 clips), that of a box of 9
+    # .405; 21 takes an eighth longer than 17.
+    winsize=17,
     # Three, OpenCV's example, take half as long again, and tracks are no
     # better for it: .426 over 25 frames and .552 over 8, against .428 and .559
     # (means of plain scenes, textured ones and an arm; 42 clips).
@@ -133,13 +133,15 @@ def _of_pairs(pair: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> FlowFn:
 
 
 def _dis_estimator() -> cv2.DISOpticalFlow:
-  """DIS with every parameter of the MEDIUM preset set by hand."""
+  """DIS with every parameter set by hand, most as in the MEDIUM preset."""
   dis = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
   dis.setFinestScale(1)  # half the enlarged size: the frame's own
   dis.setCoarsestScale(-1)  # by the size
   dis.setPatchSize(8)
   dis.setPatchStride(3)
-  dis.setGradientDescentIterations(25)
+  # MEDIUM has 25: slower, and further off in all seven subjects of
+  # benchmarks/perception.py, by 1 to 9 % (all pixels, 28 clips).
+  dis.setGradientDescentIterations(12)
   dis.setVariationalRefinementIterations(5)
   dis.setVariationalRefinementAlpha(20.0)
   dis.setVariationalRefinementDelta(5.0)
