@@ -17,6 +17,7 @@ os.environ['XLA_FLAGS'] = ' '.join(
 os.environ['JAX_PLATFORMS'] = 'cpu'
 
 import dataclasses  # noqa: E402
+import gc  # noqa: E402
 
 import jax  # noqa: E402
 import pytest  # noqa: E402
@@ -34,6 +35,11 @@ jax.config.update('jax_compilation_cache_dir', str(_ROOT / '.cache' / 'xla'))
 jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.3)
 jax.config.update('jax_numpy_rank_promotion', 'raise')
 jax.config.update('jax_debug_key_reuse', True)
+
+# Tracing makes objects by the million and no garbage among them: what is
+# imported is not looked through for it again and again, the rest more rarely.
+gc.freeze()
+gc.set_threshold(100_000, 20, 50)
 
 ACTION_SIZE = 2
 

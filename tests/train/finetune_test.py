@@ -117,23 +117,27 @@ def test_a_resumed_run_equals_an_unbroken_one(unbroken):
   assert episode_table.read(workdir) == episode_table.read(killed)
 
 
+def test_a_run_that_is_told_to_end_saves_at_once(tmp_path):
+  """In a round of the policy's actions; the round ends, nothing after it."""
+  with pytest.raises(SystemExit) as end:
+    _run(_config(), tmp_path, told_at=(0, 50))
+  assert end.value.code == 0
+  assert checkpoint.Checkpoints(tmp_path).latest_step() == 87
+  assert _timeless(tmp_path)[-1]['step'] <= 87
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
-  'told_at',
-  [
-    pytest.param((0, 10), marks=pytest.mark.slow),
-    (0, 50),
-    pytest.param((1, 5), marks=pytest.mark.slow),
-  ],
+  ('told_at', 'step'), [((0, 10), 20), ((0, 50), 87), ((1, 5), 40)]
 )
 def test_a_run_that_is_told_to_end_goes_on_from_there(
-  unbroken, tmp_path, told_at
+  unbroken, tmp_path, told_at, step
 ):
   """In a round of random actions, of the policy's, and in an evaluation."""
   state, workdir, _ = unbroken
   with pytest.raises(SystemExit) as end:
     _run(_config(), tmp_path, told_at=told_at)
   assert end.value.code == 0
-  step = {(0, 10): 20, (0, 50): 87, (1, 5): 40}[told_at]
   assert checkpoint.Checkpoints(tmp_path).latest_step() == step
   resumed = _run(_config(), tmp_path)
   jax.tree.map(np.testing.assert_array_equal, state, resumed)
