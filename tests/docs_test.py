@@ -49,12 +49,13 @@ def _program(words: list[str]) -> pathlib.Path:
 
 def _flags_of(program: pathlib.Path) -> set[str]:
   """Names of the flags that it or what it imports of experiments/ defines."""
-  paths = [program]
-  for node in ast.walk(ast.parse(program.read_text('utf-8'))):
+  text = program.read_text('utf-8')
+  found = set(_DEFINITION.findall(text))
+  for node in ast.walk(ast.parse(text)):
     if isinstance(node, ast.ImportFrom) and node.module == 'experiments':
-      paths += [_ROOT / 'experiments' / f'{n.name}.py' for n in node.names]
-  texts = [path.read_text('utf-8') for path in paths]
-  return set().union(*(_DEFINITION.findall(text) for text in texts))
+      for name in node.names:
+        found |= _flags_of(_ROOT / 'experiments' / f'{name.name}.py')
+  return found
 
 
 def _config(value: str):
