@@ -3,6 +3,7 @@
 # make faults  runs that are killed twenty times each, and what else goes wrong
 # make beam    the test of Apache Beam, which needs an environment of its own
 # make lint    ruff
+# make docs    the documentation, into site/; its tools in .venv-docs
 # make check   lint and test, what .ci/run does
 # make install the environment, .venv, with all that the tests need; the others
 #              make what they need of it
@@ -29,8 +30,9 @@ INSTALLED := $(VENV)/.installed-$(KEY)
 TESTABLE := $(VENV)/.testable-$(KEY)
 GL := $(VENV)/.gl
 BEAM := $(VENV)-beam
+DOCS := $(VENV)-docs
 
-.PHONY: help install demo test slow faults beam lint check
+.PHONY: help install demo test slow faults beam docs lint check
 .DELETE_ON_ERROR:
 
 help:
@@ -53,6 +55,9 @@ faults: $(TESTABLE) $(GL)
 
 beam: $(BEAM)/.installed-$(KEY)
 	@$(BEAM)/bin/python -m pytest tests/experiments/run_preprocess_test.py -k beam
+
+docs: $(DOCS)/.installed-$(KEY)
+	@$(DOCS)/bin/mkdocs build
 
 lint: $(TESTABLE)
 	@$(RUN) -m ruff check
@@ -88,6 +93,13 @@ $(TESTABLE): $(INSTALLED)
 $(BEAM)/.installed-$(KEY):
 	@$(PYTHON) -m venv --without-pip $(BEAM)
 	@$(PYTHON) -m pip --python $(BEAM)/bin/python install -e '.[all,beam]' pytest
+	@touch $@
+
+# Reads the sources without importing them, so nothing else is needed.
+$(DOCS)/.installed-$(KEY):
+	@$(PYTHON) -m venv --without-pip $(DOCS)
+	@$(PYTHON) -m pip --python $(DOCS)/bin/python install \
+	  'mkdocs>=1.6,<2' 'mkdocs-material>=9.8' 'mkdocstrings-python>=2' ruff
 	@touch $@
 
 # MuJoCo needs a system library to render; its own errors name no cure.

@@ -14,7 +14,7 @@ import pytest
 _ROOT = pathlib.Path(__file__).parents[1]
 _DOCUMENTS = [
   *('README.md', 'CONTRIBUTING.md', 'third_party/README.md'),
-  *(str(p.relative_to(_ROOT)) for p in sorted((_ROOT / 'docs').glob('*.md'))),
+  *(str(p.relative_to(_ROOT)) for p in sorted((_ROOT / 'docs').rglob('*.md'))),
 ]
 # Of absl, in every command.
 _ABSL_FLAGS = {'help', 'helpfull', 'traceback'}
@@ -141,3 +141,18 @@ def test_links_lead_somewhere():
     for link in re.findall(r'\]\(([^)#\s]+)', path.read_text('utf-8')):
       if not link.startswith(('http:', 'https:', 'mailto:')):
         assert (path.parent / link).exists(), f'{document}: {link}'
+
+
+def test_the_reference_has_every_module():
+  pages = (_ROOT / 'docs' / 'reference').glob('*.md')
+  listed = sorted(
+    name
+    for page in pages
+    for name in re.findall(r'^::: ([\w.]+)$', page.read_text(), re.MULTILINE)
+  )
+  modules = sorted(
+    '.'.join(path.relative_to(_ROOT).with_suffix('').parts)
+    for path in (_ROOT / 'drp_jax').rglob('*.py')
+    if path.stem != '__init__'
+  )
+  assert listed == modules

@@ -28,7 +28,13 @@ class Cache:
   value: jax.Array
 
 
-def attend(query, key, value, allowed, num_heads):
+def attend(
+  query: jax.Array,
+  key: jax.Array,
+  value: jax.Array,
+  allowed: jax.Array,
+  num_heads: int,
+) -> jax.Array:
   """Softmax attention (Eqs. 14, 16).
 
   Args:

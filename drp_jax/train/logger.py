@@ -216,7 +216,9 @@ def read_metrics(workdir: str | os.PathLike) -> list[dict[str, float]]:
   ]
 
 
-def progress(work: Iterable | int, description: str, unit: str = 'it'):
+def progress(
+  work: Iterable | int, description: str, unit: str = 'it'
+) -> tqdm.tqdm:
   """A progress bar with rate and time left, for any long stage.
 
   Where stderr is not a terminal, a line every ten seconds or so.
@@ -227,8 +229,8 @@ def progress(work: Iterable | int, description: str, unit: str = 'it'):
     unit: what is counted, singular.
 
   Returns:
-    A `tqdm.tqdm`: iterate over it, or, if `work` is a number, use it as a
-    context manager and call `update(units)`.
+    What to iterate over or, if `work` is a number, a context manager whose
+    `update(units)` is called.
   """
   if isinstance(work, int):
     return _bar(None, work, description, unit)
