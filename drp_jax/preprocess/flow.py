@@ -108,8 +108,8 @@ def farneback(gray0: np.ndarray, gray1: np.ndarray) -> np.ndarray:
     pyr_scale=0.5,
     levels=3,
     # Of 21, 17 and 15 the accuracy of tracks over 25 frames is .413, .410 and
-    # .405 (7 subjects of benchmarks/perception.py, 28 clips), that of a box of 9
-    # .405; 21 takes an eighth longer than 17.
+    # .405, that of a box of 9 .405 (7 subjects of benchmarks/perception.py, 28
+    # clips); 21 takes an eighth longer than 17.
     winsize=17,
     # Three, OpenCV's example, take half as long again, and tracks are no
     # better for it: .426 over 25 frames and .552 over 8, against .428 and .559

@@ -1,42 +1,16 @@
-"""Curves as SVG: losses of a run, returns of an agent, counts of a data set.
-
-Colours are those of Okabe and Ito, which people with any kind of colour
-blindness can tell apart, and lines differ in style as well. The pictures have
-no background, and their ink turns light where the reader prefers a dark page.
-"""
+"""Curves as SVG: losses of a run, returns of an agent, counts of a data set."""
 
 import dataclasses
-import io
 import math
 from collections.abc import Mapping, Sequence
 
 import matplotlib
 import numpy as np
-from matplotlib import figure, ticker
+from matplotlib import figure
 
-_COLOURS = ('#0072b2', '#d55e00', '#009e73', '#cc79a7', '#e69f00', '#56b4e9')
-_STYLES = ('-', '--', '-.', ':')
-_INK, _INK_ON_DARK = '#3f3f46', '#d4d4d8'
-_GRID, _GRID_ON_DARK = '#e4e4e7', '#3f3f47'
+from drp_jax.viz import plot_style
+
 _MANY = 60  # points; a curve with more gets a running mean
-_SETTINGS = {
-  'axes.edgecolor': _INK,
-  'axes.labelcolor': _INK,
-  'axes.titlecolor': _INK,
-  'axes.spines.right': False,
-  'axes.spines.top': False,
-  'axes.grid': True,
-  'axes.axisbelow': True,
-  'grid.color': _GRID,
-  'font.family': 'DejaVu Sans',  # comes with matplotlib
-  'font.size': 10,
-  'legend.frameon': False,
-  'legend.labelcolor': _INK,
-  'svg.hashsalt': 'drp_jax',  # the same data, the same bytes
-  'text.color': _INK,
-  'xtick.color': _INK,
-  'ytick.color': _INK,
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,7 +50,7 @@ def loss_curves(
   """
   columns = 2 if len(names) in (2, 4) else min(3, len(names))
   rows = math.ceil(len(names) / columns)
-  with matplotlib.rc_context(_SETTINGS):
+  with matplotlib.rc_context(plot_style.SETTINGS):
     fig = figure.Figure((9.6, 0.3 + 2.5 * rows), layout='constrained')
     axes = fig.subplots(rows, columns, squeeze=False).ravel()
     for ax, (name, label) in zip(axes, names.items(), strict=False):
@@ -89,7 +63,7 @@ def loss_curves(
     for column in range(columns):
       below = [a for a in axes[column::columns] if a.get_visible()]
       below[-1].set_xlabel(unit)
-    return _svg(fig)
+    return plot_style.svg(fig)
 
 
 def compared_curves(
@@ -112,7 +86,7 @@ def compared_curves(
   Raises:
     ValueError: if no line has one of `names`.
   """
-  with matplotlib.rc_context(_SETTINGS):
+  with matplotlib.rc_context(plot_style.SETTINGS):
     fig = figure.Figure((9.6, 3.4), layout='constrained')
     ax = fig.subplots()
     for index, (name, title) in enumerate(names.items()):
@@ -120,8 +94,8 @@ def compared_curves(
       ax.plot(
         steps,
         values,
-        color=_COLOURS[index % len(_COLOURS)],
-        ls=_STYLES[index % len(_STYLES)],
+        color=plot_style.COLOURS[index % len(plot_style.COLOURS)],
+        ls=plot_style.LINES[index % len(plot_style.LINES)],
         lw=1.8 if index else 2.4,
         marker='o',
         ms=3.5,
@@ -129,9 +103,9 @@ def compared_curves(
       )
     ax.set_xlabel(unit)
     ax.set_ylabel(label)
-    _plain_steps(ax)
+    plot_style.plain_steps(ax)
     fig.legend(loc='outside upper left', ncols=4)
-    return _svg(fig)
+    return plot_style.svg(fig)
 
 
 def return_curve(
@@ -154,7 +128,7 @@ def return_curve(
   """
   random_returns = np.asarray(random_returns, np.float64)
   mean, std = random_returns.mean(), random_returns.std()
-  with matplotlib.rc_context(_SETTINGS):
+  with matplotlib.rc_context(plot_style.SETTINGS):
     fig = figure.Figure((9.6, 3.8), layout='constrained')
     ax = fig.subplots()
     ax.axhspan(mean - std, mean + std, color='#8a8a94', alpha=0.2, lw=0)
@@ -162,7 +136,7 @@ def return_curve(
     count = f'random policy, {random_returns.size} episodes'
     ax.plot([], [], color='#8a8a94', ls=(0, (2, 2)), lw=1.5, label=count)
     for index, curve in enumerate(curves):
-      colour = _COLOURS[index % len(_COLOURS)]
+      colour = plot_style.COLOURS[index % len(plot_style.COLOURS)]
       returns = np.asarray(curve.returns, np.float64)
       centre, spread = returns.mean(1), returns.std(1)
       ax.fill_between(
@@ -177,7 +151,7 @@ def return_curve(
         curve.steps,
         centre,
         color=colour,
-        ls=_STYLES[index % len(_STYLES)],
+        ls=plot_style.LINES[index % len(plot_style.LINES)],
         lw=2,
         marker='o',
         ms=4,
@@ -189,9 +163,9 @@ def return_curve(
     ax.set_xlabel(label)
     ax.set_ylabel('episode return\n(mean ± 1 std)')
     ax.margins(x=0.02)
-    _plain_steps(ax)
+    plot_style.plain_steps(ax)
     fig.legend(loc='outside upper left', ncols=4)
-    return _svg(fig)
+    return plot_style.svg(fig)
 
 
 def histogram(
@@ -216,14 +190,14 @@ def histogram(
     raise ValueError(
       f'{len(counts)} counts need {len(counts) + 1} edges, not {len(edges)}.'
     )
-  with matplotlib.rc_context(_SETTINGS):
+  with matplotlib.rc_context(plot_style.SETTINGS):
     fig = figure.Figure((9.6, 2.8), layout='constrained')
     ax = fig.subplots()
-    ax.stairs(counts, edges, fill=True, color=_COLOURS[0])
+    ax.stairs(counts, edges, fill=True, color=plot_style.COLOURS[0])
     ax.set_xlabel(unit)
     ax.set_ylabel(label)
     ax.margins(x=0.01)
-    return _svg(fig)
+    return plot_style.svg(fig)
 
 
 def _series(
@@ -242,35 +216,18 @@ def _series(
 
 def _draw_run(ax, steps: np.ndarray, values: np.ndarray):
   """A line; if it is long, a pale one and its running mean."""
-  _plain_steps(ax)
+  plot_style.plain_steps(ax)
   if not len(steps):
     ax.text(0.5, 0.5, 'no finite value', transform=ax.transAxes, ha='center')
     return
   if len(steps) <= _MANY:
-    ax.plot(steps, values, color=_COLOURS[0], lw=1.8, marker='.')
+    ax.plot(steps, values, color=plot_style.COLOURS[0], lw=1.8, marker='.')
   else:
     window = len(steps) // 30
     mean = np.convolve(values, np.ones(window) / window, 'valid')
-    ax.plot(steps, values, color=_COLOURS[0], lw=0.8, alpha=0.3)
+    ax.plot(steps, values, color=plot_style.COLOURS[0], lw=0.8, alpha=0.3)
     middle = steps[window // 2 :][: len(mean)]
-    ax.plot(middle, mean, color=_COLOURS[0], lw=1.8)
+    ax.plot(middle, mean, color=plot_style.COLOURS[0], lw=1.8)
   low, high = values.min(), values.max()
   if low > 0 and high > 30 * low:
     ax.set_yscale('log')
-
-
-def _plain_steps(ax):
-  ax.xaxis.set_major_locator(ticker.MaxNLocator(5, integer=True))
-  ax.xaxis.set_major_formatter(ticker.EngFormatter(sep=''))
-
-
-def _svg(fig: figure.Figure) -> bytes:
-  data = io.BytesIO()
-  fig.savefig(data, format='svg', transparent=True, metadata={'Date': None})
-  dark = ''.join(
-    f'[style*="{kind}: {light}"]{{{kind}:{on_dark} !important}}'
-    for light, on_dark in ((_INK, _INK_ON_DARK), (_GRID, _GRID_ON_DARK))
-    for kind in ('fill', 'stroke')
-  )
-  style = f'<style>@media (prefers-color-scheme: dark){{{dark}}}</style></svg>'
-  return data.getvalue().replace(b'</svg>', style.encode())

@@ -37,6 +37,7 @@ section { margin-top: 20px; padding: clamp(16px, 2.6vw, 28px);
 h2 { margin: 0 0 10px; font-size: 21px; line-height: 1.25;
   letter-spacing: -0.01em; }
 section p { margin: 0 0 12px; max-width: 78ch; }
+section > .scroll { margin-bottom: 18px; }
 section > :last-child { margin-bottom: 0; }
 dl { display: grid; gap: 10px; margin: 14px 0;
   grid-template-columns: repeat(auto-fit, minmax(150px, 1fr)); }

@@ -3,6 +3,7 @@ import html.parser
 import io
 import re
 
+import browser
 import numpy as np
 import pytest
 from PIL import Image
@@ -155,3 +156,18 @@ def test_bad_pictures_leave_the_old_page_alone(tmp_path):
     with pytest.raises(ValueError, match=message):
       report.write_report(path, 'new', [report.Section('s', [picture])])
   assert path.read_bytes() == before
+
+
+def test_a_browser_shows_pictures_and_clips(page, tmp_path):
+  seen = browser.look(page, tmp_path)
+  assert seen.pictures == [True] * 3
+  assert seen.complaints == [] and not seen.too_wide
+
+
+def test_a_browser_would_tell_if_they_were_broken(page, tmp_path):
+  """So that the tests which ask it can fail."""
+  broken = page.replace('image/webp;base64,', 'image/webp;base64,AAAA')
+  broken = broken.replace('<main>', '<main><script>nowhere()</script>')
+  seen = browser.look(broken, tmp_path)
+  assert seen.pictures.count(False) == 1
+  assert len(seen.complaints) == 1 and 'nowhere' in seen.complaints[0]

@@ -1,0 +1,51 @@
+r"""Does pre-training help? On two cores: DRP, DRP w/o pre, IPV, Global Flow.
+
+  python -m experiments.study --config=configs/studies/nano.py \
+      --config.shards_dir=shards/embedded --workdir=runs/studies
+
+The videos show other bodies than the walker (configs/preprocess.py:embedded).
+Settings are those of the one nano run that was seen to learn
+(docs/learning.md), the same for all four systems; what is pre-trained does not
+learn more slowly than the rest here, so that DRP w/o pre, which has to learn it
+all, is not held back.
+"""
+
+import ml_collections
+
+from configs.studies import base
+
+
+def get_config() -> ml_collections.ConfigDict:
+  """Returns the locked config of the study."""
+  config = base.get_config()
+  config.name = 'nano'
+  config.title = 'Four systems at nano size'
+  config.systems = ('drp', 'without_pretraining', 'ipv', 'global_flow')
+  config.tasks = ('dmcr/walker_stand',)
+  config.seeds = (0, 1, 2)
+  config.presets = ('nano',)
+  config.pretrain = (
+    'pretrain.num_steps=5000',  # gradient steps
+    'optim.lr=0.001',
+    'loss.kl_z=0.1',
+  )
+  config.finetune = (
+    'loss.free_nats=0.0',
+    'loss.kl_z=0.1',
+    'loss.kl_s=0.1',
+    'optim.slow_lr_scale=1.0',
+    'optim.lr=0.001',
+    'optim.actor_lr=0.0001',
+    'optim.critic_lr=0.0005',
+    'behavior.entropy_scale=0.01',
+    'behavior.discount=0.98',
+    'behavior.slow_critic_every=25',
+    'intrinsic.scale=0.01',
+    'replay.batch_size=4',
+    'finetune.train_every=2',  # agent steps
+    'finetune.prefill=2000',  # agent steps
+    'finetune.num_steps=15000',  # agent steps
+    'finetune.eval_every=2500',  # agent steps
+    'finetune.eval_episodes=5',
+  )
+  return config

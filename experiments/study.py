@@ -1,0 +1,387 @@
+r"""Runs a matrix of systems, tasks, seeds and presets: the paper's figures.
+
+  python -m experiments.study --list
+  python -m experiments.study --config=configs/studies/fig4.py --dry-run
+  python -m experiments.study --config=configs/studies/fig4.py --preset=nano \
+      --config.shards_dir=shards/mine --config.seeds='(0, 1)' \
+      --workdir=runs/studies --jobs=2
+
+Every run is a command of its own, which --dry-run prints, in a folder of its
+own below --workdir, with what it says in log.txt. Its folder is named after its
+settings, so studies in one --workdir share what they have in common, above all
+pre-trainings. Stopped (Ctrl-C and SIGTERM let the runs save) and started again,
+a study goes on; what is complete is not run again. A run that fails is
+reported, what needs it is left out, and the others go on.
+
+--devices=0,1,2,3 gives each of --jobs=4 a GPU. Curves and tables:
+experiments/plot_results.py.
+"""
+
+import ast
+import collections
+import dataclasses
+import os
+import pathlib
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+
+import ml_collections
+from absl import flags
+from ml_collections import config_flags
+
+from configs import base
+from configs.studies import throughput
+from experiments import launch, study_index, study_runs
+
+_STUDIES = pathlib.Path(__file__).parents[1] / 'configs' / 'studies'
+_NO_STUDIES = ('__init__', 'base', 'paper', 'systems', 'throughput')
+_LOG = 'log.txt'
+_TAIL = 15  # lines of a failed run
+_POLL = 0.2  # seconds between looks at the runs
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+  """What the queue runs.
+
+  Attributes:
+    name: folder of its workdir, below the root.
+    args: its command.
+    needs: name of the job that has to be complete before; None for none.
+    complete: asks the workdir.
+  """
+
+  name: str
+  args: Sequence[str]
+  needs: str | None
+  complete: Callable[[], bool]
+
+
+@dataclasses.dataclass
+class _Process:
+  job: Job
+  popen: subprocess.Popen
+  slot: int
+  log: pathlib.Path
+  log_start: int  # bytes of the log that earlier attempts wrote
+  begun: float
+
+
+def _say(text: str) -> None:
+  print(text, flush=True)
+
+
+class Queue:
+  """Runs jobs as processes, so many at a time.
+
+  Attributes:
+    failed: name to why, of the jobs that failed or could not begin.
+  """
+
+  def __init__(
+    self,
+    root: pathlib.Path,
+    num_slots: int,
+    devices: Sequence[str] = (),
+    say: Callable[[str], None] = _say,
+  ):
+    """Makes an empty queue.
+
+    Args:
+      root: below it are the folders of the jobs.
+      num_slots: how many jobs at a time.
+      devices: CUDA_VISIBLE_DEVICES of the slots, in turn.
+      say: shows a line.
+    """
+    self.failed: dict[str, str] = {}
+    self._root, self._num_slots, self._devices = root, num_slots, devices
+    self._say = say
+    self._stopping = False
+    self._active: list[_Process] = []
+
+  def run(self, jobs: Sequence[Job]) -> bool:
+    """Runs what is left of `jobs`, in order where they do not need others.
+
+    Returns:
+      Whether all was run, rather than stopped by a signal.
+    """
+    names = {job.name for job in jobs}
+    assert {job.needs for job in jobs} <= names | {None}
+    waiting = collections.deque(job for job in jobs if not job.complete())
+    self._say(f'{len(jobs) - len(waiting)} of {len(jobs)} runs are complete.')
+    done = names - {job.name for job in waiting}
+    before = {
+      number: signal.signal(number, self._stop)
+      for number in (signal.SIGTERM, signal.SIGINT)
+    }
+    try:
+      while self._active or (waiting and not self._stopping):
+        done |= self._collect()
+        if not self._stopping:
+          self._begin(waiting, done)
+        if self._active:
+          time.sleep(_POLL)
+    finally:
+      for process in self._active:  # only after an error of our own
+        process.popen.terminate()
+      for number, handler in before.items():
+        signal.signal(number, handler)
+    return not self._stopping
+
+  def _begin(self, waiting: collections.deque[Job], done: set[str]) -> None:
+    """Starts what can be, and gives up what never can."""
+    for job in tuple(waiting):
+      if job.needs in self.failed:
+        waiting.remove(job)
+        self._fail(job, f'needs {job.needs}, which failed')
+      elif len(self._active) < self._num_slots and (
+        job.needs is None or job.needs in done
+      ):
+        waiting.remove(job)
+        process = self._start(job)
+        self._active.append(process)
+        if self._stopping:  # while it was being started
+          process.popen.terminate()
+          return
+
+  def _start(self, job: Job) -> _Process:
+    log = self._root / job.name / _LOG
+    log.parent.mkdir(parents=True, exist_ok=True)
+    used = {process.slot for process in self._active}
+    slot = min(set(range(self._num_slots)) - used)
+    env = dict(os.environ)
+    if self._devices:
+      env['CUDA_VISIBLE_DEVICES'] = self._devices[slot % len(self._devices)]
+    with open(log, 'ab') as file:
+      start = file.tell()
+      # Of a session of its own: Ctrl-C is ours to pass on, as SIGTERM.
+      popen = subprocess.Popen(
+        job.args,
+        stdin=subprocess.DEVNULL,
+        stdout=file,
+        stderr=subprocess.STDOUT,
+        env=env,
+        start_new_session=True,
+      )
+    self._say(f'Begun: {job.name} (process {popen.pid}, {log})')
+    return _Process(job, popen, slot, log, start, time.monotonic())
+
+  def _collect(self) -> set[str]:
+    """Names of the jobs that became complete."""
+    done = set()
+    for process in tuple(self._active):
+      code = process.popen.poll()
+      if code is None:
+        continue
+      self._active.remove(process)
+      name = process.job.name
+      took = f'{(time.monotonic() - process.begun) / 60:.1f} min'
+      if code == 0 and process.job.complete():
+        done.add(name)
+        self._say(f'Complete: {name} ({took})')
+      elif self._stopping and code in (0, -signal.SIGTERM):
+        self._say(f'Stopped: {name} ({took})')
+      else:
+        why = f'exit code {code}' if code >= 0 else f'signal {-code}'
+        if code == 0:
+          why = 'ended, but its workdir is not complete'
+        self._fail(process.job, f'{why} after {took}')
+        self._say(f'{_tail(process)}\nThe whole of it: {process.log}')
+    return done
+
+  def _fail(self, job: Job, why: str) -> None:
+    self.failed[job.name] = why
+    self._say(f'FAILED: {job.name}: {why}')
+
+  def _stop(self, number: int, _) -> None:
+    """Lets the runs save; a second signal ends the study at once."""
+    self._stopping = True
+    signal.signal(number, signal.SIG_DFL)
+    for process in self._active:
+      process.popen.terminate()
+
+
+def run_study(
+  study: ml_collections.ConfigDict,
+  directory: str,
+  num_slots: int,
+  devices: Sequence[str] = (),
+) -> None:
+  """Runs what is left of a study.
+
+  Args:
+    study: configs/studies/base.py.
+    directory: its workdir, which other studies may have in common.
+    num_slots: runs at a time.
+    devices: CUDA_VISIBLE_DEVICES of the slots, in turn.
+
+  Raises:
+    ValueError: for settings that do not fit, and for folders begun with other
+      ones.
+    RuntimeError: in the end, if runs failed.
+  """
+  root = pathlib.Path(directory)
+  found = study_runs.runs(study)
+  commands = {
+    run.folder: [sys.executable, *study_runs.command(run, root)[1:]]
+    for run in found
+  }
+  for run in found:
+    changed = study_runs.changes(run, root)
+    if changed:
+      raise ValueError(
+        f'{str(root / run.folder)!r} was begun with other defaults:'
+        f' {"; ".join(changed[:5])}. Move it away, or use another --workdir.'
+      )
+    missing = [arg for arg in commands[run.folder] if '=<' in arg]
+    if missing and not study_runs.complete(run, root):
+      raise ValueError(
+        f'config.shards_dir={study.shards_dir!r} has to hold finished shards'
+        f' (run_preprocess): {run.folder} needs {missing[0]}.'
+      )
+  study_index.write(study, root)
+  queue = Queue(root, num_slots, devices)
+  all_run = queue.run(
+    [
+      Job(
+        run.folder,
+        commands[run.folder],
+        run.needs,
+        lambda run=run: study_runs.complete(run, root),
+      )
+      for run in found
+    ]
+  )
+  if queue.failed:
+    lines = '\n  '.join(f'{name}: {why}' for name, why in queue.failed.items())
+    raise RuntimeError(
+      f'{len(queue.failed)} of {len(found)} runs failed:\n  {lines}'
+    )
+  if all_run:
+    print(
+      f'{study.name} is complete. Curves: python -m experiments.plot_results'
+      f' --workdir={directory}'
+    )
+  else:
+    print('Stopped; the same command goes on.')
+
+
+def describe(study: ml_collections.ConfigDict, directory: str) -> str:
+  """Every run of a study: how far it is, estimated hours, its command."""
+  root = pathlib.Path(directory)
+  found = study_runs.runs(study)
+  rates = collections.defaultdict(list)
+  for rate in (*throughput.MEASURED, *study_runs.seen(found, root)):
+    rates[rate.hardware].append(rate)
+  lines = [f'{study.name}: {study.title}']
+  totals, unknown = collections.Counter(), collections.Counter()
+  for number, run in enumerate(found, 1):
+    lines += ['', f'[{number}/{len(found)}] {run.folder}: {_state(run, root)}']
+    if not study_runs.complete(run, root):
+      estimates = []
+      for hardware, known in rates.items():
+        estimate = study_runs.hours(run, known)
+        if estimate is None:
+          unknown[hardware] += 1
+          estimates.append(f'{hardware}: unknown')
+        else:
+          left = estimate * _left(run, root)
+          totals[hardware] += left
+          estimates.append(f'{hardware}: {left:.1f}')
+      lines.append(f'  estimated hours left: {"; ".join(estimates)}')
+    lines.append(f'  {shlex.join(study_runs.command(run, root))}')
+  kinds = collections.Counter(run.stage for run in found)
+  lines += [
+    '',
+    f'{kinds["pretrain"]} pre-trainings and {kinds["finetune"]} fine-tunings.'
+    ' Estimated hours left, one run after the other:',
+    *(
+      f'  {hardware}: {totals[hardware]:.1f}'
+      + (
+        f', and {unknown[hardware]} runs of unknown length'
+        if unknown[hardware]
+        else ''
+      )
+      for hardware in rates
+    ),
+    'Estimates are made of throughput that was seen'
+    ' (configs/studies/throughput.py); on GPUs and TPUs, and at sizes that are'
+    ' not there, it is unknown.',
+  ]
+  return '\n'.join(lines)
+
+
+def names() -> Mapping[str, str]:
+  """The studies there are: path of the config to what it is."""
+  return {
+    f'configs/studies/{path.name}': ast.get_docstring(
+      ast.parse(path.read_text('utf-8'))
+    ).splitlines()[0]
+    for path in sorted(_STUDIES.glob('*.py'), key=study_index.natural)
+    if path.stem not in _NO_STUDIES
+  }
+
+
+def _state(run: study_runs.Run, root: pathlib.Path) -> str:
+  if study_runs.complete(run, root):
+    return 'complete'
+  newest = study_runs.step(run, root)
+  unit = 'gradient' if run.stage == 'pretrain' else 'agent'
+  return f'{newest or 0:_} of {run.num_steps:_} {unit} steps'
+
+
+def _left(run: study_runs.Run, root: pathlib.Path) -> float:
+  """The share of an unfinished run that is still to be done."""
+  return 1 - (study_runs.step(run, root) or 0) / run.num_steps
+
+
+def _tail(process: _Process) -> str:
+  """The last lines that the process wrote."""
+  with open(process.log, 'rb') as file:
+    file.seek(process.log_start)
+    text = file.read().decode('utf-8', 'replace')
+  lines = text.splitlines()[-_TAIL:]
+  return '\n'.join(f'  | {line}' for line in lines)
+
+
+def main() -> None:
+  if _LIST.value:
+    for path, what in names().items():
+      print(f'{path:28} {what}')
+    return
+  if _CONFIG.value is None:
+    raise ValueError(
+      '--config=FILE names a study; --list says which there are.'
+    )
+  study = _CONFIG.value
+  if _PRESET.value:
+    study.presets = tuple(_PRESET.value)
+  if _DRY_RUN.value:
+    print(describe(study, _WORKDIR.value))
+    return
+  run_study(study, _WORKDIR.value, _JOBS.value, _DEVICES.value)
+
+
+if __name__ == '__main__':
+  _CONFIG = config_flags.DEFINE_config_file(
+    'config', None, 'A study, configs/studies/NAME.py.'
+  )
+  _LIST = flags.DEFINE_bool('list', False, 'Name the studies, and end.')
+  _DRY_RUN = flags.DEFINE_bool(
+    'dry-run', False, 'Print the runs and their commands, and end.'
+  )
+  _PRESET = flags.DEFINE_multi_enum(
+    'preset', [], base.PRESETS, 'Instead of config.presets; may be repeated.'
+  )
+  _WORKDIR = flags.DEFINE_string(
+    'workdir', 'runs/studies', 'Folder of all runs, of several studies.'
+  )
+  _JOBS = flags.DEFINE_integer('jobs', 1, 'Runs at a time.', 1)
+  _DEVICES = flags.DEFINE_list(
+    'devices', [], 'CUDA_VISIBLE_DEVICES of the runs at a time, in turn.'
+  )
+  launch.run(main)

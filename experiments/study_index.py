@@ -1,0 +1,66 @@
+"""Which runs belong to a study: a file beside them, for whoever reads them.
+
+So results can be read without the settings that made them.
+"""
+
+import json
+import pathlib
+import re
+from typing import Any
+
+import ml_collections
+
+from configs.studies import systems
+from drp_jax.train import workdir
+from experiments import study_runs
+
+_FOLDER = 'index'
+
+
+def write(study: ml_collections.ConfigDict, root: pathlib.Path) -> None:
+  """Writes `index/<name>.json`, or replaces in it what is run anew.
+
+  Args:
+    study: configs/studies/base.py.
+    root: workdir of the study. Places of the matrix that the file knows and
+      this study has not, as of another preset, stay.
+  """
+  path = root / _FOLDER / f'{study.name}.json'
+  path.parent.mkdir(parents=True, exist_ok=True)
+  rows = {}
+  if path.exists():
+    rows = {_place(row): row for row in json.loads(path.read_text())['runs']}
+  for cell in study_runs.cells(study):
+    row = {
+      'preset': cell.preset,
+      'task': cell.task,
+      'system': cell.system,
+      'label': systems.SYSTEMS[cell.system].label,
+      'seed': cell.seed,
+      'folder': cell.run.folder,
+    }
+    rows[_place(row)] = row
+  content = {
+    'name': study.name,
+    'title': study.title,
+    'runs': list(rows.values()),
+  }
+  workdir.write_json(path, content)
+
+
+def read(root: pathlib.Path) -> list[dict[str, Any]]:
+  """Reads what `write` wrote of all studies, in the order of their names."""
+  return [
+    json.loads(path.read_text('utf-8'))
+    for path in sorted((root / _FOLDER).glob('*.json'), key=natural)
+  ]
+
+
+def natural(path: pathlib.Path) -> tuple[str, int, str]:
+  """Sorts files of studies: fig4, fig5a, fig12."""
+  word, number, rest = re.fullmatch(r'(\D*)(\d*)(.*)', path.stem).groups()
+  return word, int(number or 0), rest
+
+
+def _place(row: dict[str, Any]) -> tuple[Any, ...]:
+  return row['preset'], row['task'], row['system'], row['seed']

@@ -1,0 +1,361 @@
+"""The runs of a study: their commands, their folders, how far they are."""
+
+import ast
+import dataclasses
+import functools
+import hashlib
+import json
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+import ml_collections
+import numpy as np
+
+from configs import ablations, base, finetune_dmcr, finetune_metaworld, pretrain
+from configs.studies import systems, throughput
+from drp_jax.data import report
+from drp_jax.train import logger
+
+_MODULES = {
+  'pretrain': 'experiments.run_pretrain',
+  'dmcr': 'experiments.run_dmcr',
+  'metaworld': 'experiments.run_metaworld',
+}
+_FILES = {
+  'pretrain': (pretrain, 'configs/pretrain.py'),
+  'dmcr': (finetune_dmcr, 'configs/finetune_dmcr.py'),
+  'metaworld': (finetune_metaworld, 'configs/finetune_metaworld.py'),
+}
+# Metrics that say how fast a stage goes.
+_RATES = {
+  'pretrain': 'time/steps_per_second',
+  'finetune': 'time/updates_per_second',
+}
+# Settings that say where something lies, not what is done.
+_PLACES = ('init_from', 'data.shards_dir', 'finetune.flow_scale')
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+  """One pre-training or fine-tuning.
+
+  Attributes:
+    stage: 'pretrain' or 'finetune'.
+    module: the command.
+    config_file: its --config.
+    settings: 'name=value', its other --config.* flags but those of places.
+    config: what all of these come to.
+    folder: its workdir, below that of the study. Made of the config, so that
+      studies with the same run share it.
+    needs: folder of the pre-training that it loads; None for none.
+    shards_dir: of a pre-training, and of a fine-tuning that takes the scale of
+      its flow from there, since it loads none; None for others.
+  """
+
+  stage: str
+  module: str
+  config_file: str
+  settings: tuple[str, ...]
+  config: ml_collections.ConfigDict
+  folder: str
+  needs: str | None = None
+  shards_dir: str | None = None
+
+  @property
+  def num_steps(self) -> int:
+    """Gradient steps, or agent steps of fine-tuning."""
+    return self.config[self.stage].num_steps
+
+
+@dataclasses.dataclass(frozen=True)
+class Cell:
+  """A place in a study's matrix, and the fine-tuning that fills it."""
+
+  system: str
+  task: str
+  seed: int
+  preset: str
+  run: Run
+
+
+def cells(study: ml_collections.ConfigDict) -> list[Cell]:
+  """All places of the matrix, one seed of everything after the other.
+
+  Args:
+    study: configs/studies/base.py.
+
+  Raises:
+    ValueError: for what there is not, naming the key of the study.
+  """
+  for key, allowed in (
+    ('systems', tuple(systems.SYSTEMS)),
+    ('presets', base.PRESETS),
+  ):
+    for name in study[key]:
+      if name not in allowed:
+        raise ValueError(
+          f'config.{key} has {name!r}, which is not in {allowed}.'
+        )
+  for key in ('systems', 'tasks', 'seeds', 'presets'):
+    if not study[key]:
+      raise ValueError(f'config.{key} is empty: the study has no runs.')
+  return [
+    Cell(
+      system, task, seed, preset, _finetune(study, system, task, seed, preset)
+    )
+    for preset in study.presets
+    for seed in study.seeds
+    for task in study.tasks
+    for system in study.systems
+  ]
+
+
+def runs(study: ml_collections.ConfigDict) -> list[Run]:
+  """The different runs of a study, every pre-training before its first use."""
+  found = {}
+  for cell in cells(study):
+    name = systems.SYSTEMS[cell.system].pretraining
+    if name is not None:
+      run = _pretrain(study, name, cell.preset)
+      found.setdefault(run.folder, run)
+    found.setdefault(cell.run.folder, cell.run)
+  return list(found.values())
+
+
+def command(run: Run, root: pathlib.Path) -> list[str]:
+  """The arguments of a run's command, from 'python' on.
+
+  Args:
+    run: from `runs`.
+    root: workdir of the study.
+
+  Returns:
+    The list; what is not there yet stands in angle brackets.
+  """
+  args = ['python', '-m', run.module, f'--config={run.config_file}']
+  args += [f'--config.{setting}' for setting in run.settings]
+  if run.needs:
+    args.append(f'--config.init_from={root / run.needs}')
+  if run.stage == 'pretrain':
+    args.append(f'--config.data.shards_dir={run.shards_dir or "<shards>"}')
+  elif run.shards_dir is not None:
+    args.append(f'--config.finetune.flow_scale={_flow_scale(run)}')
+  return [*args, f'--workdir={root / run.folder}']
+
+
+def step(run: Run, root: pathlib.Path) -> int | None:
+  """Step of the newest checkpoint in the run's workdir; None without one."""
+  folder = root / run.folder / 'checkpoints'
+  steps = [int(p.name) for p in folder.glob('*') if p.name.isdecimal()]
+  return max(steps, default=None)
+
+
+def complete(run: Run, root: pathlib.Path) -> bool:
+  """Whether the run's workdir says that it reached its end."""
+  newest = step(run, root)
+  return newest is not None and newest >= run.num_steps
+
+
+def changes(run: Run, root: pathlib.Path) -> list[str]:
+  """What the run's workdir was begun with that is different today.
+
+  Where defaults have changed since, the folder's name does not tell.
+  """
+  path = root / run.folder / 'config.json'
+  if not path.exists():
+    return []
+  old = _flat(json.loads(path.read_text('utf-8')))
+  new = _flat(json.loads(run.config.to_json()))
+  return [
+    f'config.{key} {old[key]!r} -> {new[key]!r}'
+    for key in sorted(old.keys() & new.keys() - set(_PLACES))
+    if old[key] != new[key]
+  ]
+
+
+def hours(run: Run, rates: Sequence[throughput.Throughput]) -> float | None:
+  """Estimated hours of a whole run; None where nothing was measured.
+
+  Args:
+    run: from `runs`.
+    rates: of one hardware; the first that fits counts.
+  """
+  for rate in rates:
+    if _kind(run) == (rate.stage, rate.preset, rate.agent, rate.motion):
+      seconds = _frames(run) / rate.frames / rate.rate
+      return _updates(run) * seconds / 3600
+  return None
+
+
+def seen(
+  found: Sequence[Run], root: pathlib.Path
+) -> list[throughput.Throughput]:
+  """How fast those of the runs go that have begun here: medians."""
+  rates = {}
+  for run in found:
+    lines = logger.read_metrics(root / run.folder)
+    name = _RATES[run.stage]
+    values = [line[name] for line in lines if line.get(name, 0) > 0]
+    rates.setdefault((*_kind(run), _frames(run)), []).extend(values)
+  return [
+    throughput.Throughput(
+      'as here', *kind, float(np.median(values)), frames, 'metrics.jsonl'
+    )
+    for (*kind, frames), values in rates.items()
+    if values
+  ]
+
+
+def _pretrain(
+  study: ml_collections.ConfigDict, system: str, preset: str
+) -> Run:
+  file, settings, config, label = _config(
+    system, 'pretrain', preset, tuple(study.pretrain)
+  )
+  folder = f'pretrain/{label}-{preset}-{_key(config, [study.shards_dir])}'
+  return Run(
+    'pretrain',
+    _MODULES['pretrain'],
+    file,
+    settings,
+    config,
+    folder,
+    shards_dir=study.shards_dir,
+  )
+
+
+def _finetune(
+  study: ml_collections.ConfigDict,
+  system: str,
+  task: str,
+  seed: int,
+  preset: str,
+) -> Run:
+  suite, _, name = task.partition('/')
+  if suite not in ('dmcr', 'metaworld') or not name:
+    raise ValueError(
+      f'config.tasks has {task!r}; tasks are dmcr/<name> or metaworld/<name>.'
+    )
+  file, settings, config, label = _config(
+    system, suite, preset, (*study.finetune, f'task={name}', f'seed={seed}')
+  )
+  loaded = systems.SYSTEMS[system].pretraining
+  pretraining = loaded and _pretrain(study, loaded, preset)
+  needs = pretraining.folder if pretraining else None
+  # The scale of its flow, where no pre-training tells it: IPV's sees no flow.
+  shards_dir = None
+  if config.agent == 'drp' and not (
+    pretraining and pretraining.config.agent == 'drp'
+  ):
+    shards_dir = study.shards_dir
+  key = _key(config, [needs, shards_dir])
+  return Run(
+    'finetune',
+    _MODULES[suite],
+    file,
+    settings,
+    config,
+    f'finetune/{suite}-{name}/{label}-{preset}-seed{seed}-{key}',
+    needs,
+    shards_dir,
+  )
+
+
+def _config(
+  system: str, stage: str, preset: str, more: tuple[str, ...]
+) -> tuple[str, tuple[str, ...], ml_collections.ConfigDict, str]:
+  """A run's --config, its settings, what they come to, its folder's name.
+
+  Args:
+    system: of configs/studies/systems.py.
+    stage: 'pretrain', 'dmcr' or 'metaworld'.
+    preset: of configs/base.py.
+    more: settings of the study.
+  """
+  module, file = _FILES[stage]
+  own = systems.SYSTEMS[system].changes
+  if system in ablations.ABLATIONS:
+    variant = f'{system},{stage},{preset}'
+    file = f'configs/ablations.py:{variant}'
+    config = ablations.get_config(variant)
+  else:
+    file, config = f'{file}:{preset}', module.get_config(preset)
+  for setting in own:
+    _set(config, setting)
+  plain = module.get_config(preset)
+  plain.agent = config.agent
+  # Under another name the same as the agent: K = 16 of Table 2 is DRP.
+  label = config.agent if config == plain else system
+  for setting in more:
+    _set(config, setting)
+  return file, (*own, *more), config, label
+
+
+def _set(config: ml_collections.ConfigDict, setting: str) -> None:
+  """Changes one value, as the command line does.
+
+  Raises:
+    ValueError: if there is no such key, or its values are of another type.
+  """
+  name, _, text = setting.partition('=')
+  try:
+    value = ast.literal_eval(text)
+  except (SyntaxError, ValueError):
+    value = text
+  try:
+    config.update_from_flattened_dict({name: value})
+  except (AttributeError, KeyError, TypeError) as error:
+    raise ValueError(
+      f'{setting!r} does not fit configs/base.py: {error}'
+    ) from error
+
+
+def _key(config: ml_collections.ConfigDict, others: list[str | None]) -> str:
+  """Names what a run does, by all that differs from the paper's defaults."""
+  default, own = _defaults(), _flat(json.loads(config.to_json()))
+  content = {k: v for k, v in own.items() if v != default[k]}
+  text = json.dumps([content, others], sort_keys=True)
+  return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+@functools.cache
+def _defaults() -> dict[str, Any]:
+  return _flat(json.loads(base.get_config().to_json()))
+
+
+def _flat(tree: dict[str, Any], prefix: str = '') -> dict[str, Any]:
+  out = {}
+  for key, value in tree.items():
+    if isinstance(value, dict):
+      out |= _flat(value, f'{prefix}{key}.')
+    else:
+      out[prefix + key] = value
+  return out
+
+
+def _flow_scale(run: Run) -> str:
+  path = pathlib.Path(run.shards_dir or '<shards>')
+  try:
+    return repr(report.read_report(path)['flow_scale'])
+  except (OSError, ValueError):
+    return f'<flow_scale of {path / "report.json"}>'
+
+
+def _kind(run: Run) -> tuple[str, str, str, str]:
+  c = run.config
+  return run.stage, c.preset, c.agent, c.motion
+
+
+def _frames(run: Run) -> int:
+  c = run.config
+  if run.stage == 'pretrain':
+    return c.data.batch_size * c.data.clip_length
+  return c.replay.batch_size * c.replay.segment_length
+
+
+def _updates(run: Run) -> int:
+  if run.stage == 'pretrain':
+    return run.num_steps
+  c = run.config.finetune
+  return c.initial_updates + (c.num_steps - c.prefill) // c.train_every
