@@ -4,9 +4,9 @@ Run files call `get_config(preset)` and change values; a key that is not here
 raises AttributeError, a value of another type TypeError. Presets change sizes
 only, never the algorithm.
 
-Sources: [Table n] of the paper; [IPV] its lineage; [PreLAR] and [DreamerV3]
-their official code; [A1..E13] our answer to what the paper leaves open (README,
-table of choices); [ours] anything else.
+Sources: [Table n] of the paper; [IPV] its lineage; [PreLAR], [DisWM] and
+[DreamerV3] their official code; [A1..E13] our answer to what the paper leaves
+open (README, table of choices); [ours] anything else.
 """
 
 import ml_collections
@@ -44,9 +44,9 @@ def get_config(preset: str = 'paper') -> ml_collections.ConfigDict:
 def _paper() -> ml_collections.ConfigDict:
   config = ml_collections.ConfigDict()
   config.preset = 'paper'
-  # drp, ipv, apv, prelar, dreamerv2 or dreamerv3. It alone chooses networks,
-  # losses and optimizer groups; keys of what a system lacks are not read
-  # (drp_jax/train/build.py).
+  # drp, ipv, apv, prelar, diswm, dreamerv2 or dreamerv3. It alone chooses
+  # networks, losses and optimizer groups; keys of what a system lacks are not
+  # read (drp_jax/train/build.py).
   config.agent = 'drp'
   config.compute_dtype = 'float32'  # or bfloat16; parameters are float32
   # Less memory, more time: layers of the image networks are computed again in
@@ -105,6 +105,20 @@ def _paper() -> ml_collections.ConfigDict:
   # sign has no gradient, as in the released code (T1); logistic has one.
   prelar.rank = 'sign'  # or logistic                           [PreLAR]
   prelar.rank_temperature = 1.0  # nats, of logistic            [ours]
+
+  # Of diswm, which reads heads.width, but has depths of its own.
+  config.diswm = diswm = ml_collections.ConfigDict()
+  diswm.depth = 32  # channels of the first convolution         [DisWM]
+  diswm.latent_size = 20  # of the VAE's code of an image       [DisWM]
+  diswm.stoch_size = 50  # normal latents of a state            [DisWM]
+  diswm.width = 200  # deterministic and hidden                 [DisWM]
+  diswm.beta = 0.015  # weight of the codes' KL                 [DisWM]
+  diswm.reward_scale = 2.0  #                                   [DisWM]
+  diswm.distill_scale = 0.1  # eta at first                     [DisWM]
+  diswm.distill_steps = 50_000  # agent steps eta falls in      [DisWM]
+  # Or cross_domain, which waits for as long; or released, where eta never
+  # moves, as in the released code (T2).
+  diswm.schedule = 'intended'  #                                [DisWM]
 
   config.heads = heads = ml_collections.ConfigDict()
   heads.width = 400  #                                          [IPV]
@@ -276,6 +290,9 @@ def _debug(config: ml_collections.ConfigDict) -> None:
   config.adapter.width = 16
   config.adapter.num_blocks = 1
   config.prelar.latent_size = 8
+  config.diswm.depth = 4
+  config.diswm.stoch_size = 4
+  config.diswm.width = 16
   config.heads.width = 16
   config.heads.depth = 1
   config.dreamerv3.size = 'debug'

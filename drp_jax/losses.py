@@ -4,6 +4,8 @@ All are means over batch and time of per-frame sums: the sum over t of Eqs. 6,
 9, 11 and 12 is a mean, as in the paper's lineage.
 """
 
+from collections.abc import Callable
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -53,6 +55,7 @@ def kl_loss(
   balance: float,
   free: float,
   axis_name: str | None = None,
+  kl: Callable = distributions.categorical_kl,
 ) -> tuple[jax.Array, jax.Array]:
   """Balanced KL of Eqs. 6 and 9 (choice C5).
 
@@ -65,13 +68,14 @@ def kl_loss(
     balance: share of the prior's side, 0.8 in the paper's lineage.
     free: nats below which there is no gradient.
     axis_name: device axis; the clamp is on the mean over all devices.
+    kl: (p, q) -> [B, T], of distributions that are given otherwise.
 
   Returns:
     The loss [] and the plain mean KL [].
   """
   sg = jax.lax.stop_gradient
-  to_prior = distributions.categorical_kl(sg(post), prior).mean()
-  to_post = distributions.categorical_kl(post, sg(prior)).mean()
+  to_prior = kl(sg(post), prior).mean()
+  to_post = kl(post, sg(prior)).mean()
   if axis_name is not None:
     to_prior, to_post = jax.lax.pmean((to_prior, to_post), axis_name)
   loss = balance * jnp.maximum(to_prior, free)

@@ -72,14 +72,15 @@ class ReplayBatch:
 
 @flax.struct.dataclass
 class RSSMState:
-  """State of a recurrent state-space model with discrete latents.
+  """State of a recurrent state-space model with discrete or normal latents.
 
   Attributes:
     deter: [..., deter_size], the recurrent part.
     stoch: [..., groups, classes], one-hot samples with straight-through
       gradients.
     logits: [..., groups, classes] float32, of the distribution `stoch` came
-      from.
+      from. Of normal latents, which are one class wide: [..., groups, 2], mean
+      and standard deviation.
   """
 
   deter: jax.Array

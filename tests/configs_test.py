@@ -36,6 +36,9 @@ _SIZES = {
   'rssm.classes',
   'adapter.width',
   'prelar.latent_size',
+  'diswm.depth',
+  'diswm.stoch_size',
+  'diswm.width',
   'adapter.num_blocks',
   'heads.width',
   'heads.depth',
@@ -67,6 +70,9 @@ _SIZES = {
 # Of these, what only the tests' preset may change.
 _DEBUG_ONLY = {
   'prelar.latent_size',
+  'diswm.depth',
+  'diswm.stoch_size',
+  'diswm.width',
   'dae.decoder_blocks',
   'behavior.horizon',
   'intrinsic.neighbours',

@@ -135,6 +135,7 @@ def loss_in_model(
   variables: Any,
   start: types.RSSMState,
   keys: jax.Array,
+  state_noise: Callable,
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
   """`loss` in a model with `img_step`, `reward`, `actor`, `critic`.
 
@@ -146,6 +147,7 @@ def loss_in_model(
     variables: of the world model, frozen.
     start: leaves [N, ...], stopped.
     keys: [b] typed keys; N / b states belong to each.
+    state_noise: sampler of what states are drawn with.
 
   Returns:
     The loss [] and metrics.
@@ -173,7 +175,7 @@ def loss_in_model(
     fns,
     start,
     draw(action_keys, jax.random.uniform, (model.actor.action_size,)),
-    draw(state_keys, jax.random.gumbel, start.logits.shape[1:]),
+    draw(state_keys, state_noise, start.stoch.shape[1:]),
     settings,
   )
 

@@ -39,7 +39,12 @@ class LearnsInImagination:
   """The calls by which actor and critic learn, the same in all these systems.
 
   Of a system whose fields are `model`, all networks, and `behavior`.
+
+  Attributes:
+    state_noise: sampler of the noise that states are drawn with.
   """
+
+  state_noise = staticmethod(jax.random.gumbel)
 
   def start_states(self, output: system.WorldModelOutput) -> types.RSSMState:
     """See `System.start_states`: every posterior s."""
@@ -64,6 +69,7 @@ class LearnsInImagination:
       {'params': params, **collections},
       start,
       keys,
+      self.state_noise,
     )
 
 

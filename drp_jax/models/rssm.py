@@ -1,4 +1,4 @@
-"""Recurrent state-space model with discrete latents (Eqs. 1, 3; C5, C6).
+"""Recurrent state-space model (Eqs. 1, 3; C5, C6).
 
 One class serves as the latent dynamics model (z), driven by aggregated actions
 (by none in IPV), and as the action-specific dynamics model (s), driven by the
@@ -27,6 +27,8 @@ class RSSM(nn.Module):
     action_size: width of the slot for actions; narrower ones are padded with
       zeros, as in IPV, whose slot of 50 fits every robot.
     embed_size: width of `embed`.
+    normal: latents are `groups` normals, not categoricals, and `classes` is 1;
+      what is called gumbel below is then standard normal noise  [DisWM].
   """
 
   deter_size: int
@@ -35,6 +37,7 @@ class RSSM(nn.Module):
   classes: int
   action_size: int
   embed_size: int
+  normal: bool = False
 
   def setup(self):
     stoch = self.groups * self.classes
@@ -46,19 +49,24 @@ class RSSM(nn.Module):
     self.action_in = layers.Dense(self.hidden, kernel_init=init)
     self.gru = layers.GRU()
     self.prior_hidden = layers.Dense(self.hidden)
-    self.prior_out = layers.Dense(stoch)
+    self.prior_out = layers.Dense(self.groups * self._params)
     fan = self.deter_size + self.embed_size
     init = layers.shared_glorot(fan, self.hidden)
     self.post_deter = layers.Dense(
       self.hidden, use_bias=False, kernel_init=init
     )
     self.post_embed = layers.Dense(self.hidden, kernel_init=init)
-    self.post_out = layers.Dense(stoch)
+    self.post_out = layers.Dense(self.groups * self._params)
 
   @property
   def feat_size(self) -> int:
     """Width of a state's features."""
     return self.groups * self.classes + self.deter_size
+
+  @property
+  def _params(self) -> int:
+    """Numbers that describe the distribution of each group."""
+    return 2 if self.normal else self.classes
 
   def initial(self, batch: int, dtype=jnp.float32) -> types.RSSMState:
     """The state before any observation: zeros, samples included."""
@@ -66,7 +74,7 @@ class RSSM(nn.Module):
     return types.RSSMState(
       deter=jnp.zeros([batch, self.deter_size], dtype),
       stoch=jnp.zeros(shape, dtype),
-      logits=jnp.zeros(shape),
+      logits=jnp.zeros([batch, self.groups, self._params]),
     )
 
   def observe(
@@ -99,7 +107,7 @@ class RSSM(nn.Module):
       embed_in, action_in, keep, noise = inputs
       deter = rssm._recur(deter * keep, stoch * keep[..., None], action_in)
       logits = rssm._post_logits(deter, embed_in)
-      state = _sampled(deter, logits, None if gumbel is None else noise)
+      state = rssm._sampled(deter, logits, None if gumbel is None else noise)
       return (state.deter, state.stoch), state
 
     scan = nn.scan(
@@ -131,7 +139,7 @@ class RSSM(nn.Module):
       self._action_in(action.astype(embed.dtype) * keep),
     )
     logits = self._post_logits(deter, self.post_embed(embed))
-    return _sampled(deter, logits, gumbel)
+    return self._sampled(deter, logits, gumbel)
 
   def img_step(
     self,
@@ -142,7 +150,7 @@ class RSSM(nn.Module):
     """One step of the prior: leaves [..., ...], action [..., A]."""
     action_in = self._action_in(action.astype(state.deter.dtype))
     deter = self._recur(state.deter, state.stoch, action_in)
-    return _sampled(deter, self._prior_logits(deter), gumbel)
+    return self._sampled(deter, self._prior_logits(deter), gumbel)
 
   def imagine(
     self,
@@ -202,11 +210,18 @@ class RSSM(nn.Module):
     )
 
   def _logits(self, x):
-    x = x.reshape(*x.shape[:-1], self.groups, self.classes)
-    return x.astype(jnp.float32)
+    x = x.reshape(*x.shape[:-1], self.groups, self._params)
+    x = x.astype(jnp.float32)
+    if not self.normal:
+      return x
+    mean, raw = x[..., 0], x[..., 1]
+    return jnp.stack([mean, 2.0 * jax.nn.sigmoid(raw / 2.0) + 0.1], -1)
 
-
-def _sampled(deter, logits, gumbel) -> types.RSSMState:
-  """A state with a sample (or the mode) of its logits, in deter's type."""
-  stoch = distributions.categorical_sample(logits, gumbel)
-  return types.RSSMState(deter, stoch.astype(deter.dtype), logits)
+  def _sampled(self, deter, logits, gumbel) -> types.RSSMState:
+    """A state with a sample (or the mode), in deter's type."""
+    if self.normal:
+      stoch, std = logits[..., :1], logits[..., 1:]
+      stoch = stoch if gumbel is None else stoch + std * gumbel
+    else:
+      stoch = distributions.categorical_sample(logits, gumbel)
+    return types.RSSMState(deter, stoch.astype(deter.dtype), logits)

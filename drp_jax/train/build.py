@@ -11,6 +11,7 @@ import optax
 from drp_jax import types
 from drp_jax.agents import (
   behavior,
+  diswm,
   dreamerv2,
   dreamerv3,
   drp,
@@ -25,6 +26,8 @@ from drp_jax.models import (
   cnn,
   dae,
   deconstruction,
+  diswm_model,
+  diswm_vae,
   dreamerv3_cnn,
   dreamerv3_heads,
   dreamerv3_model,
@@ -49,6 +52,7 @@ AGENTS = {
   'dreamerv2': dreamerv2.DreamerV2,
   'dreamerv3': dreamerv3.DreamerV3,
   'prelar': prelar.PreLAR,
+  'diswm': diswm.DisWM,
 }
 
 # Optimizer groups of fine-tuning, each clipped by itself: 'slow' and 'encoder'
@@ -89,16 +93,19 @@ _DREAMERV2_GROUPS = {
   'action_dynamics': 'model',
   'reward': 'model',
 }
+_DISWM_GROUPS = {**_DREAMERV2_GROUPS, 'teacher': 'frozen'}  # [DisWM]
 _GROUPS = {
   'drp': _DRP_GROUPS,
   'ipv': _IPV_GROUPS,
   'apv': _IPV_GROUPS,
   'dreamerv2': _DREAMERV2_GROUPS,
   'prelar': _PRELAR_GROUPS,
+  'diswm': _DISWM_GROUPS,
 }
 
 _MOTIONS = ('atomic_actions', 'global_flow')
 _RANKS = ('sign', 'logistic')
+_SCHEDULES = ('intended', 'cross_domain', 'released')
 _ADAPTERS = ('residual', 'mlp')
 
 _DTYPES = {'float32': jnp.float32, 'bfloat16': jnp.bfloat16}
@@ -151,6 +158,12 @@ def system(
       model=_latent_action_model(config, action_size, axis_name),
       rank=c.prelar.rank,
       rank_temperature=c.prelar.rank_temperature,
+      **shared,
+    )
+  elif kind is diswm.DisWM:
+    built = diswm.DisWM(
+      model=_diswm_model(config, action_size),
+      settings=_diswm_settings(config),
       **shared,
     )
   elif kind is dreamerv3.DreamerV3:
@@ -318,6 +331,41 @@ def _single_model(config, action_size) -> single_model.SingleModel:
   )
 
 
+def _diswm_model(config, action_size) -> diswm_model.DisWMModel:
+  c, width = config.diswm, config.heads.width
+  size = dict(depth=c.depth, latent_size=c.latent_size)
+  return diswm_model.DisWMModel(
+    teacher=diswm_vae.VAEEncoder(**size),
+    image_encoder=diswm_vae.VAEEncoder(**size),
+    image_decoder=diswm_vae.VAEDecoder(**size),
+    action_dynamics=rssm.RSSM(
+      deter_size=c.width,
+      hidden=c.width,
+      groups=c.stoch_size,
+      classes=1,
+      action_size=action_size,
+      embed_size=c.latent_size,
+      normal=True,
+    ),
+    reward=heads.ScalarHead(width, depth=2),
+    actor=heads.PolicyHead(action_size, width, depth=4),
+    critic=heads.ScalarHead(width, depth=3),
+    dtype=_DTYPES[config.compute_dtype],
+  )
+
+
+def _diswm_settings(config) -> diswm.Settings:
+  c = config.diswm
+  has_teacher = config.init_from and 'teacher' not in config.init_without
+  return diswm.Settings(
+    beta=c.beta,
+    reward_scale=c.reward_scale,
+    distill_scale=c.distill_scale if has_teacher else 0.0,
+    distill_updates=c.distill_steps / config.finetune.train_every,
+    schedule=c.schedule,
+  )
+
+
 def _dreamerv3(config, action_size, axis_name) -> dreamerv3.DreamerV3:
   c, b = config.dreamerv3, config.behavior
   size = dreamerv3_model.SIZES[c.size]
@@ -407,14 +455,15 @@ def model_optimizer(
     rate = optim.frozen_at_first(rate, c.encoder_frozen_updates)
     return optim.adam(rate, **settings)
 
-  return optim.grouped(
-    {
-      'slow': frozen(c.lr * c.slow_lr_scale),
-      'encoder': frozen(c.lr),
-      'model': optim.adam(c.lr, **settings),
-    },
-    _GROUPS[config.agent],
-  )
+  groups = {
+    'slow': frozen(c.lr * c.slow_lr_scale),
+    'encoder': frozen(c.lr),
+    'model': optim.adam(c.lr, **settings),
+  }
+  members = _GROUPS[config.agent]
+  if 'frozen' in members.values():
+    groups['frozen'] = optax.set_to_zero()
+  return optim.grouped(groups, members)
 
 
 def behavior_optimizer(
@@ -525,6 +574,7 @@ def _check(config: ml_collections.ConfigDict) -> None:
     ('motion', config.motion, _MOTIONS),
     ('adapter.kind', config.adapter.kind, _ADAPTERS),
     ('prelar.rank', config.prelar.rank, _RANKS),
+    ('diswm.schedule', config.diswm.schedule, _SCHEDULES),
     ('dreamerv3.size', config.dreamerv3.size, tuple(dreamerv3_model.SIZES)),
   ):
     if value not in allowed:

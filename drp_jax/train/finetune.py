@@ -539,10 +539,12 @@ def _pretrained_part(
   names = [
     name for name in system.pretrained if name not in config.init_without
   ]
-  statistics = shapes.get('batch_stats', {})
-  collections = {
-    'batch_stats': {k: v for k, v in statistics.items() if k in names}
-  }
+  collections = {}
+  if 'batch_stats' in shapes:
+    statistics = shapes['batch_stats']
+    collections['batch_stats'] = {
+      k: v for k, v in statistics.items() if k in names
+    }
   if {'dae', 'flow_encoder'} & set(names):  # its flow scale
     collections['constants'] = shapes['constants']
   params = flax.traverse_util.flatten_dict(

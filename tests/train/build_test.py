@@ -24,6 +24,7 @@ from drp_jax.train import build
     ('motion', 'flow'),
     ('adapter.kind', 'linear'),
     ('prelar.rank', 'soft'),
+    ('diswm.schedule', 'constant'),
     ('dreamerv3.size', 'size2m'),
     ('compute_dtype', 'float16'),
   ],
@@ -64,6 +65,7 @@ _FROZEN = {
   'apv': _IPV_FROZEN - {'context_encoder'},
   'prelar': _IPV_FROZEN - {'context_encoder'},
   'dreamerv2': set(),
+  'diswm': set(),
   'dreamerv3': set(),
 }
 _LEARNER = {'actor', 'critic'}
@@ -82,7 +84,8 @@ def _one_number_each(agent):
   system = build.system(config, 2, None)
   shapes = jax.eval_shape(system.init, jax.random.key(0), batch)
   params = {name: np.zeros(1, np.float32) for name in shapes['params']}
-  model = {k: v for k, v in params.items() if k not in _LEARNER}
+  still = {'teacher'}  # tests/agents/diswm_test.py
+  model = {k: v for k, v in params.items() if k not in _LEARNER | still}
   return model, {k: params[k] for k in _LEARNER}
 
 

@@ -1,0 +1,234 @@
+"""DisWM: a beta-VAE world model that a frozen encoder of videos guides.
+
+What its calls mean is said once, in `system.System`.
+"""
+
+import dataclasses
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+
+from drp_jax import losses, types
+from drp_jax.agents import behavior, system, world_model
+from drp_jax.models import diswm_model
+from drp_jax.ops import distributions, noise
+
+_FLOOR = 0.1  # share of its weight that distillation keeps  [DisWM]
+# The weight was computed once, after 2500 of 50,000 steps  [DisWM, T2].
+_RELEASED = 0.95
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+  """Numbers of its losses; see configs/base.py `diswm`.
+
+  Attributes:
+    beta: weight of the codes' KL.
+    reward_scale: weight of the reward's loss.
+    distill_scale: first weight of distillation; 0 without a teacher.
+    distill_updates: in which the intended weight would fall to zero.
+    schedule: 'intended', 'cross_domain' or 'released', see `distill_weight`.
+  """
+
+  beta: float
+  reward_scale: float
+  distill_scale: float
+  distill_updates: float
+  schedule: str
+
+
+def distill_weight(settings: Settings, updates: jax.Array) -> jax.Array:
+  """Weight of distillation, eta, after some updates.
+
+  The intended one falls in a line to a tenth. That of `cross_domain` is zero
+  until the intended one would be, and only then falls so. The released code
+  has a constant, since it never sees its counter move (T2).
+
+  Args:
+    settings: of which those of distillation are read.
+    updates: [] so far.
+
+  Returns:
+    [] float32.
+  """
+  done = updates / settings.distill_updates
+  if settings.schedule == 'intended':
+    share = jnp.maximum(1.0 - done, _FLOOR)
+  elif settings.schedule == 'cross_domain':
+    share = jnp.where(done < 1.0, 0.0, jnp.maximum(2.0 - done, _FLOOR))
+  else:
+    share = jnp.full_like(done, _RELEASED)
+  return settings.distill_scale * share
+
+
+def distill_loss(teacher: jax.Array, student: jax.Array) -> jax.Array:
+  """KL(softmax(teacher) || softmax(student)), of codes [B, T, Z] -> [].
+
+  Summed over time, unlike other losses, and averaged over the batch  [DisWM].
+  """
+  kl = distributions.categorical_kl(
+    jax.lax.stop_gradient(teacher).astype(jnp.float32)[..., None, :],
+    student.astype(jnp.float32)[..., None, :],
+  )
+  return kl.sum(1).mean()
+
+
+@dataclasses.dataclass(frozen=True)
+class DisWM(world_model.LearnsInImagination):
+  """One dynamics model from scratch, and a frozen encoder of videos.
+
+  The collection `progress` counts updates, for the weight of distillation.
+
+  Attributes:
+    model: the networks.
+    weights: of the losses that others have too.
+    settings: of its own.
+    behavior: numbers of policy learning.
+    axis_name: device axis of the training step, or None.
+  """
+
+  sees_motion: ClassVar[bool] = False
+  pretrained: ClassVar[tuple[str, ...]] = ('teacher',)
+  bonus_size: ClassVar[int] = 0
+  state_noise = staticmethod(jax.random.normal)
+
+  model: diswm_model.DisWMModel
+  weights: world_model.LossWeights
+  settings: Settings
+  behavior: behavior.Settings
+  axis_name: str | None = None
+
+  def init(self, key: jax.Array, batch: Any) -> dict[str, Any]:
+    """See `System.init`."""
+    keys = noise.example_keys(key, 0, batch.image.shape[0])
+    model = self.model
+    if not isinstance(batch, types.ReplayBatch):
+      return model.init(key, batch, keys, method=model.pretrain)
+    variables = model.init(key, batch, keys, method=model.init_finetune)
+    return {**variables, 'progress': {'updates': jnp.zeros((), jnp.int32)}}
+
+  def pretrain_loss(
+    self,
+    params: Any,
+    collections: Any,
+    batch: types.VideoBatch,
+    keys: jax.Array,
+  ) -> tuple[jax.Array, tuple[Any, system.Metrics]]:
+    """Image, KL of z and of the images' codes."""
+    out = self.model.apply(
+      {'params': params}, batch, keys, method=self.model.pretrain
+    )
+    w, beta = self.weights, self.settings.beta
+    image = losses.image_loss(out['z_decoded'], out['image'])
+    kl, kl_value = self._kl(out['z'], out['z_prior'])
+    code = _code_kl(out)
+    loss = image + w.kl_z * kl + beta * code
+    return loss, (
+      collections,
+      {
+        'loss/image_z': image,
+        'loss/kl_z': kl,
+        'loss/code': code,
+        'loss/total': loss,
+        'kl/z': kl_value,
+      },
+    )
+
+  def world_model_loss(
+    self,
+    params: Any,
+    collections: Any,
+    batch: types.ReplayBatch,
+    keys: jax.Array,
+    bonus_fn: system.BonusFn,
+  ) -> tuple[jax.Array, system.WorldModelOutput]:
+    """Image, reward, KL of s and of the codes, and distillation."""
+    del bonus_fn  # there is none
+    out = self.model.apply(
+      {'params': params}, batch, keys, method=self.model.finetune
+    )
+    updates = collections['progress']['updates']
+    w, c = self.weights, self.settings
+    image = losses.image_loss(out['s_decoded'], out['image'])
+    reward = losses.reward_loss(out['reward'], batch.reward)
+    kl, kl_value = self._kl(out['s'], out['s_prior'])
+    code = _code_kl(out)
+    distill = distill_loss(out['teacher_code'], out['code'])
+    weight = distill_weight(c, updates)
+    loss = w.image * image + c.reward_scale * reward + w.kl_s * kl
+    loss += c.beta * code + weight * distill
+    metrics = {
+      'loss/image': image,
+      'loss/reward': reward,
+      'loss/kl_s': kl,
+      'loss/code': code,
+      'loss/distill': distill,
+      'loss/total': loss,
+      'kl/s': kl_value,
+      'distill_weight': weight,
+      'reward/batch': batch.reward.mean(),
+    }
+    collections = {**collections, 'progress': {'updates': updates + 1}}
+    return loss, system.WorldModelOutput(collections, out['s'], None, metrics)
+
+  def policy_step(
+    self,
+    variables: Any,
+    carry: types.PolicyCarry,
+    obs: types.Observation,
+    keys: jax.Array,
+    explore: bool,
+  ) -> tuple[types.PolicyCarry, jax.Array]:
+    """See `System.policy_step`; codes of images are sampled too  [DisWM]."""
+    state_keys, action_keys = noise.split(keys, 2)
+    s, mean, std = self.model.apply(
+      variables, carry, obs, state_keys, method=self.model.act
+    )
+    action = behavior.choose_action(mean, std, action_keys, explore)
+    return types.PolicyCarry(z=None, s=s, action=action, cache=None), action
+
+  def initial_carry(self, batch: int, num_keypoints: int) -> types.PolicyCarry:
+    """See `System.initial_carry`."""
+    del num_keypoints  # sees none
+    model = self.model
+    return types.PolicyCarry(
+      z=None,
+      s=model.action_dynamics.initial(batch, model.dtype),
+      action=jnp.zeros([batch, model.actor.action_size]),
+      cache=None,
+    )
+
+  def open_loop(
+    self,
+    variables: Any,
+    batch: types.VideoBatch,
+    keys: jax.Array,
+    context_steps: int,
+  ) -> tuple[jax.Array, jax.Array]:
+    """See `System.open_loop`; of pre-training's variables."""
+    del keys  # there are no contexts
+    return self.model.apply(
+      variables, batch, context_steps, method=self.model.open_loop
+    )
+
+  def _kl(self, post, prior):
+    w = self.weights
+    return losses.kl_loss(
+      post.logits,
+      prior.logits,
+      w.kl_balance,
+      w.free_nats,
+      self.axis_name,
+      kl=_normals_kl,
+    )
+
+
+def _normals_kl(p: jax.Array, q: jax.Array) -> jax.Array:
+  """KL of states' normals [..., S, (mean, std)] -> [...]."""
+  return distributions.normal_kl(p[..., 0], p[..., 1], q[..., 0], q[..., 1])
+
+
+def _code_kl(out: dict[str, Any]) -> jax.Array:
+  """KL of the images' codes to a standard normal, mean over frames."""
+  return distributions.normal_kl(out['mean'], out['std'], 0.0, 1.0).mean()
