@@ -139,10 +139,11 @@ def _dis_estimator() -> cv2.DISOpticalFlow:
   dis.setCoarsestScale(-1)  # by the size
   dis.setPatchSize(8)
   dis.setPatchStride(3)
-  # MEDIUM has 25: slower, and further off in all seven subjects of
-  # benchmarks/perception.py, by 1 to 9 % (all pixels, 28 clips).
-  dis.setGradientDescentIterations(12)
-  dis.setVariationalRefinementIterations(5)
+  # MEDIUM has 25 and 5: a third slower, and further off, .333 px against .314
+  # over all pixels and .641 against .636 on the body (means of 7 subjects of
+  # benchmarks/perception.py, 28 clips).
+  dis.setGradientDescentIterations(6)
+  dis.setVariationalRefinementIterations(3)
   dis.setVariationalRefinementAlpha(20.0)
   dis.setVariationalRefinementDelta(5.0)
   dis.setVariationalRefinementGamma(10.0)
