@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from drp_jax import losses, types
-from drp_jax.agents import behavior, system, world_model
+from drp_jax.agents import acting, behavior, system, world_model
 from drp_jax.models import diswm_model
 from drp_jax.ops import distributions, noise
 
@@ -75,7 +75,7 @@ def distill_loss(teacher: jax.Array, student: jax.Array) -> jax.Array:
 
 
 @dataclasses.dataclass(frozen=True)
-class DisWM(world_model.LearnsInImagination):
+class DisWM(world_model.LearnsInImagination, acting.ActsFromOneState):
   """One dynamics model from scratch, and a frozen encoder of videos.
 
   The collection `progress` counts updates, for the weight of distillation.
@@ -88,7 +88,6 @@ class DisWM(world_model.LearnsInImagination):
     axis_name: device axis of the training step, or None.
   """
 
-  sees_motion: ClassVar[bool] = False
   pretrained: ClassVar[tuple[str, ...]] = ('teacher',)
   bonus_size: ClassVar[int] = 0
   state_noise = staticmethod(jax.random.normal)
@@ -171,33 +170,6 @@ class DisWM(world_model.LearnsInImagination):
     }
     collections = {**collections, 'progress': {'updates': updates + 1}}
     return loss, system.WorldModelOutput(collections, out['s'], None, metrics)
-
-  def policy_step(
-    self,
-    variables: Any,
-    carry: types.PolicyCarry,
-    obs: types.Observation,
-    keys: jax.Array,
-    explore: bool,
-  ) -> tuple[types.PolicyCarry, jax.Array]:
-    """See `System.policy_step`; codes of images are sampled too  [DisWM]."""
-    state_keys, action_keys = noise.split(keys, 2)
-    s, mean, std = self.model.apply(
-      variables, carry, obs, state_keys, method=self.model.act
-    )
-    action = behavior.choose_action(mean, std, action_keys, explore)
-    return types.PolicyCarry(z=None, s=s, action=action, cache=None), action
-
-  def initial_carry(self, batch: int, num_keypoints: int) -> types.PolicyCarry:
-    """See `System.initial_carry`."""
-    del num_keypoints  # sees none
-    model = self.model
-    return types.PolicyCarry(
-      z=None,
-      s=model.action_dynamics.initial(batch, model.dtype),
-      action=jnp.zeros([batch, model.actor.action_size]),
-      cache=None,
-    )
 
   def open_loop(
     self,

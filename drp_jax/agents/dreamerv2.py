@@ -10,13 +10,13 @@ import jax
 import jax.numpy as jnp
 
 from drp_jax import types
-from drp_jax.agents import behavior, system, world_model
+from drp_jax.agents import acting, behavior, system, world_model
 from drp_jax.models import single_model
 from drp_jax.ops import noise
 
 
 @dataclasses.dataclass(frozen=True)
-class DreamerV2(world_model.LearnsInImagination):
+class DreamerV2(world_model.LearnsInImagination, acting.ActsFromOneState):
   """One dynamics model, learnt from scratch, without intrinsic bonus.
 
   It does not pre-train, so it lacks `pretrain_loss` and `open_loop`.
@@ -28,7 +28,6 @@ class DreamerV2(world_model.LearnsInImagination):
     axis_name: device axis of the training step, or None.
   """
 
-  sees_motion: ClassVar[bool] = False
   pretrained: ClassVar[tuple[str, ...]] = ()
   bonus_size: ClassVar[int] = 0
 
@@ -67,31 +66,4 @@ class DreamerV2(world_model.LearnsInImagination):
     )
     return loss, system.WorldModelOutput(
       collections, out['s'], None, metrics | {'loss/total': loss}
-    )
-
-  def policy_step(
-    self,
-    variables: Any,
-    carry: types.PolicyCarry,
-    obs: types.Observation,
-    keys: jax.Array,
-    explore: bool,
-  ) -> tuple[types.PolicyCarry, jax.Array]:
-    """See `System.policy_step`."""
-    state_keys, action_keys = noise.split(keys, 2)
-    s, mean, std = self.model.apply(
-      variables, carry, obs, state_keys, method=self.model.act
-    )
-    action = behavior.choose_action(mean, std, action_keys, explore)
-    return types.PolicyCarry(z=None, s=s, action=action, cache=None), action
-
-  def initial_carry(self, batch: int, num_keypoints: int) -> types.PolicyCarry:
-    """See `System.initial_carry`."""
-    del num_keypoints  # sees none
-    model = self.model
-    return types.PolicyCarry(
-      z=None,
-      s=model.action_dynamics.initial(batch, model.dtype),
-      action=jnp.zeros([batch, model.actor.action_size]),
-      cache=None,
     )

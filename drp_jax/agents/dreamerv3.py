@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from drp_jax import types
-from drp_jax.agents import system
+from drp_jax.agents import acting, system
 from drp_jax.models import dreamerv3_model
 from drp_jax.ops import (
   distributions,
@@ -56,7 +56,7 @@ class Settings:
 
 
 @dataclasses.dataclass(frozen=True)
-class DreamerV3:
+class DreamerV3(acting.ActsFromOneState):
   """One dynamics model, learnt from scratch together with the policy.
 
   It does not pre-train, so it lacks `pretrain_loss` and `open_loop`.
@@ -67,7 +67,6 @@ class DreamerV3:
     axis_name: device axis of the training step, or None.
   """
 
-  sees_motion: ClassVar[bool] = False
   pretrained: ClassVar[tuple[str, ...]] = ()
   bonus_size: ClassVar[int] = 0
 
@@ -151,35 +150,14 @@ class DreamerV3:
     metrics['loss/total'] = loss
     return loss, ({**collections, 'return_range': return_range}, metrics)
 
-  def policy_step(
-    self,
-    variables: Any,
-    carry: types.PolicyCarry,
-    obs: types.Observation,
-    keys: jax.Array,
-    explore: bool,
-  ) -> tuple[types.PolicyCarry, jax.Array]:
-    """See `System.policy_step`; actions in [-1, 1]."""
-    state_keys, action_keys = noise.split(keys, 2)
-    s, mean, std = self.model.apply(
-      variables, carry, obs, state_keys, method=self.model.act
-    )
+  def choose_action(
+    self, mean: jax.Array, std: jax.Array, keys: jax.Array, explore: bool
+  ) -> jax.Array:
+    """Samples the normal, or takes its mean; [B, A] clipped to [-1, 1]."""
     action = mean
     if explore:
-      action += std * noise.draw(action_keys, jax.random.normal, mean.shape[1:])
-    action = jnp.clip(action, -1.0, 1.0)
-    return types.PolicyCarry(z=None, s=s, action=action, cache=None), action
-
-  def initial_carry(self, batch: int, num_keypoints: int) -> types.PolicyCarry:
-    """See `System.initial_carry`."""
-    del num_keypoints  # sees none
-    model = self.model
-    return types.PolicyCarry(
-      z=None,
-      s=model.action_dynamics.initial(batch, model.dtype),
-      action=jnp.zeros([batch, model.actor.action_size]),
-      cache=None,
-    )
+      action += std * noise.draw(keys, jax.random.normal, mean.shape[1:])
+    return jnp.clip(action, -1.0, 1.0)
 
   def _imagine(self, params, s, action_keys, image_keys):
     """Follows the policy from every state: s has leaves [b, T, ...].

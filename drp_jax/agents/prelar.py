@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from drp_jax import losses, types
-from drp_jax.agents import behavior, system, world_model
+from drp_jax.agents import acting, behavior, system, world_model
 from drp_jax.models import latent_action_model, latent_actions, layers
 from drp_jax.ops import distributions, noise
 
@@ -20,7 +20,7 @@ _PRIOR_RAW_STD = 1.0
 
 
 @dataclasses.dataclass(frozen=True)
-class PreLAR(world_model.LearnsInImagination):
+class PreLAR(world_model.LearnsInImagination, acting.ActsFromOneState):
   """One dynamics model that keeps its latent actions while fine-tuning.
 
   Attributes:
@@ -33,7 +33,6 @@ class PreLAR(world_model.LearnsInImagination):
     axis_name: device axis of the training step, or None.
   """
 
-  sees_motion: ClassVar[bool] = False
   pretrained: ClassVar[tuple[str, ...]] = (
     'image_encoder',
     'image_decoder',
@@ -120,33 +119,6 @@ class PreLAR(world_model.LearnsInImagination):
     )
     return loss, system.WorldModelOutput(
       updated, out['s'], bonus_state, metrics | {'loss/total': loss}
-    )
-
-  def policy_step(
-    self,
-    variables: Any,
-    carry: types.PolicyCarry,
-    obs: types.Observation,
-    keys: jax.Array,
-    explore: bool,
-  ) -> tuple[types.PolicyCarry, jax.Array]:
-    """See `System.policy_step`."""
-    state_keys, action_keys = noise.split(keys, 2)
-    s, mean, std = self.model.apply(
-      variables, carry, obs, state_keys, method=self.model.act
-    )
-    action = behavior.choose_action(mean, std, action_keys, explore)
-    return types.PolicyCarry(z=None, s=s, action=action, cache=None), action
-
-  def initial_carry(self, batch: int, num_keypoints: int) -> types.PolicyCarry:
-    """See `System.initial_carry`."""
-    del num_keypoints  # sees none
-    model = self.model
-    return types.PolicyCarry(
-      z=None,
-      s=model.latent_dynamics.initial(batch, model.dtype),
-      action=jnp.zeros([batch, model.actor.action_size]),
-      cache=None,
     )
 
   def open_loop(

@@ -112,6 +112,10 @@ class DisWMModel(nn.Module):
     """One step of imagination of s; see `RSSM.img_step`."""
     return self.action_dynamics.img_step(state, action, normal)
 
+  def initial_state(self, batch: int) -> types.RSSMState:
+    """The state before any observation."""
+    return self.action_dynamics.initial(batch, self.dtype)
+
   def act(
     self, carry: types.PolicyCarry, obs: types.Observation, keys: jax.Array
   ) -> tuple[types.RSSMState, jax.Array, jax.Array]:

@@ -105,6 +105,10 @@ class DreamerV3Model(nn.Module):
     s = self.finetune(batch, keys)['s']
     return self.actor(s.feat), self.critic(s.feat)
 
+  def initial_state(self, batch: int) -> types.RSSMState:
+    """The state before any observation."""
+    return self.action_dynamics.initial(batch, self.dtype)
+
   def act(
     self, carry: types.PolicyCarry, obs: types.Observation, keys: jax.Array
   ) -> tuple[types.RSSMState, jax.Array, jax.Array]:

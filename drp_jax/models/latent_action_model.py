@@ -161,6 +161,10 @@ class LatentActionModel(nn.Module):
     """One step of imagination under the robot's action [..., A]."""
     return self.latent_dynamics.img_step(state, self._latent(action), gumbel)
 
+  def initial_state(self, batch: int) -> types.RSSMState:
+    """The state before any observation."""
+    return self.latent_dynamics.initial(batch, self.dtype)
+
   def act(
     self, carry: types.PolicyCarry, obs: types.Observation, keys: jax.Array
   ) -> tuple[types.RSSMState, jax.Array, jax.Array]:

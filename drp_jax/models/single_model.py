@@ -76,6 +76,10 @@ class SingleModel(nn.Module):
     """One step of imagination of s; see `RSSM.img_step`."""
     return self.action_dynamics.img_step(state, action, gumbel)
 
+  def initial_state(self, batch: int) -> types.RSSMState:
+    """The state before any observation."""
+    return self.action_dynamics.initial(batch, self.dtype)
+
   def act(
     self, carry: types.PolicyCarry, obs: types.Observation, keys: jax.Array
   ) -> tuple[types.RSSMState, jax.Array, jax.Array]:
