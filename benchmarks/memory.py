@@ -101,7 +101,7 @@ def measure_in_process(
       *(sys.executable, '-m', 'benchmarks.memory', '--child'),
       f'--stage={stage}',
       f'--preset={preset}',
-      f'--remat={remat}',
+      f'--remat={str(remat).lower()}',
       f'--compile_only={compile_only}',
     ],
     stdout=subprocess.PIPE,

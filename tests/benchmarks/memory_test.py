@@ -11,7 +11,7 @@ from benchmarks import aot_compile, memory
 
 @pytest.mark.slow
 def test_the_plan_of_a_step_holds_its_state_and_more():
-  row = memory.measure('pretrain', 'debug', remat=False, compile_only=True)
+  row = memory.measure_in_process('pretrain', 'debug', False, True)
   state = aot_compile.make_step('pretrain', 'float32', 'debug').state
   nbytes = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state))
   np.testing.assert_allclose(row['state_gib'], nbytes / 2**30)
