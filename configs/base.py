@@ -49,8 +49,9 @@ def _paper() -> ml_collections.ConfigDict:
   # read (drp_jax/train/build.py).
   config.agent = 'drp'
   config.compute_dtype = 'float32'  # or bfloat16; parameters are float32
-  # Less memory, more time: layers of the image networks are computed again in
-  # the backward pass. The same numbers.                        [ours]
+  # Less memory, more time: layers of the image networks, blocks of the DAE and
+  # steps of imagination are computed again in the backward pass. The same
+  # numbers.                                                    [ours]
   config.remat = False
   config.seed = 0
   config.task = 'walker_run'  # of env.suite

@@ -18,12 +18,17 @@ from drp_jax.ops import distributions, noise, returns
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-  """Numbers of policy learning; see configs/base.py `behavior`."""
+  """Numbers of policy learning; see configs/base.py `behavior`.
+
+  `remat` tells whether steps of imagination are computed again in the backward
+  pass.
+  """
 
   horizon: int
   discount: float
   lam: float
   entropy_scale: float
+  remat: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,6 +54,7 @@ def imagine(
   start: types.RSSMState,
   uniform: jax.Array,
   gumbel: jax.Array,
+  remat: bool = False,
 ) -> tuple[jax.Array, jax.Array]:
   """Follows the policy through the world model (Sec. 8.1).
 
@@ -61,6 +67,7 @@ def imagine(
     start: leaves [N, ...].
     uniform: [H, N, A] noise of the actions.
     gumbel: [H, N, groups, classes] noise of the states.
+    remat: whether steps are computed again in the backward pass.
 
   Returns:
     Features [H+1, N, F] and policy entropies [H, N] at the first H of them.
@@ -73,6 +80,9 @@ def imagine(
     action = distributions.truncated_normal_sample(mean, std, uniform)
     entropy = distributions.truncated_normal_entropy(mean, std)
     return fns.img_step(state, action, gumbel), (feat, entropy)
+
+  if remat:
+    step = jax.checkpoint(step, prevent_cse=False)  # the scan prevents it
 
   last, (feats, entropy) = jax.lax.scan(step, start, (uniform, gumbel))
   return jnp.concatenate([feats, last.feat[None]], 0), entropy
@@ -104,7 +114,9 @@ def loss(
   Returns:
     The sum of both losses [] and metrics.
   """
-  feats, entropy = imagine(fns, trained['actor'], start, uniform, gumbel)
+  feats, entropy = imagine(
+    fns, trained['actor'], start, uniform, gumbel, settings.remat
+  )
   reward = fns.reward(feats[:-1])
   slow_value = fns.value(slow_critic, feats)  # not stopped: it guides the actor
   ret = returns.lambda_return(

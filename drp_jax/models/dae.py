@@ -183,6 +183,10 @@ class DualAttentionBlock(nn.Module):
     return x + self.mlp_out(h)  # Eq. 19
 
 
+# Computed once more in the backward pass instead of kept for it.
+RecomputedBlock = nn.remat(DualAttentionBlock)
+
+
 class DAE(nn.Module):
   """Encodes atomic actions into local tokens and an aggregated action.
 
@@ -198,6 +202,7 @@ class DAE(nn.Module):
     inter: whether tokens attend along time (E2).
     coordinate: whether places are embedded (E3).
     temporal: whether time is embedded (E3).
+    remat: whether blocks are computed again in the backward pass.
   """
 
   num_blocks: int
@@ -209,6 +214,7 @@ class DAE(nn.Module):
   inter: bool = True
   coordinate: bool = True
   temporal: bool = True
+  remat: bool = False
 
   def setup(self):
     self.tokens = tokens.AtomicActionTokens(
@@ -218,10 +224,9 @@ class DAE(nn.Module):
       coordinate=self.coordinate,
       temporal=self.temporal,
     )
+    block = RecomputedBlock if self.remat else DualAttentionBlock
     self.blocks = [
-      DualAttentionBlock(
-        self.width, self.num_heads, self.mlp_ratio, self.intra, self.inter
-      )
+      block(self.width, self.num_heads, self.mlp_ratio, self.intra, self.inter)
       for _ in range(self.num_blocks)
     ]
     self.norm = layers.LayerNorm()

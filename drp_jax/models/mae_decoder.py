@@ -20,6 +20,7 @@ class MAEDecoder(nn.Module):
     patch_values: 2 P^2.
     coordinate: whether places are embedded (E3).
     temporal: whether time is embedded (E3).
+    remat: whether blocks are computed again in the backward pass.
   """
 
   num_blocks: int
@@ -30,6 +31,7 @@ class MAEDecoder(nn.Module):
   patch_values: int
   coordinate: bool = True
   temporal: bool = True
+  remat: bool = False
 
   @nn.compact
   def __call__(
@@ -67,10 +69,11 @@ class MAEDecoder(nn.Module):
       x += time[..., None, :]
     seen = jnp.ones(x.shape[:3], bool)
     time_mask = masking.same_window(window_step, is_first)
+    block = dae.RecomputedBlock if self.remat else dae.DualAttentionBlock
     for i in range(self.num_blocks):
-      x = dae.DualAttentionBlock(
-        D, self.num_heads, self.mlp_ratio, name=f'block{i}'
-      )(x, seen, time_mask)
+      x = block(D, self.num_heads, self.mlp_ratio, name=f'block{i}')(
+        x, seen, time_mask
+      )
     x = layers.LayerNorm(name='norm')(x[:, :, 1:])
     x = layers.Dense(self.patch_values, name='out')(x)
     return x.astype(jnp.float32)

@@ -139,6 +139,7 @@ def system(
       discount=c.behavior.discount,
       lam=c.behavior.lam,
       entropy_scale=c.behavior.entropy_scale,
+      remat=c.remat,
     ),
     axis_name=axis_name,
   )
@@ -216,6 +217,7 @@ def _deconstruction(config, axis_name):
       inter=c.inter,
       coordinate=c.coordinate,
       temporal=c.temporal,
+      remat=config.remat,
     ),
     mae_decoder=mae_decoder.MAEDecoder(
       num_blocks=c.decoder_blocks,
@@ -226,6 +228,7 @@ def _deconstruction(config, axis_name):
       patch_values=2 * c.patch_size**2,
       coordinate=c.coordinate,
       temporal=c.temporal,
+      remat=config.remat,
     ),
     patch_size=c.patch_size,
     mask_ratio=c.mask_ratio,

@@ -4,6 +4,7 @@ The state is a position `deter` that moves by the action; feat is the position
 beside an unused sample.
 """
 
+import dataclasses
 import functools
 
 import jax
@@ -53,10 +54,10 @@ def _inputs():
 
 
 @functools.cache
-def _loss_and_gradients():
+def _loss_and_gradients(settings=_SETTINGS):
   def loss(trained, slow, start, uniform, gumbel):
     return behavior.loss(
-      trained, slow, _FUNCTIONS, start, uniform, gumbel, _SETTINGS
+      trained, slow, _FUNCTIONS, start, uniform, gumbel, settings
     )
 
   return jax.jit(jax.value_and_grad(loss, argnums=(0, 1), has_aux=True))
@@ -85,6 +86,19 @@ def test_imagination_returns_the_states_before_each_action_and_the_last():
   assert feats.shape == (_H + 1, _N, 1 + _A)
   np.testing.assert_allclose(feats[..., 1:], position, rtol=1e-4, atol=1e-5)
   np.testing.assert_allclose(entropy, entropies, rtol=1e-4, atol=1e-5)
+
+
+def test_steps_computed_again_give_the_same_loss_and_gradients():
+  again = dataclasses.replace(_SETTINGS, remat=True)
+  args = _TRAINED, _SLOW, *_inputs()
+  kept, recomputed = _loss_and_gradients(), _loss_and_gradients(again)
+  for run, remat in ((kept, False), (recomputed, True)):
+    assert ('remat' in str(jax.make_jaxpr(run)(*args))) == remat
+  jax.tree.map(
+    lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5),
+    recomputed(*args),
+    kept(*args),
+  )
 
 
 def test_gradients_of_actor_and_critic_do_not_mix():

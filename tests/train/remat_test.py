@@ -9,37 +9,49 @@ from configs import finetune_dmcr
 from drp_jax.models import image_decoder
 from drp_jax.train import build
 
-_B, _T = 2, 6
+_B, _T, _K = 2, 6, 3
+
+
+def _module(system, which):
+  """One of the system's networks, and what it is called with in training."""
+  rng = np.random.default_rng(0)
+  if which == 'encoder':
+    image = rng.uniform(-0.5, 0.5, (_B * _T, 64, 64, 3)).astype(np.float32)
+    return system.model.image_encoder, (image, True)
+  if which == 'decoder':
+    feat = rng.normal(size=(_B, _T, 32)).astype(np.float32)
+    context = image_decoder.Context(
+      coarse=rng.normal(size=(_B, 8, 8, 16)).astype(np.float32),
+      fine=rng.normal(size=(_B, 16, 16, 8)).astype(np.float32),
+    )
+    keys = random_inputs.keys(3, _B)
+    return system.model.image_decoder, (feat, context, keys, True)
+  motion = (
+    rng.uniform(0, 64, (_B, _T, _K, 2)).astype(np.float32),
+    np.tile(np.arange(_T, dtype=np.int32), (_B, 1)),
+    np.zeros((_B, _T), bool),
+    rng.uniform(size=(_B, _T, _K)) < 0.5,
+  )
+  if which == 'dae':
+    patches = rng.normal(size=(_B, _T, _K, 512)).astype(np.float32)
+    return system.deconstruction.dae, (patches, *motion)
+  encoded = rng.normal(size=(_B, _T, _K + 1, 16)).astype(np.float32)
+  return system.deconstruction.mae_decoder, (encoded, *motion)
 
 
 def _run(remat, which):
   """Variables; loss, batch statistics and gradient."""
   config = finetune_dmcr.get_config('debug')
   config.remat = remat
-  model = build.system(config, 2, None).model
-  rng = np.random.default_rng(0)
-  if which == 'encoder':
-    module = model.image_encoder
-    image = rng.uniform(-0.5, 0.5, (_B * _T, 64, 64, 3)).astype(np.float32)
-    inputs = (image,)
-  else:
-    module = model.image_decoder
-    inputs = (
-      rng.normal(size=(_B, _T, 32)).astype(np.float32),
-      image_decoder.Context(
-        coarse=rng.normal(size=(_B, 8, 8, 16)).astype(np.float32),
-        fine=rng.normal(size=(_B, 16, 16, 8)).astype(np.float32),
-      ),
-      random_inputs.keys(3, _B),
-    )
+  module, inputs = _module(build.system(config, 2, None), which)
   shapes = jax.eval_shape(
-    lambda key: module.init(key, *inputs, False), jax.random.key(0)
+    lambda key: module.init(key, *inputs), jax.random.key(0)
   )
   variables = random_inputs.fill(shapes)
 
   def loss(params):
     out, updated = module.apply(
-      {**variables, 'params': params}, *inputs, True, mutable=['batch_stats']
+      {**variables, 'params': params}, *inputs, mutable=['batch_stats']
     )
     first = jax.tree.leaves(out)[0]
     return (first**2).mean(), updated
@@ -50,7 +62,7 @@ def _run(remat, which):
   return variables, jax.device_get(jax.jit(gradient)(variables['params']))
 
 
-@pytest.mark.parametrize('which', ['encoder', 'decoder'])
+@pytest.mark.parametrize('which', ['encoder', 'decoder', 'dae', 'mae_decoder'])
 def test_the_same_loss_gradient_and_statistics(which):
   variables, results = _run(False, which)
   own_variables, own_results = _run(True, which)
