@@ -10,9 +10,14 @@ from collections.abc import Callable, Iterator
 
 from absl import app, flags, logging
 
-# The default fusion of XLA's CPU backend makes backward convolutions up to
-# twice as slow (jaxlib 0.10.2; check again when it changes).
-_CPU_FLAGS = '--xla_cpu_experimental_ynn_fusion_type=individual_dot,reduce'
+# Of XLA's CPU backend (jaxlib 0.10.2; check again when it changes).
+_CPU_FLAGS = {
+  # The default fusion makes backward convolutions up to twice as slow.
+  'xla_cpu_experimental_ynn_fusion_type': 'individual_dot,reduce',
+  # This pass takes out what keeps apart the two computations of `config.remat`;
+  # they would become one again, and all would be kept after all.
+  'xla_disable_hlo_passes': 'cse_barrier_expander',
+}
 
 # glibc's mallopt (malloc.h): what is freed is kept for the next step. Otherwise
 # every large buffer comes from the kernel anew, page by page: a quarter of a
@@ -31,9 +36,13 @@ def prepare() -> None:
   import jax
 
   if jax.config.jax_platforms == 'cpu' or not _has_accelerator():
-    os.environ.setdefault('XLA_FLAGS', '')
-    if 'ynn_fusion_type' not in os.environ['XLA_FLAGS']:
-      os.environ['XLA_FLAGS'] += f' {_CPU_FLAGS}'
+    chosen = os.environ.get('XLA_FLAGS', '')
+    ours = [
+      f'--{name}={value}'
+      for name, value in _CPU_FLAGS.items()
+      if name not in chosen
+    ]
+    os.environ['XLA_FLAGS'] = ' '.join([chosen, *ours])
     mallopt = getattr(ctypes.CDLL(None), 'mallopt', None)  # glibc only
     for option, value in _MALLOC_OPTIONS.items() if mallopt else ():
       mallopt(option, value)

@@ -2,6 +2,9 @@
 
 import gzip
 import json
+import os
+import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -56,3 +59,32 @@ def test_a_program_that_ends_before_its_trace_says_so(tmp_path, caplog):
     pass
   assert '--profile_after' in caplog.text
   assert not list(tmp_path.iterdir())
+
+
+_MEMORY = """
+from experiments import launch
+launch.prepare()
+import jax, jax.numpy as jnp
+def layer(x, w):
+  return jnp.exp(jnp.sin(jnp.tanh(x @ w)))
+def memory(layer):
+  def loss(ws, x):
+    for w in ws:
+      x = layer(x, w)
+    return x.sum()
+  args = [jnp.ones((8, 8))] * 8, jnp.ones((4096, 8))
+  compiled = jax.jit(jax.grad(loss)).lower(*args).compile()
+  return compiled.memory_analysis().temp_size_in_bytes
+print(memory(layer), memory(jax.checkpoint(layer)))
+"""
+
+
+def test_on_cpus_what_is_computed_again_is_not_kept():
+  """XLA alone would make one of the two computations, and keep all."""
+  env = {k: v for k, v in os.environ.items() if k != 'XLA_FLAGS'}
+  command = [sys.executable, '-c', _MEMORY]
+  output = subprocess.run(
+    command, env=env, stdout=subprocess.PIPE, text=True, check=True
+  ).stdout
+  kept, recomputed = map(int, output.split())
+  assert recomputed < 0.6 * kept
