@@ -76,3 +76,23 @@ def test_the_same_loss_gradient_and_statistics(which):
     np.testing.assert_allclose(a, b, rtol=1e-4, atol=atol)
 
   jax.tree.map(check, own_results, results)
+
+
+def test_acting_takes_no_notice_of_it():
+  """One frame of the DAE, with the same parameters."""
+  outs = []
+  for remat in (False, True):
+    config = finetune_dmcr.get_config('debug')
+    config.remat = remat
+    module, inputs = _module(build.system(config, 2, None), 'dae')
+    shapes = jax.eval_shape(
+      lambda key, m=module, x=inputs: m.init(key, *x), jax.random.key(0)
+    )
+    frame = jax.tree.map(lambda x: x[:, 0], inputs[:4])
+    cache = module.initial_cache(_B, _K, 24)
+    outs.append(
+      module.apply(
+        random_inputs.fill(shapes), *frame, cache, method=module.step
+      )
+    )
+  jax.tree.map(np.testing.assert_array_equal, *outs)
