@@ -15,6 +15,7 @@ import pytest
 from configs import finetune_dmcr
 from drp_jax.envs import driver, gl
 from drp_jax.train import (
+  build,
   checkpoint,
   episode_table,
   evaluate,
@@ -202,19 +203,23 @@ def test_there_must_be_something_to_evaluate(tmp_path):
 
 
 @pytest.fixture(scope='module')
-def pretrained(real_shards, tmp_path_factory):
-  """State and workdir of a pre-training of one step."""
+def pretrained(tmp_path_factory):
+  """State and workdir of a pre-training before its first step."""
   workdir = tmp_path_factory.mktemp('pretrained')
-  config = _config()
-  config.data.shards_dir = str(real_shards)
-  config.pretrain.num_steps = 1
-  return jax.device_get(pretrain.pretrain(config, workdir)), workdir
+  config = _config(seed=1)  # so that what is loaded differs
+  system = build.system(config, 1, None)
+  tx = build.pretrain_optimizer(config)
+  state = pretrain.init_state(config, system, tx, flow_scale=2.5)
+  saved = checkpoint.Checkpoints(workdir)
+  saved.save(1, state, {})
+  saved.close()
+  return jax.device_get(state), workdir
 
 
 def test_pre_trained_parts_are_loaded_and_others_are_not(pretrained):
   trained, workdir = pretrained
   config = _config(init_from=str(workdir))
-  system = finetune.build.system(config, 6, None)
+  system = build.system(config, 6, None)
   loaded = jax.device_get(finetune.init_state(config, system, 6))
   fresh = jax.device_get(finetune.init_state(_config(), system, 6))
   for name, params in loaded.params.items():
@@ -222,15 +227,23 @@ def test_pre_trained_parts_are_loaded_and_others_are_not(pretrained):
       trained.params[name] if name in system.pretrained else fresh.params[name]
     )
     jax.tree.map(np.testing.assert_array_equal, params, same)
+  assert any(
+    np.any(x != y)
+    for x, y in zip(
+      jax.tree.leaves(fresh.params['latent_dynamics']),
+      jax.tree.leaves(loaded.params['latent_dynamics']),
+      strict=True,
+    )
+  )
   jax.tree.map(
     np.testing.assert_array_equal, loaded.collections, trained.collections
   )
-  assert loaded.collections['constants']['flow_scale'] != 1.0
+  assert loaded.collections['constants']['flow_scale'] == 2.5
 
 
 def test_another_preset_does_not_load(pretrained):
   config = _config(init_from=str(pretrained[1]))
   config.dae.width = 32
-  system = finetune.build.system(config, 6, None)
+  system = build.system(config, 6, None)
   with pytest.raises(ValueError, match='config.init_from=.*does not fit'):
     finetune.init_state(config, system, 6)
