@@ -32,15 +32,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
-import ml_collections
 from absl import flags
 
-from configs import base, finetune_dmcr, finetune_metaworld
-from configs import pretrain as pretrain_config
-from drp_jax.train import build, finetune, parallel, pretrain, workdir
+from benchmarks import steps
+from configs import base
+from drp_jax.train import build, parallel, workdir
 from experiments import launch
 
-STAGES = ('pretrain', 'dmcr', 'metaworld')
 DTYPES = ('bfloat16', 'float32')
 COUNTS = (1, 4, 16, 64, 256)  # chips in the table
 
@@ -140,78 +138,7 @@ def _bytes(variables: Sequence[Any]) -> int:
   return sum(v.aval.size * v.aval.dtype.itemsize for v in variables)
 
 
-@dataclasses.dataclass(frozen=True)
-class Step:
-  """A step to be compiled or traced.
-
-  Attributes:
-    config: configs/base.py.
-    function: `step(state, batch, key, axis_name)` of `drp_jax.train`.
-    static: its other keyword arguments, but the system.
-    action_size: A.
-    state: shapes.
-    example: a global batch.
-    steps: how often a run takes it.
-  """
-
-  config: ml_collections.ConfigDict
-  function: Any
-  static: dict[str, Any]
-  action_size: int
-  state: Any
-  example: Any
-  steps: int
-
-  @property
-  def batch_size(self) -> int:
-    return self.example.image.shape[0]
-
-
-def make_step(stage: str, dtype: str, preset: str) -> Step:
-  """A step of a stage, one of STAGES, in `config.compute_dtype` = dtype."""
-  files = {
-    'pretrain': pretrain_config,
-    'dmcr': finetune_dmcr,
-    'metaworld': finetune_metaworld,
-  }
-  config = files[stage].get_config(preset)
-  config.compute_dtype = dtype
-  if stage == 'pretrain':
-    tx, system = build.pretrain_optimizer(config), build.system(config, 1, None)
-    return Step(
-      config,
-      pretrain.pretrain_step,
-      dict(tx=tx),
-      1,
-      jax.eval_shape(lambda: pretrain.init_state(config, system, tx, 1.0)),
-      build.example_video_batch(
-        config, (config.data.batch_size, config.data.clip_length)
-      ),
-      config.pretrain.num_steps,
-    )
-  action_size = 6 if stage == 'dmcr' else 4  # of walker; of the robot arm
-  system, c = build.system(config, action_size, None), config.finetune
-  return Step(
-    config,
-    finetune.finetune_step,
-    dict(
-      model_tx=build.model_optimizer(config),
-      behavior_tx=build.behavior_optimizer(config),
-      bonus=build.intrinsic_settings(config),
-      slow_critic_every=config.behavior.slow_critic_every,
-    ),
-    action_size,
-    jax.eval_shape(lambda: finetune.init_state(config, system, action_size)),
-    build.example_replay_batch(
-      config,
-      action_size,
-      (config.replay.batch_size, config.replay.segment_length),
-    ),
-    (c.num_steps - c.prefill) // c.train_every + c.initial_updates,
-  )
-
-
-def _share(step: Step, chips: int, *axes: int) -> Any:
+def _share(step: steps.Step, chips: int, *axes: int) -> Any:
   """Shapes of a batch, [*axes, b, ...], of which a chip has b examples."""
   b = examples_per_chip(step.batch_size, chips)
   return jax.tree.map(
@@ -225,7 +152,7 @@ def examples_per_chip(batch_size: int, chips: int) -> int:
   return math.ceil(batch_size / chips)
 
 
-def trace(step: Step, chips: int) -> Work:
+def trace(step: steps.Step, chips: int) -> Work:
   """Counts the work of one of `chips` chips."""
   system = build.system(step.config, step.action_size, None)
 
@@ -238,7 +165,9 @@ def trace(step: Step, chips: int) -> Work:
 
 
 def compile_step(
-  step: Step, devices: Sequence[Any], options: dict[str, Any] | None = None
+  step: steps.Step,
+  devices: Sequence[Any],
+  options: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
   """Compiles a step for devices that need not be there.
 
@@ -289,7 +218,7 @@ def collectives(hlo: str) -> tuple[dict[str, int], dict[str, float]]:
     hlo: text of a compiled module.
   """
   counts, sent = {}, {}
-  for shapes, kind in _COLLECTIVE.findall(hlo):
+  for shapes, kind in _COLLECTIVE.findall(re.sub(r'/\*.*?\*/', '', hlo)):
     counts[kind] = counts.get(kind, 0) + 1
     for dtype, shape in _ARRAY.findall(shapes):
       sizes = [int(n) for n in shape.split(',') if n]
@@ -375,7 +304,7 @@ def measure(
   options: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
   """Compiles a step and estimates it for `COUNTS` TPUs and one H100."""
-  step = make_step(stage, dtype, preset)
+  step = steps.make_step(stage, dtype, preset)
   params = jax.tree.leaves(step.state.params)
   row = {
     'stage': stage,
@@ -454,7 +383,7 @@ if __name__ == '__main__':
   _OUT = flags.DEFINE_string('out', '', 'File to write the JSON to.')
   _TOPOLOGY = flags.DEFINE_string('topology', 'v5e:4x4', 'Slice of TPUs.')
   _STAGE = flags.DEFINE_multi_enum(
-    'stage', STAGES, STAGES, 'What to compile; may be given again.'
+    'stage', steps.STAGES, steps.STAGES, 'What to compile; may be given again.'
   )
   _DTYPE = flags.DEFINE_multi_enum(
     'dtype', DTYPES, DTYPES, 'Types to compute in; may be given again.'

@@ -24,7 +24,7 @@ import jax
 import numpy as np
 from absl import flags
 
-from benchmarks import aot_compile
+from benchmarks import steps
 from configs import base
 from drp_jax.train import build, logger, parallel, workdir
 from experiments import launch
@@ -39,7 +39,7 @@ def measure(
   """Compiles a step for one device and, if wanted, takes a few.
 
   Args:
-    stage: one of `aot_compile.STAGES`.
+    stage: one of `steps.STAGES`.
     preset: of configs/base.py.
     remat: `config.remat`.
     compile_only: whether to stop before the first step.
@@ -48,7 +48,7 @@ def measure(
     `state_gib` and `step_gib` of XLA's plan, `batch` (B, T); `rss_gib`, peak
     of this process, and `step_seconds`, both None if only compiled.
   """
-  step = aot_compile.make_step(stage, 'float32', preset)
+  step = steps.make_step(stage, 'float32', preset)
   step.config.remat = remat
   pmapped = parallel.pmap_step(
     step.function,
@@ -157,7 +157,7 @@ if __name__ == '__main__':
   _JSON = flags.DEFINE_bool('json', False, 'End with one line of JSON.')
   _OUT = flags.DEFINE_string('out', '', 'File to write the JSON to.')
   _STAGE = flags.DEFINE_multi_enum(
-    'stage', aot_compile.STAGES, aot_compile.STAGES, 'May be given again.'
+    'stage', steps.STAGES, steps.STAGES, 'May be given again.'
   )
   _PRESET = flags.DEFINE_multi_enum(
     'preset', base.PRESETS, base.PRESETS, 'May be given again.'

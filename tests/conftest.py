@@ -15,6 +15,8 @@ os.environ['XLA_FLAGS'] = ' '.join(
   ]
 )
 os.environ['JAX_PLATFORMS'] = 'cpu'
+# So that commands do not begin twice (experiments/launch.py).
+os.environ['GLIBC_TUNABLES'] = 'glibc.malloc.hugetlb=1'
 
 import dataclasses  # noqa: E402
 import gc  # noqa: E402

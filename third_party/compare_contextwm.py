@@ -26,6 +26,7 @@ import types
 from typing import Any
 from unittest import mock
 
+import ml_collections
 import numpy as np
 import torch
 from ruamel import yaml
@@ -120,6 +121,41 @@ def compared(original: 'Original') -> dict[str, Any]:
   }
 
 
+def make_agents(
+  checkout: pathlib.Path, config: ml_collections.ConfigDict, action_size: int
+) -> tuple[torch.nn.Module | None, torch.nn.Module]:
+  """Agents of the official code in sizes of ours, fresh.
+
+  Args:
+    checkout: of the original; on `sys.path`.
+    config: configs/base.py; `agent` is ipv, apv or dreamerv2.
+    action_size: of the robot.
+
+  Returns:
+    Those of pre-training, None of DreamerV2, and of fine-tuning.
+  """
+  from wmlib import agents, utils  # of the checkout
+
+  spaces = {'image': space(64, 64, 3), 'reward': space()}
+  spaces |= {f'is_{name}': space() for name in ('first', 'last', 'terminal')}
+  actions = {'action': space(action_size)}
+
+  def make(kind, file, *blocks, **changes):
+    settings = yaml.YAML(typ='safe').load(checkout / f'configs/{file}.yaml')
+    own = utils.Config(settings['defaults'])
+    for block in blocks:
+      own = own.update(settings[block])
+    return kind(own.update(changes), spaces, actions, None)
+
+  before, after = _BLOCKS[config.agent]
+  networks, heads = network_sizes(config)
+  if before is None:
+    return None, make(agents.DreamerV2, *after, **networks, **heads)
+  tuned = make(agents.APV_Finetune, *after, **networks, **heads)
+  networks = {k: v for k, v in networks.items() if not k.startswith('af_')}
+  return make(agents.APV_Pretrain, *before, **networks), tuned
+
+
 class Original:
   """Agents of the official code, of pre-training and of fine-tuning.
 
@@ -131,29 +167,11 @@ class Original:
   """
 
   def __init__(self, checkout: pathlib.Path, agent: str):
-    from wmlib import agents, utils  # of the checkout
-
     self.agent, self.config = agent, ours.small_config(agent)
-    before, after = _BLOCKS[agent]
-    spaces = {'image': space(64, 64, 3), 'reward': space()}
-    spaces |= {f'is_{name}': space() for name in ('first', 'last', 'terminal')}
-    actions = {'action': space(ours.ACTION_SIZE)}
-
-    def make(kind, file, *blocks, **changes):
-      settings = yaml.YAML(typ='safe').load(checkout / f'configs/{file}.yaml')
-      config = utils.Config(settings['defaults'])
-      for block in blocks:
-        config = config.update(settings[block])
-      return kind(config.update(changes), spaces, actions, None)
-
-    networks, heads = network_sizes(self.config)
-    kind = agents.DreamerV2 if agent == 'dreamerv2' else agents.APV_Finetune
-    self.tuned = make(kind, *after, **networks, **heads)
+    self.pretrained, self.tuned = make_agents(
+      checkout, self.config, ours.ACTION_SIZE
+    )
     randomise(self.tuned)
-    self.pretrained = None
-    if before:
-      networks = {k: v for k, v in networks.items() if not k.startswith('af_')}
-      self.pretrained = make(agents.APV_Pretrain, *before, **networks)
     self.weights, self.slow_critic = learnt_arrays(self.tuned)
     self.inputs = make_inputs(self.config)
     if agent != 'dreamerv2':

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from benchmarks import aot_compile
+from benchmarks import aot_compile, steps
 from drp_jax.train import parallel
 
 
@@ -76,11 +76,12 @@ def test_halves_and_layouts_of_a_tpus_collectives():
   %ar = (f32[8,2]{1,0:T(8,128)}, f32[]) all-reduce-start(%a, %b), channel_id=1
   %done = (f32[8,2]{1,0:T(8,128)}, f32[]) all-reduce-done(%ar)
   %ag = bf16[16,128]{1,0:T(8,128)(2,1)} all-gather(%c), dimensions={0}
+  %long = (f32[3]{0}, /*index=1*/f32[2]{0}) all-reduce(%d, %e), channel_id=2
   %f = f32[4]{0} fusion(%done, %all-reduce.3), calls=%x
   """
   counts, sent = aot_compile.collectives(text)
-  assert counts == {'all-reduce': 1, 'all-gather': 1}
-  assert sent == {'all-reduce': 4 * 17, 'all-gather': 2 * 16 * 128}
+  assert counts == {'all-reduce': 2, 'all-gather': 1}
+  assert sent == {'all-reduce': 4 * (17 + 5), 'all-gather': 2 * 16 * 128}
 
 
 def _row(**changes):
@@ -125,10 +126,10 @@ def test_estimate_of_other_numbers_of_chips():
   assert aot_compile.estimate(meta_world, aot_compile.V5E, 16)['examples'] == 4
 
 
-@pytest.mark.parametrize('stage', aot_compile.STAGES)
+@pytest.mark.parametrize('stage', steps.STAGES)
 def test_steps_and_batches_of_the_paper(stage):
   """Only shapes are computed."""
-  step = aot_compile.make_step(stage, 'bfloat16', 'paper')
+  step = steps.make_step(stage, 'bfloat16', 'paper')
   B, T = step.example.image.shape[:2]
   expected = {
     'pretrain': (16, 25, 600_000),

@@ -6,13 +6,13 @@ import jax
 import numpy as np
 import pytest
 
-from benchmarks import aot_compile, memory
+from benchmarks import memory, steps
 
 
 @pytest.mark.slow
 def test_the_plan_of_a_step_holds_its_state_and_more():
   row = memory.measure_in_process('pretrain', 'debug', False, True)
-  state = aot_compile.make_step('pretrain', 'float32', 'debug').state
+  state = steps.make_step('pretrain', 'float32', 'debug').state
   nbytes = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state))
   np.testing.assert_allclose(row['state_gib'], nbytes / 2**30)
   frames = np.prod(row['batch']) * 64 * 64 * 3

@@ -88,3 +88,34 @@ def test_on_cpus_what_is_computed_again_is_not_kept():
   ).stdout
   kept, recomputed = map(int, output.split())
   assert recomputed < 0.6 * kept
+
+
+_BEGUN = """
+import os, sys
+from experiments import launch
+print('begun')
+launch.run(lambda: print(sys.argv[1:], os.environ['GLIBC_TUNABLES']))
+"""
+
+
+@pytest.mark.skipif(
+  not launch.HUGE_PAGE_MODES.exists()
+  or '[madvise]' not in launch.HUGE_PAGE_MODES.read_text(),
+  reason='a kernel that gives huge pages to who asks',
+)
+@pytest.mark.parametrize('chosen', ['', 'glibc.malloc.perturb=1'])
+def test_a_command_begins_again_to_take_huge_pages(chosen, tmp_path):
+  path = tmp_path / 'command.py'
+  path.write_text(_BEGUN)
+  output = subprocess.run(
+    [sys.executable, str(path), '--notraceback'],
+    env={**os.environ, 'GLIBC_TUNABLES': chosen, 'PYTHONPATH': os.getcwd()},
+    stdout=subprocess.PIPE,
+    text=True,
+    check=True,
+  ).stdout
+  assert output.splitlines() == [
+    'begun',
+    'begun',
+    "['--notraceback'] " + ':'.join(filter(None, [chosen, launch.HUGE_PAGES])),
+  ]

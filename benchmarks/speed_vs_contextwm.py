@@ -1,0 +1,439 @@
+r"""Times our training steps beside the official ContextWM's, piece by piece.
+
+  python -m benchmarks.speed_vs_contextwm --checkout=DIR
+  python -m benchmarks.speed_vs_contextwm --checkout=DIR --json \
+      --out=benchmarks/results/speed_vs_contextwm.json
+
+DIR is a checkout of github.com/thuml/ContextWM; what it needs to run is said in
+third_party/compare_contextwm.py. Ours is `agent=ipv`: the same networks, batch
+and losses. Each side has a process of its own and all cores; they take turns,
+one call each, so whatever else the machine does meets both. What is shown are
+medians, and the median of their ratio turn by turn: above 1 we are faster.
+
+Whole steps come with optimizer, metrics and bonus; pieces are a forward and a
+backward pass, to weights and, but for images, inputs:
+
+  encoders      of all images, and of one context frame a clip
+  decoder       of all steps, with cross-attention
+  RSSM          z along the clips, and its KL
+  world model   all of a fine-tuning step but what follows
+  behaviour     imagination from every state, actor and critic, their optimizers
+"""
+
+import functools
+import json
+import pathlib
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from absl import flags
+
+from benchmarks import steps
+from configs import base
+from drp_jax import losses
+from drp_jax.ops import noise
+from drp_jax.train import build, finetune, logger, pretrain, workdir
+from drp_jax.train import intrinsic as intrinsic_lib
+from experiments import launch
+
+PIECES = {
+  'pretrain': ('step', 'encoders', 'decoder', 'RSSM'),
+  'dmcr': ('step', 'world model', 'behaviour'),
+}
+SIDES = ('ours', 'theirs')
+
+
+def ours(stage: str, preset: str) -> dict[str, Callable[[], Any]]:
+  """Functions that compute a piece each, and wait for it."""
+  step = steps.make_step(stage, 'float32', preset, 'ipv')
+  system = build.system(step.config, step.action_size, None)
+  rng = np.random.default_rng(0)
+  batch = step.example.replace(
+    image=rng.integers(0, 256, step.example.image.shape, np.uint8)
+  )
+  key = jax.random.key(0)
+  keys = noise.example_keys(key, 0, step.batch_size)
+  if stage == 'pretrain':
+    state = pretrain.init_state(step.config, system, step.static['tx'], 1.0)
+    pieces = _our_networks(system, state, batch, keys)
+  else:
+    state = finetune.init_state(step.config, system, step.action_size)
+    pieces = _our_halves(step, system, state, batch, keys)
+  # A copy, since the step donates what it is given.
+  held = [jax.tree.map(jnp.copy, state)]
+  whole = jax.jit(
+    functools.partial(step.function, system=system, **step.static),
+    donate_argnums=0,
+  )
+
+  def take_step():
+    held[0], metrics = whole(held[0], batch, key)
+    return held[0], metrics
+
+  return {
+    name: functools.partial(_wait, function)
+    for name, function in {'step': take_step, **pieces}.items()
+  }
+
+
+def _wait(function):
+  jax.block_until_ready(function())
+
+
+def _our_networks(system, state, batch, keys):
+  model = system.model
+  variables = state.params, state.collections
+
+  def gradient(function, *inputs):
+    """Of a loss by parameters and inputs; runs on their values."""
+
+    def loss(params, inputs, collections):
+      out, _ = model.apply(
+        {'params': params, **collections},
+        *inputs,
+        method=function,
+        mutable=list(collections),
+      )
+      return out
+
+    params, collections = variables
+    compiled = jax.jit(jax.grad(loss, (0, 1) if inputs else 0))
+    return lambda: compiled(params, inputs, collections)
+
+  B, T = batch.is_first.shape
+  image = batch.image.astype(np.float32) / 255.0 - 0.5
+  shapes = jax.eval_shape(
+    lambda: model.apply(
+      {'params': state.params, **state.collections},
+      image,
+      method=lambda m, x: (m.encode(x, False), m.context(x[:, 0], False)),
+    )
+  )
+  rng = np.random.default_rng(1)
+  embed, context = jax.tree.map(
+    lambda x: rng.normal(size=x.shape).astype(np.float32), shapes
+  )
+  feat = rng.normal(size=(B, T, model.latent_dynamics.feat_size))
+  no_action = jnp.zeros([B, T, model.latent_dynamics.action_size])
+
+  def encoders(m):
+    context = m.context(image[:, 0], True)
+    return sum(
+      jnp.square(x).mean()
+      for x in (m.encode(image, True), context.coarse, context.fine)
+    )
+
+  def decoder(m, feat, context):
+    decoded = m.image_decoder(feat, context, keys, True)
+    return losses.image_loss(decoded, image)
+
+  def rssm(m, embed):
+    post, prior = m.observe_z(
+      embed, no_action, batch.is_first, m._gumbel(keys, embed)
+    )
+    kl, _ = losses.kl_loss(post.logits, prior.logits, 0.8, 0.0, None)
+    return kl + jnp.square(post.feat).mean()
+
+  return {
+    'encoders': gradient(encoders),
+    'decoder': gradient(decoder, feat.astype(np.float32), context),
+    'RSSM': gradient(rssm, embed),
+  }
+
+
+def _our_halves(step, system, state, batch, keys):
+  bonus = functools.partial(
+    intrinsic_lib.bonus,
+    state.intrinsic,
+    settings=step.static['bonus'],
+    axis_name=None,
+  )
+  learner = {name: state.params[name] for name in ('actor', 'critic')}
+  model = {k: v for k, v in state.params.items() if k not in learner}
+
+  def moved(tx, grads, opt_state, params):
+    updates, opt_state = tx.update(grads, opt_state, params)
+    return optax.apply_updates(params, updates), opt_state
+
+  @jax.jit
+  def world_model(model, opt_state):
+    grads, out = jax.grad(system.world_model_loss, has_aux=True)(
+      model, state.collections, batch, keys, bonus
+    )
+    return moved(step.static['model_tx'], grads, opt_state, model), out
+
+  @jax.jit
+  def behaviour(learner, opt_state, start):
+    grads, metrics = jax.grad(system.behavior_loss, has_aux=True)(
+      learner, state.slow_critic, model, state.collections, start, keys
+    )
+    return moved(step.static['behavior_tx'], grads, opt_state, learner), metrics
+
+  N = batch.is_first.size
+  start = jax.tree.map(
+    lambda x: jnp.zeros([N, *x.shape[1:]]),
+    jax.eval_shape(lambda: system.model.action_dynamics.initial(N)),
+  )
+  return {
+    'world model': lambda: world_model(model, state.model_opt),
+    'behaviour': lambda: behaviour(learner, state.behavior_opt, start),
+  }
+
+
+def theirs(
+  stage: str, preset: str, checkout: str
+) -> dict[str, Callable[[], Any]]:
+  """`ours` by the official code."""
+  import torch
+
+  from third_party import compare_contextwm as contextwm
+
+  sys.path.insert(0, checkout)
+  step = steps.make_step(stage, 'float32', preset, 'ipv')
+  pretrained, tuned = contextwm.make_agents(
+    pathlib.Path(checkout), step.config, step.action_size
+  )
+  agent = pretrained if stage == 'pretrain' else tuned
+  agent.init_optimizers()
+  B, T = step.example.is_first.shape
+  rng = np.random.default_rng(0)
+  image = rng.integers(0, 256, (B, T, 3, 64, 64))
+  is_first = torch.zeros(B, T)
+  is_first[:, 0] = 1.0
+  data = {
+    'image': torch.from_numpy(image).float(),
+    'action': torch.zeros(B, T, step.action_size),
+    'reward': torch.zeros(B, T),
+    'is_first': is_first,
+    'is_last': torch.zeros(B, T),
+    'is_terminal': torch.zeros(B, T),
+  }
+  pieces = {'step': lambda: agent.train(data)}
+  if stage == 'pretrain':
+    return pieces | _their_networks(agent.wm, data)
+  return pieces | _their_halves(agent, data)
+
+
+def _their_networks(wm, data):
+  import torch
+
+  ready = wm.preprocess(data) if hasattr(wm, 'preprocess') else data
+  with torch.no_grad():
+    found = wm.encoder(ready)
+    post, _ = wm.rssm.observe(
+      found['embed'], ready['is_first'][..., None], ready['is_first']
+    )
+    feat = wm.rssm.get_feat(post)
+  embed, feat = (
+    torch.randn(x.shape, requires_grad=True) for x in (found['embed'], feat)
+  )
+  maps = {
+    side: torch.randn(x.shape, requires_grad=True)
+    for side, x in found['shortcut'].items()
+  }
+
+  def gradient(loss):
+    def run():
+      wm.train()
+      wm.zero_grad(set_to_none=True)
+      loss().backward()
+
+    return run
+
+  def encoders():
+    out = wm.encoder(ready)
+    kept = [out['shortcut'][side] for side in (8, 16)]
+    return sum(x.square().mean() for x in (out['embed'], *kept))
+
+  def decoder():
+    decoded = wm.heads['decoder'](feat, maps)['image']
+    return -decoded.log_prob(ready['image']).mean()
+
+  def rssm():
+    post, prior = wm.rssm.observe(
+      embed, ready['is_first'][..., None], ready['is_first']
+    )
+    kl, _ = wm.rssm.kl_loss(post, prior, **wm.config.kl)
+    return kl + wm.rssm.get_feat(post).square().mean()
+
+  return {
+    'encoders': gradient(encoders),
+    'decoder': gradient(decoder),
+    'RSSM': gradient(rssm),
+  }
+
+
+def _their_halves(agent, data):
+  wm = agent.wm
+
+  def world_model():
+    wm.train()
+    wm.train_iter(data)
+
+  wm.train()
+  _, outputs, _ = wm.train_iter(data)
+  start = {name: x.detach() for name, x in outputs['post'].items()}
+
+  def behaviour():
+    wm.eval()
+    agent._task_behavior.train(
+      wm,
+      start,
+      data['is_terminal'],
+      lambda seq: wm.heads['reward'](seq['feat']).mode,
+    )
+
+  return {'world model': world_model, 'behaviour': behaviour}
+
+
+def serve(side: str, stage: str, preset: str, checkout: str) -> None:
+  """Answers names of pieces with seconds, and `peak` with GiB."""
+  if side == 'ours':
+    pieces = ours(stage, preset)
+  else:
+    pieces = theirs(stage, preset, checkout)
+  for line in sys.stdin:
+    name = line.strip()
+    if name == 'peak':
+      unit = 1 if sys.platform == 'darwin' else 1024
+      rss = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+      answer = rss * unit / 2**30
+    else:
+      begin = time.perf_counter()
+      pieces[name]()
+      answer = time.perf_counter() - begin
+    print(f'answer {answer}', flush=True)
+
+
+class _Server:
+  """A process that runs one side."""
+
+  def __init__(self, side: str, stage: str, preset: str, checkout: str):
+    self._process = subprocess.Popen(
+      [
+        *(sys.executable, '-m', 'benchmarks.speed_vs_contextwm'),
+        *(f'--serve={side}', f'--stage={stage}', f'--preset={preset}'),
+        f'--checkout={checkout}',
+      ],
+      stdin=subprocess.PIPE,
+      stdout=subprocess.PIPE,
+      text=True,
+    )
+
+  def ask(self, name: str) -> float:
+    self._process.stdin.write(f'{name}\n')
+    self._process.stdin.flush()
+    for line in self._process.stdout:  # ContextWM prints much
+      if line.startswith('answer '):
+        return float(line.split()[1])
+    raise RuntimeError(f'{self._process.args} ended while asked for {name!r}.')
+
+  def close(self) -> None:
+    self._process.stdin.close()
+    self._process.wait()
+
+
+def measure(
+  stage: str, preset: str, checkout: str, rounds: int
+) -> list[dict[str, Any]]:
+  """Times all pieces of a stage, both sides in turns.
+
+  Returns:
+    A row for each piece: `seconds` of each side, `ratio` (median of theirs to
+    ours, turn by turn), `ratios`, and for `step` the `peak_gib` of processes
+    that did nothing else.
+  """
+  servers = {side: _Server(side, stage, preset, checkout) for side in SIDES}
+  rows = []
+  for piece in logger.progress(PIECES[stage], f'{stage}, {preset}', 'piece'):
+    for server in servers.values():
+      server.ask(piece)  # compiles, or fills caches
+    turns = [
+      {side: server.ask(piece) for side, server in servers.items()}
+      for _ in range(rounds)
+    ]
+    ratios = [turn['theirs'] / turn['ours'] for turn in turns]
+    row = {
+      'stage': stage,
+      'preset': preset,
+      'piece': piece,
+      'seconds': {
+        side: statistics.median(turn[side] for turn in turns) for side in SIDES
+      },
+      'ratio': statistics.median(ratios),
+      'ratios': ratios,
+    }
+    if piece == 'step':
+      row['peak_gib'] = {
+        side: server.ask('peak') for side, server in servers.items()
+      }
+    rows.append(row)
+  for server in servers.values():
+    server.close()
+  return rows
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+  """All results as a table in Markdown."""
+  lines = [
+    '| what | ContextWM, s | ours, s | ratio | of turns | memory, GiB |',
+    '|---|---|---|---|---|---|',
+  ]
+  for row in rows:
+    seconds, ratios = row['seconds'], row['ratios']
+    peak = row.get('peak_gib')
+    memory = f'{peak["theirs"]:.1f}, {peak["ours"]:.1f}' if peak else ''
+    lines.append(
+      f'| {row["stage"]}, {row["preset"]}: {row["piece"]} |'
+      f' {seconds["theirs"]:.3f} | {seconds["ours"]:.3f} |'
+      f' {row["ratio"]:.2f} | {min(ratios):.2f} to {max(ratios):.2f} |'
+      f' {memory} |'
+    )
+  return '\n'.join(lines)
+
+
+def main() -> None:
+  if not (pathlib.Path(_CHECKOUT.value) / 'wmlib').is_dir():
+    raise ValueError(f'--checkout={_CHECKOUT.value} holds no wmlib.')
+  if _SERVE.value:
+    serve(_SERVE.value, _STAGE.value[0], _PRESET.value[0], _CHECKOUT.value)
+    return
+  rows = []
+  for preset in _PRESET.value:
+    for stage in _STAGE.value:
+      rows += measure(stage, preset, _CHECKOUT.value, _ROUNDS.value)
+  print(table(rows))
+  report = {
+    **workdir.describe(),
+    'rounds': _ROUNDS.value,
+    'speed_vs_contextwm': rows,
+  }
+  if _OUT.value:
+    workdir.write_json(pathlib.Path(_OUT.value), report)
+  if _JSON.value:
+    print(json.dumps(report))
+
+
+if __name__ == '__main__':
+  _CHECKOUT = flags.DEFINE_string('checkout', None, 'Of thuml/ContextWM.')
+  _ROUNDS = flags.DEFINE_integer('rounds', 5, 'Turns of each piece.')
+  _STAGE = flags.DEFINE_multi_enum(
+    'stage', list(PIECES), list(PIECES), 'May be given again.'
+  )
+  _PRESET = flags.DEFINE_multi_enum(
+    'preset', ('nano', 'paper'), base.PRESETS, 'May be given again.'
+  )
+  _JSON = flags.DEFINE_bool('json', False, 'End with one line of JSON.')
+  _OUT = flags.DEFINE_string('out', '', 'File to write the JSON to.')
+  _SERVE = flags.DEFINE_enum('serve', None, SIDES, 'One side; internal.')
+  flags.mark_flag_as_required('checkout')
+  launch.run(main)
