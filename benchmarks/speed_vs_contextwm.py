@@ -52,9 +52,11 @@ PIECES = {
 SIDES = ('ours', 'theirs')
 
 
-def ours(stage: str, preset: str) -> dict[str, Callable[[], Any]]:
+def ours(
+  stage: str, preset: str, batch_size: int | None = None
+) -> dict[str, Callable[[], Any]]:
   """Functions that compute a piece each, and wait for it."""
-  step = steps.make_step(stage, 'float32', preset, 'ipv')
+  step = steps.make_step(stage, 'float32', preset, 'ipv', batch_size)
   system = build.system(step.config, step.action_size, None)
   rng = np.random.default_rng(0)
   batch = step.example.replace(
@@ -190,7 +192,7 @@ def _our_halves(step, system, state, batch, keys):
 
 
 def theirs(
-  stage: str, preset: str, checkout: str
+  stage: str, preset: str, checkout: str, batch_size: int | None
 ) -> dict[str, Callable[[], Any]]:
   """`ours` by the official code."""
   import torch
@@ -198,7 +200,7 @@ def theirs(
   from third_party import compare_contextwm as contextwm
 
   sys.path.insert(0, checkout)
-  step = steps.make_step(stage, 'float32', preset, 'ipv')
+  step = steps.make_step(stage, 'float32', preset, 'ipv', batch_size)
   pretrained, tuned = contextwm.make_agents(
     pathlib.Path(checkout), step.config, step.action_size
   )
@@ -295,12 +297,14 @@ def _their_halves(agent, data):
   return {'world model': world_model, 'behaviour': behaviour}
 
 
-def serve(side: str, stage: str, preset: str, checkout: str) -> None:
+def serve(
+  side: str, stage: str, preset: str, checkout: str, batch_size: int | None
+) -> None:
   """Answers names of pieces with seconds, and `peak` with GiB."""
   if side == 'ours':
-    pieces = ours(stage, preset)
+    pieces = ours(stage, preset, batch_size)
   else:
-    pieces = theirs(stage, preset, checkout)
+    pieces = theirs(stage, preset, checkout, batch_size)
   for line in sys.stdin:
     name = line.strip()
     if name == 'peak':
@@ -317,12 +321,13 @@ def serve(side: str, stage: str, preset: str, checkout: str) -> None:
 class _Server:
   """A process that runs one side."""
 
-  def __init__(self, side: str, stage: str, preset: str, checkout: str):
+  def __init__(self, side, stage, preset, checkout, batch_size):
+    size = [] if batch_size is None else [f'--batch_size={batch_size}']
     self._process = subprocess.Popen(
       [
         *(sys.executable, '-m', 'benchmarks.speed_vs_contextwm'),
         *(f'--serve={side}', f'--stage={stage}', f'--preset={preset}'),
-        f'--checkout={checkout}',
+        *(f'--checkout={checkout}', *size),
       ],
       stdin=subprocess.PIPE,
       stdout=subprocess.PIPE,
@@ -343,7 +348,7 @@ class _Server:
 
 
 def measure(
-  stage: str, preset: str, checkout: str, rounds: int
+  stage: str, preset: str, checkout: str, rounds: int, batch_size: int | None
 ) -> list[dict[str, Any]]:
   """Times all pieces of a stage, both sides in turns.
 
@@ -352,7 +357,9 @@ def measure(
     ours, turn by turn), `ratios`, and for `step` the `peak_gib` of processes
     that did nothing else.
   """
-  servers = {side: _Server(side, stage, preset, checkout) for side in SIDES}
+  servers = {
+    side: _Server(side, stage, preset, checkout, batch_size) for side in SIDES
+  }
   rows = []
   for piece in logger.progress(PIECES[stage], f'{stage}, {preset}', 'piece'):
     for server in servers.values():
@@ -405,16 +412,25 @@ def main() -> None:
   if not (pathlib.Path(_CHECKOUT.value) / 'wmlib').is_dir():
     raise ValueError(f'--checkout={_CHECKOUT.value} holds no wmlib.')
   if _SERVE.value:
-    serve(_SERVE.value, _STAGE.value[0], _PRESET.value[0], _CHECKOUT.value)
+    serve(
+      _SERVE.value,
+      _STAGE.value[0],
+      _PRESET.value[0],
+      _CHECKOUT.value,
+      _BATCH_SIZE.value,
+    )
     return
   rows = []
   for preset in _PRESET.value:
     for stage in _STAGE.value:
-      rows += measure(stage, preset, _CHECKOUT.value, _ROUNDS.value)
+      rows += measure(
+        stage, preset, _CHECKOUT.value, _ROUNDS.value, _BATCH_SIZE.value
+      )
   print(table(rows))
   report = {
     **workdir.describe(),
     'rounds': _ROUNDS.value,
+    'batch_size': _BATCH_SIZE.value,
     'speed_vs_contextwm': rows,
   }
   if _OUT.value:
@@ -431,6 +447,9 @@ if __name__ == '__main__':
   )
   _PRESET = flags.DEFINE_multi_enum(
     'preset', ('nano', 'paper'), base.PRESETS, 'May be given again.'
+  )
+  _BATCH_SIZE = flags.DEFINE_integer(
+    'batch_size', None, "Of both; by default, the preset's.", 1
   )
   _JSON = flags.DEFINE_bool('json', False, 'End with one line of JSON.')
   _OUT = flags.DEFINE_string('out', '', 'File to write the JSON to.')

@@ -48,6 +48,7 @@ def make_step(stage: str, dtype: str, preset: str, agent: str = 'drp') -> Step:
     dtype: `config.compute_dtype`.
     preset: of configs/base.py.
     agent: `config.agent`.
+    batch_size: of examples; None is the config's.
   """
   files = {
     'pretrain': pretrain_config,
@@ -56,6 +57,8 @@ def make_step(stage: str, dtype: str, preset: str, agent: str = 'drp') -> Step:
   }
   config = files[stage].get_config(preset)
   config.compute_dtype, config.agent = dtype, agent
+  if batch_size is not None:
+    config.data.batch_size = config.replay.batch_size = batch_size
   if stage == 'pretrain':
     tx, system = build.pretrain_optimizer(config), build.system(config, 1, None)
     return Step(
