@@ -40,7 +40,13 @@ class Step:
     return self.example.image.shape[0]
 
 
-def make_step(stage: str, dtype: str, preset: str, agent: str = 'drp') -> Step:
+def make_step(
+  stage: str,
+  dtype: str,
+  preset: str,
+  agent: str = 'drp',
+  batch_size: int | None = None,
+) -> Step:
   """A step of a stage.
 
   Args:
