@@ -115,6 +115,7 @@ def _paper() -> ml_collections.ConfigDict:
   diswm.width = 200  # deterministic and hidden                 [DisWM]
   diswm.beta = 0.015  # weight of the codes' KL                 [DisWM]
   diswm.reward_scale = 2.0  #                                   [DisWM]
+  diswm.free_nats = 1.0  # in both stages; not loss.free_nats   [DisWM]
   diswm.distill_scale = 0.1  # eta at first                     [DisWM]
   diswm.distill_steps = 50_000  # agent steps eta falls in      [DisWM]
   # Or cross_domain, which waits for as long; or released, where eta never

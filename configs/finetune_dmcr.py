@@ -5,8 +5,8 @@ r"""DRP fine-tuning on DMC Remastered (paper Secs. 5.1, 7.2, Algorithm 2).
       --workdir=runs/walker_run
 
 Presets: --config=configs/finetune_dmcr.py:nano (two CPU cores), :small, :debug.
-Other systems: --config.agent=ipv, apv, prelar, dreamerv2 or dreamerv3, with the
-same settings. Ablations: configs/ablations.py.
+Other systems: --config.agent=ipv, apv, prelar, diswm, dreamerv2 or dreamerv3,
+with the same settings. Ablations: configs/ablations.py.
 
 Recorded result: none at the paper's size (README, what was not run).
 """

@@ -26,6 +26,7 @@ class Settings:
   Attributes:
     beta: weight of the codes' KL.
     reward_scale: weight of the reward's loss.
+    free_nats: below which the states' KL is not pushed, in both stages.
     distill_scale: first weight of distillation; 0 without a teacher.
     distill_updates: in which the intended weight would fall to zero.
     schedule: 'intended', 'cross_domain' or 'released', see `distill_weight`.
@@ -33,6 +34,7 @@ class Settings:
 
   beta: float
   reward_scale: float
+  free_nats: float
   distill_scale: float
   distill_updates: float
   schedule: str
@@ -190,7 +192,7 @@ class DisWM(world_model.LearnsInImagination, acting.ActsFromOneState):
       post.logits,
       prior.logits,
       w.kl_balance,
-      w.free_nats,
+      self.settings.free_nats,
       self.axis_name,
       kl=_normals_kl,
     )

@@ -363,6 +363,7 @@ def _diswm_settings(config) -> diswm.Settings:
   return diswm.Settings(
     beta=c.beta,
     reward_scale=c.reward_scale,
+    free_nats=c.free_nats,
     distill_scale=c.distill_scale if has_teacher else 0.0,
     distill_updates=c.distill_steps / config.finetune.train_every,
     schedule=c.schedule,

@@ -40,6 +40,7 @@ RANGES = {
   'diswm.width': (1, _INF),
   'diswm.beta': (0, _INF),
   'diswm.reward_scale': (0, _INF),
+  'diswm.free_nats': (0, _INF),
   'diswm.distill_scale': (0, _INF),
   'diswm.distill_steps': (1, _INF),
   'loss.kl_balance': (0, 1),

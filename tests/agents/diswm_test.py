@@ -175,8 +175,8 @@ def _loss(updates=0, **changes):
     for name, tree in _variables()['params'].items()
     if name not in _LEARNER
   }
-  off = dict(image=0.0, kl_s=0.0, free_nats=0.0)
-  own = dict(beta=0.0, reward_scale=0.0, distill_scale=0.0)
+  off = dict(image=0.0, kl_s=0.0)
+  own = dict(beta=0.0, reward_scale=0.0, distill_scale=0.0, free_nats=0.0)
   weights = {name: changes.get(name, off[name]) for name in off}
   settings = {name: changes.get(name, own[name]) for name in own}
   return _jitted_loss()(model, weights, settings, jnp.int32(updates))
