@@ -119,7 +119,7 @@ def _seconds(function: Callable[[], Any]) -> float:
 
 
 def start(stage: str, preset: str, cache: str) -> float:
-  """Seconds from the start of a process to the end of its first step."""
+  """Seconds of a process that takes the three steps of benchmarks/memory.py."""
   begin = time.perf_counter()
   subprocess.run(
     [

@@ -93,7 +93,6 @@ def _wait(function):
 
 def _our_networks(system, state, batch, keys):
   model = system.model
-  variables = state.params, state.collections
 
   def gradient(function, *inputs):
     """Of a loss by parameters and inputs; runs on their values."""
@@ -107,9 +106,8 @@ def _our_networks(system, state, batch, keys):
       )
       return out
 
-    params, collections = variables
     compiled = jax.jit(jax.grad(loss, (0, 1) if inputs else 0))
-    return lambda: compiled(params, inputs, collections)
+    return lambda: compiled(state.params, inputs, state.collections)
 
   B, T = batch.is_first.shape
   image = batch.image.astype(np.float32) / 255.0 - 0.5
@@ -228,7 +226,7 @@ def theirs(
 def _their_networks(wm, data):
   import torch
 
-  ready = wm.preprocess(data) if hasattr(wm, 'preprocess') else data
+  ready = wm.preprocess(data)
   with torch.no_grad():
     found = wm.encoder(ready)
     post, _ = wm.rssm.observe(
@@ -355,7 +353,8 @@ def measure(
   Returns:
     A row for each piece: `seconds` of each side, `ratio` (median of theirs to
     ours, turn by turn), `ratios`, and for `step` the `peak_gib` of processes
-    that did nothing else.
+    that took steps, before any other piece; it holds the pieces' inputs, and of
+    ours a second copy of the state.
   """
   servers = {
     side: _Server(side, stage, preset, checkout, batch_size) for side in SIDES
