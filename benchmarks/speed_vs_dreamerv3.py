@@ -49,7 +49,7 @@ def ours(folder: pathlib.Path) -> list[str]:
     '--config.finetune.prefill=500',
     '--config.finetune.eval_every=1000000',
     '--config.finetune.num_steps=1000000',
-    '--config.finetune.log_every=25',
+    '--config.finetune.log_every=10',
     f'--workdir={folder}',
   ]
 
@@ -160,7 +160,7 @@ def main() -> None:
 if __name__ == '__main__':
   _CHECKOUT = flags.DEFINE_string('checkout', None, 'Of danijar/dreamerv3.')
   _ROUNDS = flags.DEFINE_integer('rounds', 2, 'Runs of each command.', 1)
-  _COUNT = flags.DEFINE_integer('count', 4, 'Speeds taken of each run.', 1)
+  _COUNT = flags.DEFINE_integer('count', 3, 'Speeds taken of each run.', 1)
   _JSON = flags.DEFINE_bool('json', False, 'End with one line of JSON.')
   _OUT = flags.DEFINE_string('out', '', 'File to write the JSON to.')
   flags.mark_flag_as_required('checkout')
