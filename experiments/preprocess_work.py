@@ -83,6 +83,8 @@ def list_videos(config: ml_collections.ConfigDict) -> list[sources.Video]:
   match config.source:
     case 'folder' | 'embedded' | 'sim':
       return sources.folder_videos(config.path)
+    case 'classes' | 'pushes':
+      return sources.class_folders(config.path)
     case 'frames':
       return sources.frame_folders(config.path)
     case 'ssv2':
@@ -98,8 +100,8 @@ def list_videos(config: ml_collections.ConfigDict) -> list[sources.Video]:
         settings.label_feature,
       )
   raise ValueError(
-    f'config.source={config.source!r} must be one of folder, frames, ssv2, '
-    'tfds, embedded, sim.'
+    f'config.source={config.source!r} must be one of folder, classes, '
+    'frames, ssv2, tfds, embedded, sim, pushes.'
   )
 
 

@@ -143,10 +143,23 @@ def fetch(config: ml_collections.ConfigDict) -> None:
 
   'embedded': real clips of a package in real/, renders of robots in robots/.
   'sim': renders with the simulator's state beside them.
+  'pushes': renders of three kinds of motion.
   """
-  if config.source not in ('embedded', 'sim'):
+  if config.source not in ('embedded', 'sim', 'pushes'):
     return
+  # Here, since processes that only extract import this file as well.
+  from drp_jax.envs import pushes, renders
+
   folder = pathlib.Path(config.path)
+  if config.source == 'pushes':
+    pushes.write_videos(
+      folder,
+      config.pushes.clips_per_class,
+      config.data.clip_length,
+      config.seed,
+      video.write_video,
+    )
+    return
   settings, scenes, policy = config.sim, True, config.sim.policy
   if config.source == 'embedded':
     settings, scenes, policy = config.embedded, False, 'random'
@@ -154,9 +167,6 @@ def fetch(config: ml_collections.ConfigDict) -> None:
     if config.embedded.opencv_doc:
       embedded.fetch_opencv_doc(folder / 'real')
     folder = folder / 'robots'
-  # Here, since processes that only extract import this file as well.
-  from drp_jax.envs import renders
-
   for task in logger.progress(settings.tasks, 'render', 'task'):
     renders.write_rollouts(
       folder,

@@ -183,6 +183,58 @@ class DRP(world_model.LearnsInImagination):
       method=self.model.open_loop,
     )
 
+  def encode_motion(
+    self, variables: Any, motion: types.Motion, is_first: jax.Array
+  ) -> jax.Array:
+    """What the DAE makes of motion.
+
+    Args:
+      variables: params and collections, of either stage.
+      motion: leaves [B, T, ...].
+      is_first: [B, T] bool.
+
+    Returns:
+      [B, T, K+1, D]: in slot 0 a_agg, in slot k the local motion representation
+      of keypoint k. With the whole flow at once (E4) there is slot 0 only.
+    """
+    return self.deconstruction.apply(
+      variables, motion, is_first, method=self.deconstruction.encode
+    )
+
+  def mat_attention(
+    self, variables: Any, motion: types.Motion, is_first: jax.Array
+  ) -> jax.Array:
+    """Where [MAT] looks within each frame (Eq. 14), mean over heads.
+
+    Args:
+      variables: params and collections, of either stage.
+      motion: leaves [B, T, ...].
+      is_first: [B, T] bool.
+
+    Returns:
+      [B, T, L, K+1] float32 over [MAT] itself and the keypoints; sums to one.
+
+    Raises:
+      ValueError: if there is no [MAT] (E1, E4).
+    """
+    _, found = self.deconstruction.apply(
+      variables,
+      motion,
+      is_first,
+      method=self.deconstruction.encode,
+      mutable=['intermediates'],
+    )
+    blocks = found.get('intermediates', {}).get('dae', {})
+    if not blocks:
+      raise ValueError(
+        'This model has no [MAT] (config.dae.intra=False, or'
+        " config.motion='global_flow')."
+      )
+    weights = [
+      blocks[f'blocks_{i}']['intra_attention'][0] for i in range(len(blocks))
+    ]  # [B, T, heads, K+1, K+1] each
+    return jnp.stack([w[..., 0, :].mean(2) for w in weights], 2)
+
   def reconstruct_motion(
     self, variables: Any, batch: types.VideoBatch, keys: jax.Array
   ) -> tuple[jax.Array, jax.Array, jax.Array] | None:

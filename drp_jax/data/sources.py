@@ -1,8 +1,8 @@
 """Where videos come from: lists of what there is, decoded elsewhere.
 
-A folder of videos or of frame folders, Something-Something V2, a TFDS data set.
-Nothing here decodes a file: a `VideoId` says
-which file or folder it is, and reading it is the business of
+A folder of videos, of one such folder for each class or of frame folders,
+Something-Something V2, a TFDS data set. Nothing here decodes a file: a
+`VideoId` says which file or folder it is, and reading it is the business of
 `drp_jax/preprocess`. A `Record` of a data set is decoded by TFDS.
 """
 
@@ -113,6 +113,32 @@ def folder_videos(folder: str | os.PathLike) -> list[VideoId]:
       f'{", ".join(VIDEO_SUFFIXES)} in it and below.'
     )
   return [VideoId(source_id, paths[source_id]) for source_id in sorted(paths)]
+
+
+def class_folders(folder: str | os.PathLike) -> list[VideoId]:
+  """Lists the videos of a folder that holds one folder for each class.
+
+  Returns:
+    Their ids, sorted by source id. The label is the place of the class's folder
+    among all of them in the order of their names, from 0.
+
+  Raises:
+    ValueError: if there is no such folder, no video in it, or one that lies in
+      no class's folder.
+  """
+  videos = folder_videos(folder)
+  of_class = [v.source_id.partition('/')[0::2] for v in videos]
+  loose = [name for name, rest in of_class if not rest]
+  if loose:
+    raise ValueError(
+      f'config.path={os.fspath(folder)!r} holds one folder for each class, but'
+      f' {loose[0]!r} lies in none.'
+    )
+  names = sorted({name for name, _ in of_class})
+  return [
+    dataclasses.replace(video, label=names.index(name))
+    for video, (name, _) in zip(videos, of_class, strict=True)
+  ]
 
 
 def frame_folders(folder: str | os.PathLike) -> list[VideoId]:

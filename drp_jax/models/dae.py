@@ -48,16 +48,32 @@ def attend(
     [..., Q, D].
   """
 
-  def heads(x):
-    return x.reshape(*x.shape[:-1], num_heads, -1)
+  weights = attention_weights(query, key, allowed, num_heads)
+  out = jnp.einsum(
+    '...hqn,...nhd->...qhd',
+    weights.astype(value.dtype),
+    _heads(value, num_heads),
+  )
+  return out.reshape(query.shape)
 
+
+def attention_weights(
+  query: jax.Array, key: jax.Array, allowed: jax.Array, num_heads: int
+) -> jax.Array:
+  """The softmax of `attend`: [..., heads, Q, N] float32, rows sum to one."""
   scale = 1.0 / math.sqrt(query.shape[-1] // num_heads)
-  scores = jnp.einsum('...qhd,...nhd->...hqn', heads(query) * scale, heads(key))
+  scores = jnp.einsum(
+    '...qhd,...nhd->...hqn',
+    _heads(query, num_heads) * scale,
+    _heads(key, num_heads),
+  )
   scores = scores.astype(jnp.float32)
   scores = jnp.where(allowed[..., None, :, :], scores, _NEVER)
-  weights = jax.nn.softmax(scores, -1).astype(value.dtype)
-  out = jnp.einsum('...hqn,...nhd->...qhd', weights, heads(value))
-  return out.reshape(query.shape)
+  return jax.nn.softmax(scores, -1)
+
+
+def _heads(x: jax.Array, num_heads: int) -> jax.Array:
+  return x.reshape(*x.shape[:-1], num_heads, -1)
 
 
 class DualAttentionBlock(nn.Module):
@@ -165,9 +181,11 @@ class DualAttentionBlock(nn.Module):
       return x
     h = self.intra_norm(x)
     query, key = self.intra_query(h), self.intra_key(h)  # Eq. 13
-    h = attend(
-      query, key, self.intra_value(h), seen[:, :, None], self.num_heads
-    )  # Eq. 14
+    allowed = seen[:, :, None]
+    if self.is_mutable_collection('intermediates'):  # to be looked at
+      weights = attention_weights(query, key, allowed, self.num_heads)
+      self.sow('intermediates', 'intra_attention', weights)
+    h = attend(query, key, self.intra_value(h), allowed, self.num_heads)  # (14)
     return x + (self.intra_out(h) if self.num_heads > 1 else h)  # Eq. 17
 
   def _inter_projections(self, x):

@@ -71,17 +71,20 @@ class Deconstruction(nn.Module):
     )
     return dict(recon=recon, patches=u, hidden=hidden, tokens=full)
 
-  def aggregate(self, motion: types.Motion, is_first: jax.Array) -> jax.Array:
-    """The full pass alone: leaves [B, T, ...] -> a_agg [B, T, D]."""
+  def encode(self, motion: types.Motion, is_first: jax.Array) -> jax.Array:
+    """The full pass alone: leaves [B, T, ...] -> tokens as in `__call__`."""
     u = self.atomic_actions(motion).astype(self.dtype)
-    tokens = self.dae(
+    return self.dae(
       u,
       motion.points,
       motion.window_step,
       is_first,
       jnp.zeros(u.shape[:3], bool),
     )
-    return tokens[:, :, 0]
+
+  def aggregate(self, motion: types.Motion, is_first: jax.Array) -> jax.Array:
+    """Slot 0 of `encode`: leaves [B, T, ...] -> a_agg [B, T, D]."""
+    return self.encode(motion, is_first)[:, :, 0]
 
   def step(
     self, motion: types.Motion, is_first: jax.Array, cache: dae.Cache

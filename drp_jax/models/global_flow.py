@@ -49,6 +49,10 @@ class GlobalFlow(nn.Module):
     del keys
     return dict(tokens=self._encode(motion, is_first, True)[:, :, None])
 
+  def encode(self, motion: types.Motion, is_first: jax.Array) -> jax.Array:
+    """With running statistics: leaves [B, T, ...] -> [B, T, 1, D]."""
+    return self._encode(motion, is_first, False)[:, :, None]
+
   def aggregate(self, motion: types.Motion, is_first: jax.Array) -> jax.Array:
     """With running statistics: leaves [B, T, ...] -> a_agg [B, T, D]."""
     return self._encode(motion, is_first, False)

@@ -135,12 +135,15 @@ class Checkpoints:
       raise _damaged(what, _brief(error)) from error
 
 
-def load_part(workdir: str | pathlib.Path, template: Any) -> Any:
+def load_part(
+  workdir: str | pathlib.Path, template: Any, key: str = 'config.init_from'
+) -> Any:
   """Reads some subtrees of the newest checkpoint's state.
 
   Args:
     workdir: of another run.
     template: pytree of arrays, a part of the tree that was saved.
+    key: what named the workdir, for errors.
 
   Returns:
     A pytree like `template`.
@@ -152,9 +155,9 @@ def load_part(workdir: str | pathlib.Path, template: Any) -> Any:
   folder = (pathlib.Path(workdir) / _FOLDER).absolute()
   steps = ocp.utils.checkpoint_steps(folder) if folder.is_dir() else []
   if not steps:
-    raise ValueError(f'config.init_from={str(workdir)!r} holds no checkpoint.')
+    raise ValueError(f'{key}={str(workdir)!r} holds no checkpoint.')
   path = folder / str(max(steps))
-  what = f'The checkpoint of config.init_from={str(workdir)!r}'
+  what = f'The checkpoint of {key}={str(workdir)!r}'
   try:
     meta = ocp.JsonCheckpointHandler().restore(path / 'meta') or {}
   except Exception as error:

@@ -59,7 +59,7 @@ class Logger:
     self._shown = {metric: '' for metric in shown}
     self._warned = set()
     self._lines, self._num_lines = _open_metrics(self._dir / METRICS_FILE)
-    _wait_for_later_name(self._dir)
+    _sort_before_now(self._dir)
     self._events = event_file_writer.EventFileWriter(str(self._dir))
     self._bar = _bar(None, total_steps, name, 'step')
 
@@ -293,26 +293,20 @@ def _complete_lines(path: pathlib.Path) -> list[dict]:
   return lines
 
 
-def _wait_for_later_name(workdir: pathlib.Path):
-  """Waits till a new event file sorts behind those already there.
+def _sort_before_now(workdir: pathlib.Path):
+  """Sees to it that a new event file sorts behind those already there.
 
   TensorBoard reads event files in the order of their names, which start with
   the second they were made in; a purge only reaches what was read before it.
+  Files of this very second, or of a clock that was put back since, get earlier
+  names.
   """
-  seconds = [
-    int(path.name.split('.')[3])
-    for path in workdir.glob('events.out.tfevents.*')
-  ]
-  newest = max(seconds, default=0)
-  if newest > time.time() + 1:
-    logging.warning(
-      'The clock is behind the event files in %s: TensorBoard may show some'
-      ' steps twice.',
-      workdir,
-    )
-    return
-  while int(time.time()) <= newest:
-    time.sleep(0.02)
+  limit = int(time.time()) - 1
+  for path in sorted(workdir.glob('events.out.tfevents.*'), reverse=True):
+    *front, second, rest = path.name.split('.', 4)
+    if int(second) > limit:
+      path.rename(path.with_name('.'.join([*front, f'{limit:010d}', rest])))
+    limit = min(int(second), limit) - 1
 
 
 def _check_uint8(name: str, array: np.ndarray, ndim: int):

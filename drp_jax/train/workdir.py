@@ -91,6 +91,20 @@ def begin(workdir: str | pathlib.Path, config: ml_collections.ConfigDict):
   write_json(folder / 'run.json', describe())
 
 
+def read_config(workdir: str | pathlib.Path) -> ml_collections.ConfigDict:
+  """Reads what `begin` recorded.
+
+  Raises:
+    ValueError: if there is no `config.json`.
+  """
+  path = pathlib.Path(workdir) / 'config.json'
+  if not path.is_file():
+    raise ValueError(
+      f'{str(workdir)!r} is no workdir of a run: it holds no config.json.'
+    )
+  return ml_collections.ConfigDict(json.loads(path.read_text('utf-8')))
+
+
 def describe() -> dict[str, Any]:
   """Commit, versions and hardware, for results."""
   root = pathlib.Path(__file__).parents[2]

@@ -64,14 +64,8 @@ def open_loop_video(
     ValueError: if shapes disagree or context is not in 1..T.
   """
   rows = _with_error(rows, context)
-  T = rows['error'].shape[1]
-  borders = _borders(len(rows), T, context)
-  framed = [
-    _framed(videos, border, scale)
-    for videos, border in zip(rows.values(), borders, strict=True)
-  ]
-  panel = grid(np.concatenate(framed), columns=len(framed[0]))
-  return _with_labels(panel, list(rows), framed[0].shape[2:4])
+  borders = _borders(len(rows), rows['error'].shape[1], context)
+  return _panel(rows, borders, scale)
 
 
 def open_loop_strip(
@@ -92,17 +86,50 @@ def open_loop_strip(
     [h, w, 3] uint8, the frame numbers above.
   """
   rows = _with_error({k: v[None] for k, v in rows.items()}, context)
-  T = rows['error'].shape[1]
-  borders = _borders(len(rows), T, context)
-  moments = np.unique(np.linspace(0, T - 1, columns).round().astype(int))
-  cells = [
-    _framed(videos, border, scale)[0, moments, None]
-    for videos, border in zip(rows.values(), borders, strict=True)
-  ]  # [columns, 1, h, w, 3] each
-  panel = grid(np.concatenate(cells), columns=len(moments))
-  return _with_labels(
-    panel, list(rows), cells[0].shape[2:4], [f't = {t}' for t in moments]
-  )[0]
+  borders = _borders(len(rows), rows['error'].shape[1], context)
+  return _strip(rows, borders, columns, scale)
+
+
+def prediction_video(
+  rows: Mapping[str, np.ndarray], context: int, scale: int = 2
+) -> np.ndarray:
+  """Compares several models with what happened, as a clip (Figs. 8, 15).
+
+  Borders as in `open_loop_video`, of every row but the first.
+
+  Args:
+    rows: label to [N, T, H, W, 3] uint8; the truth first.
+    context: how many frames the models are shown.
+    scale: how much larger frames are drawn.
+
+  Returns:
+    [T, h, w, 3] uint8.
+
+  Raises:
+    ValueError: if shapes disagree or context is not in 1..T.
+  """
+  return _panel(rows, _checked_borders(rows, context), scale)
+
+
+def prediction_strip(
+  rows: Mapping[str, np.ndarray],
+  context: int,
+  columns: int = 10,
+  scale: int = 2,
+) -> np.ndarray:
+  """Compares as `prediction_video` does, in one picture, one clip.
+
+  Args:
+    rows: label to [T, H, W, 3] uint8; the truth first.
+    context: how many frames the models are shown.
+    columns: how many moments are drawn, evenly spaced from first to last.
+    scale: how much larger frames are drawn.
+
+  Returns:
+    [h, w, 3] uint8, the frame numbers above.
+  """
+  rows = {name: frames[None] for name, frames in rows.items()}
+  return _strip(rows, _checked_borders(rows, context), columns, scale)
 
 
 def encode_webp(frames: np.ndarray, fps: float, quality: int = 80) -> bytes:
@@ -141,10 +168,49 @@ def _check(name: str, videos: np.ndarray):
     )
 
 
-def _with_error(
+def _panel(
+  rows: Mapping[str, np.ndarray], borders: np.ndarray, scale: int
+) -> np.ndarray:
+  """Clips [N, T, H, W, 3] beside each other, a row for each entry."""
+  framed = [
+    _framed(videos, border, scale)
+    for videos, border in zip(rows.values(), borders, strict=True)
+  ]
+  panel = grid(np.concatenate(framed), columns=len(framed[0]))
+  return _with_labels(panel, list(rows), framed[0].shape[2:4])
+
+
+def _strip(
+  rows: Mapping[str, np.ndarray], borders: np.ndarray, columns: int, scale: int
+) -> np.ndarray:
+  """Moments of one clip beside each other, a row for each entry."""
+  T = borders.shape[1]
+  moments = np.unique(np.linspace(0, T - 1, columns).round().astype(int))
+  cells = [
+    _framed(videos, border, scale)[0, moments, None]
+    for videos, border in zip(rows.values(), borders, strict=True)
+  ]  # [columns, 1, h, w, 3] each
+  panel = grid(np.concatenate(cells), columns=len(moments))
+  return _with_labels(
+    panel, list(rows), cells[0].shape[2:4], [f't = {t}' for t in moments]
+  )[0]
+
+
+def _checked_borders(
   rows: Mapping[str, np.ndarray], context: int
-) -> dict[str, np.ndarray]:
-  truth, *_, model = rows.values()
+) -> np.ndarray:
+  """[rows, T, 3] uint8, of rows that are all predicted but the first."""
+  _check_rows(rows, context)
+  T = next(iter(rows.values())).shape[1]
+  borders = np.empty([len(rows), T, 3], np.uint8)
+  borders[:, :context] = CONTEXT_COLOUR
+  borders[0, context:] = _BACKGROUND
+  borders[1:, context:] = PREDICTED_COLOUR
+  return borders
+
+
+def _check_rows(rows: Mapping[str, np.ndarray], context: int) -> None:
+  truth = next(iter(rows.values()))
   for name, videos in rows.items():
     _check(name, videos)
     if videos.shape != truth.shape:
@@ -154,6 +220,13 @@ def _with_error(
       )
   if not 1 <= context <= truth.shape[1]:
     raise ValueError(f'context={context} must be in 1..T={truth.shape[1]}.')
+
+
+def _with_error(
+  rows: Mapping[str, np.ndarray], context: int
+) -> dict[str, np.ndarray]:
+  _check_rows(rows, context)
+  truth, *_, model = rows.values()
   error = np.abs(truth.astype(np.float32) - model).mean(-1) / _ERROR_TOP
   coloured = matplotlib.colormaps['inferno'](np.clip(error, 0, 1))[..., :3]
   return {**rows, 'error': np.round(255 * coloured).astype(np.uint8)}

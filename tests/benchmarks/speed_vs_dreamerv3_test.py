@@ -16,7 +16,7 @@ def test_speeds_are_read_while_a_line_is_being_written(tmp_path):
 
 
 def test_both_train_as_often_on_as_much(tmp_path):
-  command = speed.theirs(tmp_path, 'DIR')
+  command = speed.theirs(tmp_path, 'DIR', 'python3')
   ratio = float(command[command.index('--run.train_ratio') + 1])
   assert ratio * 4 == speed.BATCH * speed.LENGTH  # an update every 4 steps
   assert '--config.finetune.train_every=4' in speed.ours(tmp_path)

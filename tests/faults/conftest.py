@@ -20,8 +20,11 @@ class Command:
     """`{}` in an argument stands for the folder."""
     self._script, self._arguments = script, arguments
 
-  def run(self, folder, change=0, delay=0.0, number=signal.SIGKILL):
-    """Runs it, maybe struck (struck.py); the exit code and what it said."""
+  def run(self, folder, change=0, delay=0.0, number=signal.SIGKILL, clock=0):
+    """Runs it, maybe struck (struck.py); the exit code and what it said.
+
+    Its clock is `clock` seconds ahead.
+    """
     done = subprocess.run(
       [
         *(sys.executable, _STRUCK, folder, str(change), str(delay)),
@@ -33,6 +36,7 @@ class Command:
         **os.environ,
         'PYTHONPATH': str(_ROOT),
         'JAX_COMPILATION_CACHE_DIR': str(_ROOT / '.cache' / 'xla'),
+        'STRUCK_CLOCK': str(clock),
       },
       capture_output=True,
       text=True,

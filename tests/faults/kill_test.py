@@ -173,6 +173,21 @@ def test_pre_training_is_told_to_end(pretraining, tmp_path):
   _assert_same_run(moved, unbroken)
 
 
+@pytest.mark.slow
+def test_the_clock_is_put_back_while_pre_training_rests(pretraining, tmp_path):
+  command, unbroken = pretraining
+  folder = tmp_path / 'told'
+  change = int(0.5 * command.changes(unbroken))
+  code, said = command.run(
+    folder, change, 0.01, signal.SIGTERM, clock=30 * 86_400
+  )
+  assert code == 0 and 'SIGTERM: saved at step' in said, said[-3000:]
+  command.finish(folder)  # a month earlier
+  times = [line['wall_time'] for line in logger.read_metrics(folder)]
+  assert min(times) < max(times) - 86_400
+  _assert_same_run(folder, unbroken)
+
+
 def test_preprocessing_is_told_to_end(preprocessing, tmp_path):
   command, unbroken = preprocessing
   folder = tmp_path / 'told'

@@ -5,7 +5,7 @@
 The <change>-th time that the process opens, makes, renames or deletes anything
 in <folder>, counted from 1, it gets the signal, <delay> seconds later. With
 <change> 0 it is left alone, and the number of changes is written to
-<folder>.changes at its end.
+<folder>.changes at its end. Its clock is off by STRUCK_CLOCK seconds.
 """
 
 import os
@@ -27,6 +27,8 @@ _EVENTS = (
 
 def main() -> None:
   folder, change, delay, number, *sys.argv = sys.argv[1:]
+  clock, off = time.time, float(os.environ.get('STRUCK_CLOCK', 0))
+  time.time = lambda: clock() + off
   folder, change = os.path.abspath(folder), int(change)
   count, now = 0, threading.Event()
 

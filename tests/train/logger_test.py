@@ -5,6 +5,7 @@ import math
 import signal
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -159,7 +160,10 @@ os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
-def test_tensorboard_sees_no_step_twice_after_a_kill(tmp_path):
+@pytest.mark.parametrize('clock', [0, -86_400])
+def test_tensorboard_sees_no_step_twice_after_a_kill(
+  tmp_path, monkeypatch, clock
+):
   killed = subprocess.run(
     [sys.executable, '-c', _KILLED_RUN, str(tmp_path)], capture_output=True
   )
@@ -168,6 +172,8 @@ def test_tensorboard_sees_no_step_twice_after_a_kill(tmp_path):
   assert [e.step for e in _events(tmp_path).Scalars('loss')] == [0, 1, 2, 3, 4]
   path.write_bytes(path.read_bytes()[:-7])  # the last event is torn
 
+  real = time.time  # from now on the clock is a day behind, or right
+  monkeypatch.setattr(time, 'time', lambda: real() + clock)
   log = logger.Logger(tmp_path, 10, 'train')
   log.resume(2, 3)  # the last checkpoint
   for step in range(3, 7):

@@ -1,0 +1,207 @@
+"""Videos of known motion: a hand pushes a thing left or right, or puts it down.
+
+The three behaviours that Fig. 14 of the paper tells apart, for those who do not
+have Something-Something V2. Thing, table, light, camera and speed are random,
+so that nothing but the motion says which it is.
+"""
+
+import os
+import pathlib
+
+import mujoco
+import numpy as np
+
+from drp_jax.envs import renders
+
+CLASSES = (
+  'pushing_left_to_right',
+  'pushing_right_to_left',
+  'putting_on_a_surface',
+)
+FPS = 12  # as in Something-Something V2
+_SIDE = 64  # pixels of a frame
+_STEP = 0.004  # seconds of the simulation
+_REACH = 0.35  # metres that the hand moves along the table
+_LIFT = 0.45  # metres from which things are put down
+_RELEASED = 0.55  # share of the time after which a thing is let go of
+_GRIP = 0.06  # metres from the hand to the top of what it holds
+
+
+def write_videos(
+  folder: str | pathlib.Path,
+  clips_per_class: int,
+  frames: int,
+  seed: int,
+  write_video: renders.WriteVideo,
+) -> list[pathlib.Path]:
+  """Writes `<folder>/<class>/<index>.mp4`.
+
+  A file is a function of class, index, frames and seed alone. One that exists
+  is left as it is, and none is ever half-written.
+
+  Args:
+    folder: made if it is not there.
+    clips_per_class: videos of each of `CLASSES`.
+    frames: of each.
+    seed: of looks and motion.
+    write_video: writes frames to a path whose suffix is `.mp4`.
+
+  Returns:
+    The paths of all the videos.
+
+  Raises:
+    RuntimeError: there is no OpenGL to render with.
+  """
+  paths = []
+  for number, name in enumerate(CLASSES):
+    inside = pathlib.Path(folder, name)
+    inside.mkdir(parents=True, exist_ok=True)
+    for index in range(clips_per_class):
+      path = inside / f'{index:04d}.mp4'
+      paths.append(path)
+      if path.exists():
+        continue
+      rng = np.random.default_rng([seed, number, index])
+      partial = path.with_name(f'.partial-{path.name}')
+      write_video(partial, film(name, frames, rng), FPS)
+      os.replace(partial, path)
+  return paths
+
+
+def film(name: str, frames: int, rng: np.random.Generator) -> np.ndarray:
+  """Simulates and draws one clip.
+
+  Args:
+    name: one of `CLASSES`.
+    frames: T.
+    rng: of looks and motion.
+
+  Returns:
+    [T, 64, 64, 3] uint8.
+  """
+  puts = name == 'putting_on_a_surface'
+  right = name == 'pushing_left_to_right'
+  side = rng.choice([-1.0, 1.0]) if puts else (-1.0 if right else 1.0)
+  height = rng.uniform(0.05, 0.09)  # half of the thing's
+  model = mujoco.MjModel.from_xml_string(_scene(rng, side, height, puts))
+  data = mujoco.MjData(model)
+  place = rng.uniform((-0.06, -0.08), (0.06, 0.08))
+  path = _putting if puts else _pushing
+  hand = path(np.linspace(0.0, 1.0, frames), side, height, place, rng)
+  thing = hand[0] - (0, 0, height + _GRIP) if puts else (*place, height)
+  data.qpos[:3] = thing
+  data.mocap_pos[0] = hand[0]
+  data.eq_active[0] = puts
+  substeps = round(1 / FPS / _STEP)
+  video = np.empty([frames, _SIDE, _SIDE, 3], np.uint8)
+  with mujoco.Renderer(model, _SIDE, _SIDE) as renderer:
+    for t in range(frames):
+      if t > _RELEASED * frames:
+        data.eq_active[0] = 0
+      before = hand[max(t - 1, 0)]
+      for step in range(substeps if t else 1):
+        share = (step + 1) / substeps
+        data.mocap_pos[0] = before + share * (hand[t] - before)
+        mujoco.mj_step(model, data)
+      renderer.update_scene(data, 'view')
+      video[t] = renderer.render()
+  return video
+
+
+def _pushing(s, side, height, place, rng) -> np.ndarray:
+  """Places of the hand at times s in 0..1, [T, 3], metres; moves to -side."""
+  ends = _REACH * rng.uniform(0.8, 1.2, 2)
+  begin, end = rng.uniform(0.0, 0.15), rng.uniform(0.7, 1.0)
+  moved = _smooth((s - begin) / (end - begin))
+  x = place[0] + side * (ends[0] - moved * ends.sum())
+  return np.stack([x, np.full_like(s, place[1]), np.full_like(s, height)], -1)
+
+
+def _putting(s, side, height, place, rng) -> np.ndarray:
+  """As `_pushing`: down with the thing from one side, and up without it."""
+  top = _LIFT * rng.uniform(0.8, 1.2)
+  slant = side * rng.uniform(0.0, 0.25)
+  raised = 1 - _smooth(s / (0.9 * _RELEASED)) * _smooth((1.1 - s) / 0.4)
+  low = 2 * height + _GRIP
+  x = place[0] + slant * raised
+  return np.stack([x, np.full_like(s, place[1]), low + top * raised], -1)
+
+
+def _smooth(s: np.ndarray) -> np.ndarray:
+  """From 0 to 1, slowly at both ends."""
+  s = np.clip(s, 0.0, 1.0)
+  return s * s * (3 - 2 * s)
+
+
+def _scene(
+  rng: np.random.Generator, side: float, height: float, puts: bool
+) -> str:
+  """MJCF of a table, a thing, and a hand that comes from `side` or above."""
+
+  def colour(low=0.1, high=0.95):
+    return ' '.join(f'{x:.3f}' for x in rng.uniform(low, high, 3))
+
+  azimuth = np.radians(rng.uniform(-20, 20))
+  elevation = np.radians(rng.uniform(20, 45))
+  distance = rng.uniform(1.1, 1.5)
+  eye = distance * np.array([
+    np.sin(azimuth) * np.cos(elevation),
+    -np.cos(azimuth) * np.cos(elevation),
+    np.sin(elevation),
+  ])  # fmt: skip
+  width = rng.uniform(0.04, 0.08)
+  shape, size = (
+    ('box', f'{width} {rng.uniform(0.04, 0.08)} {height}'),
+    ('cylinder', f'{width} {height}'),
+    ('ellipsoid', f'{width} {width} {height}'),
+  )[rng.integers(3)]
+  # The arm reaches back from the hand: to the side, towards us, and up.
+  back = np.array([1.2 * side, rng.uniform(-0.8, 0.2), rng.uniform(0.3, 0.8)])
+  if puts:
+    back = np.array([0.4 * side, rng.uniform(-0.8, 0.2), 1.0])
+  skin = rng.uniform(0.3, 1.0) * np.array([1.0, 0.78, 0.65])
+  sleeve = colour()
+  wrist, elbow = 0.1 * back, 1.2 * back
+  pattern = rng.choice(['flat', 'checker', 'gradient'])
+  lamp = rng.uniform((-1, -1, 1.2), (1, 0.5, 2.5))
+
+  def text(numbers):
+    return ' '.join(f'{x:.4f}' for x in numbers)
+
+  return f"""
+<mujoco>
+  <option timestep="{_STEP}"/>
+  <visual>
+    <global offwidth="{_SIDE}" offheight="{_SIDE}" fovy="45"/>
+    <quality shadowsize="512"/>
+  </visual>
+  <asset>
+    <texture name="table" type="2d" builtin="{pattern}" rgb1="{colour()}"
+      rgb2="{colour()}" width="64" height="64"/>
+    <material name="table" texture="table" reflectance="0"
+      texrepeat="{rng.integers(1, 6)} {rng.integers(1, 6)}"/>
+    <texture type="skybox" builtin="gradient" rgb1="{colour()}"
+      rgb2="{colour()}" width="64" height="64"/>
+  </asset>
+  <worldbody>
+    <light pos="{text(lamp)}" dir="{text(-lamp)}" diffuse="{colour(0.5, 0.9)}"/>
+    <body name="centre" pos="0 0 0.1"/>
+    <camera name="view" mode="targetbody" target="centre" pos="{text(eye)}"/>
+    <geom type="plane" size="2 1.2 0.1" material="table" friction="0.8"/>
+    <body name="thing">
+      <freejoint/>
+      <geom type="{shape}" size="{size}" rgba="{colour()} 1" mass="0.2"/>
+    </body>
+    <body name="hand" mocap="true">
+      <geom type="ellipsoid" size="0.05 0.06 0.05" rgba="{text(skin)} 1"/>
+      <geom type="capsule" fromto="0 0 0 {text(wrist)}" size="0.035"
+        rgba="{text(skin)} 1" contype="0" conaffinity="0"/>
+      <geom type="capsule" fromto="{text(wrist)} {text(elbow)}" size="0.05"
+        rgba="{sleeve} 1" contype="0" conaffinity="0"/>
+    </body>
+  </worldbody>
+  <equality>
+    <weld body1="hand" body2="thing" active="false"
+      relpose="0 0 {-height - _GRIP:.4f} 1 0 0 0"/>
+  </equality>
+</mujoco>"""

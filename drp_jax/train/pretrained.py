@@ -1,0 +1,85 @@
+"""Opens and exports what pre-training has learned."""
+
+import json
+import pathlib
+from typing import Any, NamedTuple
+
+import jax
+import ml_collections
+
+from drp_jax.agents import system as system_lib
+from drp_jax.train import build, checkpoint, pretrain, workdir
+
+
+class Pretrained(NamedTuple):
+  """A pre-trained model, ready to be called.
+
+  Attributes:
+    config: that it was trained with, configs/base.py.
+    system: what it is; for DRP `encode_motion`, for all `open_loop`.
+    variables: params and other collections, what the system's calls take.
+  """
+
+  config: ml_collections.ConfigDict
+  system: system_lib.System
+  variables: dict[str, Any]
+
+
+def load(directory: str | pathlib.Path) -> Pretrained:
+  """Reads the newest checkpoint of a pre-training.
+
+  Args:
+    directory: a workdir of experiments/run_pretrain.py, or what `export` made
+      of it.
+
+  Raises:
+    ValueError: if it is none, or is damaged.
+  """
+  config = workdir.read_config(directory)
+  system = build.system(config, 1, None)
+  if not system.pretrained:
+    raise ValueError(f'{str(directory)!r} is no workdir of a pre-training.')
+  state = jax.eval_shape(
+    lambda: pretrain.init_state(
+      config, system, build.pretrain_optimizer(config), 1.0
+    )
+  )
+  template = {'params': state.params, 'collections': state.collections}
+  found = checkpoint.load_part(directory, template, 'workdir')
+  return Pretrained(
+    config, system, {'params': found['params'], **found['collections']}
+  )
+
+
+def export(
+  directory: str | pathlib.Path, target: str | pathlib.Path
+) -> pathlib.Path:
+  """Copies a pre-training without what only its training needs.
+
+  What is left, weights, config and what it ran on, serves `load` and
+  `config.init_from`, at a third of the size.
+
+  Args:
+    directory: a workdir of experiments/run_pretrain.py.
+    target: folder that does not hold a checkpoint yet.
+
+  Returns:
+    `target`.
+
+  Raises:
+    ValueError: as `load`, or if there is a checkpoint in `target`.
+  """
+  source, target = pathlib.Path(directory), pathlib.Path(target)
+  model = load(source)
+  old, new = checkpoint.Checkpoints(source), checkpoint.Checkpoints(target)
+  if new.latest_step() is not None:
+    raise ValueError(f'{str(target)!r} holds a checkpoint already.')
+  variables = dict(model.variables)
+  state = {'params': variables.pop('params'), 'collections': variables}
+  new.save(old.latest_step(), state, {})
+  old.close()
+  new.close()
+  for name in ('config.json', 'run.json'):
+    value = json.loads((source / name).read_text('utf-8'))
+    workdir.write_json(target / name, value)
+  return target

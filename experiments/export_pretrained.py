@@ -1,0 +1,25 @@
+r"""Leaves out of a pre-training what only its training needs.
+
+  python -m experiments.export_pretrained --workdir=runs/pretrain --out=mine
+
+What is written, weights, config and what it ran on, is a third as large and
+serves --config.init_from and `drp_jax.train.pretrained.load`.
+"""
+
+from absl import flags
+
+from drp_jax.train import pretrained
+from experiments import launch
+
+
+def main() -> None:
+  folder = pretrained.export(_WORKDIR.value, _OUT.value)
+  size = sum(path.stat().st_size for path in folder.rglob('*'))
+  print(f'{folder}: {size / 1e6:.1f} MB')
+
+
+if __name__ == '__main__':
+  _WORKDIR = flags.DEFINE_string('workdir', None, 'Of a pre-training.')
+  _OUT = flags.DEFINE_string('out', None, 'New folder.')
+  flags.mark_flags_as_required(['workdir', 'out'])
+  launch.run(main)

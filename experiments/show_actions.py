@@ -1,0 +1,251 @@
+r"""Does the aggregated action know what moves, and where to (Fig. 14)?
+
+  python -m experiments.run_preprocess --config=configs/preprocess.py:pushes \
+      --config.path=runs/push_videos --config.data.shards_dir=runs/pushes
+  python -m experiments.show_actions --workdir=runs/pretrain \
+      --shards_dir=runs/pushes --out=runs/see
+
+With Something-Something V2, the paper's three behaviours:
+
+  python -m experiments.show_actions --workdir=runs/pretrain \
+      --shards_dir=runs/ssv2 --split=validation --labels=93,94,109 \
+      --out=runs/see
+
+A clip is the mean of its a_agg (E10). Writes tsne.png and tsne.svg and, since
+t-SNE measures nothing, probe.json: how many clips of videos that were left out
+a linear classifier and the nearest neighbours name rightly, in five folds;
+beside them the same with a model that has learned nothing, and with the mean
+flow at the keypoints.
+"""
+
+import json
+import pathlib
+from collections.abc import Sequence
+
+import jax
+import numpy as np
+from absl import flags
+from sklearn import (
+  linear_model,
+  manifold,
+  model_selection,
+  neighbors,
+  pipeline,
+  preprocessing,
+)
+
+from drp_jax.data import shards
+from drp_jax.ops import patches
+from drp_jax.train import build, pretrained
+from drp_jax.train import workdir as workdir_lib
+from drp_jax.viz import plot_style, scatter
+from experiments import clip_batches, launch
+
+FOLDS = 5
+NEIGHBOURS = 5
+_PERPLEXITY = 30.0  #                                           [E10]
+
+
+def show(
+  workdir: str,
+  shards_dir: str,
+  split: str,
+  labels: Sequence[int],
+  names: Sequence[str],
+  clips_per_label: int,
+  out: str,
+) -> dict[str, dict[str, list[float]]]:
+  """Writes the picture and the scores.
+
+  Args:
+    workdir: of a pre-training of a system with an aggregated action.
+    shards_dir: of clips with labels.
+    split: 'train' or 'validation'.
+    labels: that are told apart; () for all there are.
+    names: of the labels, in their order; () for their numbers.
+    clips_per_label: at most so many, evenly spaced.
+    out: folder; made if it is not there.
+
+  Returns:
+    Representation to `linear` and `neighbours`: accuracy in each fold.
+
+  Raises:
+    ValueError: for a workdir or shards that do not fit.
+  """
+  model = pretrained.load(workdir)
+  if not hasattr(model.system, 'encode_motion'):
+    raise ValueError(
+      f'--workdir={workdir!r}: config.agent={model.config.agent!r} has no'
+      ' aggregated action.'
+    )
+  source = shards.open_split(shards_dir, split)
+  clips, groups, names = _labelled(source, labels, names, clips_per_label)
+  untrained = model._replace(variables=_untrained(model))
+  vectors = {
+    'a_agg': mean_actions(model, clips),
+    'a_agg, untrained': mean_actions(untrained, clips),
+    'mean flow': _mean_flow(clips),
+  }
+  videos = np.array([clip['source_id'].decode() for clip in clips])
+  scores = {name: probe(x, groups, videos) for name, x in vectors.items()}
+  folder = pathlib.Path(out)
+  folder.mkdir(parents=True, exist_ok=True)
+  x = preprocessing.StandardScaler().fit_transform(vectors['a_agg'])
+  tsne = manifold.TSNE(
+    perplexity=min(_PERPLEXITY, (len(x) - 1) / 3), random_state=0
+  )
+  figure = scatter.draw_groups(
+    tsne.fit_transform(x), groups, names, 't-SNE of aggregated actions'
+  )
+  (folder / 'tsne.svg').write_bytes(plot_style.svg(figure))
+  (folder / 'tsne.png').write_bytes(plot_style.png(figure))
+  workdir_lib.write_json(
+    folder / 'probe.json',
+    {
+      'workdir': workdir,
+      'shards_dir': shards_dir,
+      'split': split,
+      'clips': dict(zip(names, np.bincount(groups).tolist(), strict=True)),
+      'folds': FOLDS,
+      'accuracy': scores,
+      'run': workdir_lib.describe(),
+    },
+  )
+  return scores
+
+
+def mean_actions(
+  model: pretrained.Pretrained, clips: Sequence[dict]
+) -> np.ndarray:
+  """One vector for every clip: the mean of a_agg over its motions, [N, D]."""
+  encode = jax.jit(
+    lambda motion, is_first: model.system.encode_motion(
+      model.variables, motion, is_first
+    )[:, 1:, 0].mean(1)
+  )
+  K = build.keypoints(model.config)
+  found = [
+    np.asarray(encode(batch.motion, batch.is_first), np.float32)
+    for _, batch in clip_batches.batches(clips, K)
+  ]
+  return np.concatenate(found)[: len(clips)]
+
+
+def probe(
+  vectors: np.ndarray, groups: np.ndarray, videos: np.ndarray
+) -> dict[str, list[float]]:
+  """How well classes can be read from vectors.
+
+  Args:
+    vectors: [N, D].
+    groups: [N] int, the classes.
+    videos: [N], which video each is of; no video is in two folds.
+
+  Returns:
+    Accuracy on each fold left out, of a linear classifier (`linear`) and of the
+    nearest neighbours (`neighbours`).
+
+  Raises:
+    ValueError: if a class has fewer videos than there are folds.
+  """
+  counts = [len(set(videos[groups == g])) for g in np.unique(groups)]
+  if len(counts) < 2 or min(counts) < FOLDS:
+    raise ValueError(
+      f'A probe needs two classes or more, of at least {FOLDS} videos each; the'
+      f' classes have {counts}.'
+    )
+  folds = model_selection.StratifiedGroupKFold(
+    FOLDS, shuffle=True, random_state=0
+  )
+  classifiers = {
+    'linear': linear_model.LogisticRegression(max_iter=5000),
+    'neighbours': neighbors.KNeighborsClassifier(NEIGHBOURS),
+  }
+  return {
+    name: [
+      round(float(accuracy), 4)
+      for accuracy in model_selection.cross_val_score(
+        pipeline.make_pipeline(preprocessing.StandardScaler(), classifier),
+        vectors,
+        groups,
+        groups=videos,
+        cv=folds,
+      )
+    ]
+    for name, classifier in classifiers.items()
+  }
+
+
+def _labelled(source, labels, names, clips_per_label):
+  """Clips of some labels, the place of each one's label, the labels' names."""
+  of_clip = np.array([int(source[i]['label']) for i in range(len(source))])
+  there = sorted(set(of_clip.tolist()) - {-1})
+  labels = list(labels) or there
+  missing = sorted(set(labels) - set(there))
+  if missing or len(labels) < 2:
+    raise ValueError(
+      f'--labels={labels} must be two or more of those of the clips, {there}'
+      ' (-1 is none).'
+    )
+  names = list(names) or [str(label) for label in labels]
+  if len(names) != len(labels):
+    raise ValueError(f'--names={names} must be one for each of {labels}.')
+  clips, groups = [], []
+  for number, label in enumerate(labels):
+    of_label = np.flatnonzero(of_clip == label)
+    count = min(clips_per_label, len(of_label))
+    places = np.linspace(0, len(of_label) - 1, count).round().astype(int)
+    clips += [source[int(i)] for i in of_label[places]]
+    groups += [number] * count
+  return clips, np.array(groups), names
+
+
+def _untrained(model: pretrained.Pretrained) -> dict:
+  """Fresh variables, with the scale of flow that belongs to the data."""
+  batch = build.example_video_batch(model.config)
+  variables = jax.jit(model.system.init)(jax.random.key(0), batch)
+  return {**variables, 'constants': model.variables['constants']}
+
+
+def _mean_flow(clips: Sequence[dict]) -> np.ndarray:
+  """Mean flow at visible keypoints, and mean speed: [N, 3]."""
+  found = []
+  for clip in clips:
+    at_points = np.asarray(patches.crop(clip['flow'], clip['points'], 1))[1:]
+    flow = at_points.reshape(*at_points.shape[:2], 2).astype(np.float32)
+    flow = flow[clip['visible'][1:]] if clip['visible'][1:].any() else flow
+    flow = flow.reshape(-1, 2)
+    speed = np.linalg.norm(flow, axis=-1).mean()
+    found.append([*flow.mean(0), speed])
+  return np.array(found)
+
+
+def main() -> None:
+  scores = show(
+    _WORKDIR.value,
+    _SHARDS_DIR.value,
+    _SPLIT.value,
+    [int(label) for label in _LABELS.value],
+    _NAMES.value,
+    _CLIPS.value,
+    _OUT.value,
+  )
+  means = {
+    name: {kind: round(float(np.mean(x)), 3) for kind, x in found.items()}
+    for name, found in scores.items()
+  }
+  print(json.dumps(means, indent=2))
+
+
+if __name__ == '__main__':
+  _WORKDIR = flags.DEFINE_string('workdir', None, 'Of a pre-training.')
+  _SHARDS_DIR = flags.DEFINE_string('shards_dir', None, 'Clips with labels.')
+  _SPLIT = flags.DEFINE_enum(
+    'split', 'train', ['train', 'validation'], 'Of the shards.'
+  )
+  _LABELS = flags.DEFINE_list('labels', [], 'Numbers; by default all.')
+  _NAMES = flags.DEFINE_list('names', [], 'Of the labels, in their order.')
+  _CLIPS = flags.DEFINE_integer('clips', 200, 'Of each label at most.', 5)
+  _OUT = flags.DEFINE_string('out', None, 'Folder for what is written.')
+  flags.mark_flags_as_required(['workdir', 'shards_dir', 'out'])
+  launch.run(main)

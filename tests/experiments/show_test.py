@@ -1,0 +1,186 @@
+"""The commands that show what a pre-trained model has learned."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from configs import preprocess, pretrain
+from drp_jax.data import shards
+from drp_jax.train import build, checkpoint, workdir
+from drp_jax.train import pretrain as pretrain_lib
+from experiments import (
+  clip_batches,
+  run_preprocess,
+  show_actions,
+  show_attention,
+  show_predictions,
+)
+
+
+@pytest.fixture(scope='module')
+def pushes(tmp_path_factory):
+  """Shards of hands that push, by the command that users run."""
+  root = tmp_path_factory.mktemp('pushes')
+  config = preprocess.get_config('pushes').unlock()
+  config.path, config.data.shards_dir = str(root / 'videos'), str(root / 'set')
+  config.pushes.clips_per_class = 6
+  config.data.num_workers = 1
+  run_preprocess.preprocess(config)
+  return config.data.shards_dir
+
+
+@pytest.fixture(scope='module')
+def run(tmp_path_factory):
+  """The workdir of a pre-training that has just begun."""
+  folder = tmp_path_factory.mktemp('run')
+  config = pretrain.get_config('debug')
+  system = build.system(config, 1, None)
+  tx = build.pretrain_optimizer(config)
+  workdir.begin(folder, config)
+  saved = checkpoint.Checkpoints(folder)
+  saved.save(1, pretrain_lib.init_state(config, system, tx, 1.0), {})
+  saved.close()
+  return str(folder)
+
+
+def _size(path):
+  with Image.open(path) as image:
+    image.load()
+    return image.size
+
+
+def test_folders_are_labels(pushes):
+  source = shards.open_split(pushes, 'train')
+  labels = sorted(int(clip['label']) for clip in source)
+  assert labels == 6 * [0] + 6 * [1] + 6 * [2]
+
+
+def test_batches_hold_every_clip_in_order():
+  clips = [
+    {
+      'image': np.full((3, 64, 64, 3), i, np.uint8),
+      'flow': np.zeros((3, 64, 64, 2), np.float16),
+      'points': np.full((3, 32, 2), i, np.float32),
+      'visible': np.ones((3, 32), bool),
+    }
+    for i in range(11)
+  ]
+  assert [c['image'][0, 0, 0, 0] for c in clip_batches.spaced(clips, 3)] == [
+    0, 5, 10
+  ]  # fmt: skip
+  (first, one), (second, other) = clip_batches.batches(clips, 4)
+  assert (first, second) == (0, 8)
+  assert one.motion.points[:, 0, 0, 0].tolist() == list(range(8))
+  assert other.motion.points.shape == one.motion.points.shape == (8, 3, 4, 2)
+  assert other.image[:, 0, 0, 0, 0].tolist() == [8, 9, 10] + 5 * [10]
+  (_, still), _ = clip_batches.batches(clips, None)
+  assert still.motion is None
+
+
+def test_errors_by_hand():
+  true = np.full((1, 2, 64, 64, 3), 100, np.uint8)
+  model = true.copy()
+  model[0, 1] = 151
+  found = show_predictions._errors(true, model)
+  np.testing.assert_allclose(found['mse'], [0.0, 0.04], atol=1e-7)
+  np.testing.assert_allclose(found['psnr'], [60.0, 13.979], atol=1e-3)
+  # Of flat pictures only the comparison of means is left.
+  a, b = 100 / 255, 151 / 255
+  ssim = (2 * a * b + 1e-4) / (a * a + b * b + 1e-4)
+  np.testing.assert_allclose(found['ssim'], [1.0, ssim], atol=1e-4)
+
+
+def test_predictions(run, pushes, tmp_path):
+  models = {'DRP': run, 'again': run}
+  found = show_predictions.show(models, pushes, 'train', 9, tmp_path / 'see')
+  assert found['DRP'] == found['again']
+  assert found['DRP']['mse'] > found[show_predictions.COPY]['mse'] > 0
+  assert 0 < found['DRP']['recon_ssim'] < 1
+  with open(tmp_path / 'see' / 'errors.csv', newline='') as file:
+    rows = list(csv.DictReader(file))
+  assert len(rows) == 5 * 25  # copies; predictions, reconstructions of two
+  seen = [r for r in rows if r['model'] == 'DRP' and int(r['frame']) < 5]
+  kinds = [[r['mse'] for r in seen if r['kind'] == k] for k in
+           ('prediction', 'reconstruction')]  # fmt: skip
+  assert kinds[0] == kinds[1]  # frames that were seen
+  copied = [r for r in rows if r['model'] == show_predictions.COPY]
+  assert [float(r['mse']) for r in copied[:5]] == 5 * [0.0]
+  wide, high = _size(tmp_path / 'see' / 'predictions.png')
+  assert wide > 10 * 128 and high > 4 * 3 * 128
+  assert _size(tmp_path / 'see' / 'reconstructions.png') == (wide, high)
+  _size(tmp_path / 'see' / 'predictions.webp')
+
+
+def test_models_by_name():
+  parse = show_predictions.parse_models
+  assert parse(['DRP=a/b', 'IPV=c=d']) == {'DRP': 'a/b', 'IPV': 'c=d'}
+  for entries in (['DRP'], ['=a'], ['A=a', 'A=b']):
+    with pytest.raises(ValueError, match='LABEL=WORKDIR'):
+      parse(entries)
+
+
+def test_probe_finds_what_is_there_and_nothing_else():
+  rng = np.random.default_rng(0)
+  groups = np.repeat([0, 1, 2], 40)
+  videos = np.arange(120).astype(str)
+  told = rng.normal(size=(120, 4)) + 10 * np.eye(4)[groups]
+  found = show_actions.probe(told, groups, videos)
+  assert found == {'linear': 5 * [1.0], 'neighbours': 5 * [1.0]}
+  noise = show_actions.probe(rng.normal(size=(120, 4)), groups, videos)
+  assert all(np.mean(x) < 0.5 for x in noise.values())  # chance is a third
+  # Vectors that say which video it is, and no more: of two clips of a video
+  # none helps the other.
+  videos = np.repeat(np.arange(60), 2)
+  known = rng.normal(size=(60, 8))[videos] * 10
+  found = show_actions.probe(known, groups, videos.astype(str))
+  assert np.mean(found['neighbours']) < 0.6
+  with pytest.raises(ValueError, match='at least 5 videos'):
+    show_actions.probe(told, groups, groups.astype(str))
+
+
+def test_actions(run, pushes, tmp_path):
+  names = ['left to right', 'right to left', 'put down']
+  found = show_actions.show(
+    run, pushes, 'train', (), names, 6, tmp_path / 'see'
+  )
+  # The mean flow tells three motions apart; so they are what they are called.
+  assert np.mean(found['mean flow']['linear']) > 0.6
+  assert set(found) == {'a_agg', 'a_agg, untrained', 'mean flow'}
+  _size(tmp_path / 'see' / 'tsne.png')
+  text = (tmp_path / 'see' / 'tsne.svg').read_text()
+  assert text.count('<svg') == 1
+  record = json.loads((tmp_path / 'see' / 'probe.json').read_text())
+  assert record['clips'] == dict.fromkeys(names, 6)
+  with pytest.raises(ValueError, match=r'--labels=\[0, 7\].*\[0, 1, 2\]'):
+    show_actions.show(run, pushes, 'train', (0, 7), (), 6, tmp_path)
+  with pytest.raises(ValueError, match='--names'):
+    show_actions.show(run, pushes, 'train', (0, 1), ['a'], 6, tmp_path)
+
+
+def test_attention(run, pushes, tmp_path):
+  found = show_attention.show(run, pushes, 'train', 5, tmp_path / 'see')
+  config = workdir.read_config(run)
+  assert {len(v) for v in found.values()} == {config.dae.num_blocks}
+  assert all(0 < x < 1 for x in found['on_itself'])
+  assert all(0 < x <= 1 for x in found['evenness'])
+  assert all(-1 <= x <= 1 for x in found['with_speed'])
+  wide, _ = _size(tmp_path / 'see' / 'attention.png')
+  assert wide > 2 * (1 + config.dae.num_blocks) * 192
+
+
+def test_systems_without_aggregated_action(pushes, tmp_path):
+  config = pretrain.get_config('debug').unlock()
+  config.agent = 'ipv'
+  system = build.system(config, 1, None)
+  workdir.begin(tmp_path, config)
+  saved = checkpoint.Checkpoints(tmp_path)
+  tx = build.pretrain_optimizer(config)
+  saved.save(1, pretrain_lib.init_state(config, system, tx, 1.0), {})
+  saved.close()
+  with pytest.raises(ValueError, match="'ipv' has no aggregated action"):
+    show_actions.show(str(tmp_path), pushes, 'train', (), (), 6, tmp_path)
+  with pytest.raises(ValueError, match=r"'ipv' has no \[MAT\]"):
+    show_attention.show(str(tmp_path), pushes, 'train', 6, tmp_path)
