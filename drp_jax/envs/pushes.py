@@ -8,10 +8,9 @@ so that nothing but the motion says which it is.
 import os
 import pathlib
 
-import mujoco
 import numpy as np
 
-from drp_jax.envs import renders
+from drp_jax.envs import gl, renders
 
 CLASSES = (
   'pushing_left_to_right',
@@ -78,7 +77,13 @@ def film(name: str, frames: int, rng: np.random.Generator) -> np.ndarray:
 
   Returns:
     [T, 64, 64, 3] uint8.
+
+  Raises:
+    RuntimeError: there is no OpenGL to render with.
   """
+  gl.select_backend()  # before mujoco is imported, hence imported here
+  import mujoco
+
   puts = name == 'putting_on_a_surface'
   right = name == 'pushing_left_to_right'
   side = rng.choice([-1.0, 1.0]) if puts else (-1.0 if right else 1.0)
