@@ -1,12 +1,19 @@
 """What was learned is opened as it was saved, and exported without the rest."""
 
+import pathlib
+import re
+
 import jax
 import numpy as np
 import pytest
+import random_inputs
 
 from configs import finetune_dmcr, pretrain
+from drp_jax.preprocess import video
 from drp_jax.train import build, checkpoint, pretrained, workdir
 from drp_jax.train import pretrain as pretrain_lib
+
+_ROOT = pathlib.Path(__file__).parents[2]
 
 
 @pytest.fixture(scope='module')
@@ -55,6 +62,27 @@ def test_what_is_exported_loads_the_same_and_is_smaller(run, tmp_path):
   saved.close()
   with pytest.raises(ValueError, match='holds a checkpoint already'):
     pretrained.export(folder, target)
+
+
+def test_the_example_in_the_documents(run, tmp_path, monkeypatch):
+  """On a real video, longer than a tracking window."""
+  folder, _ = run
+  monkeypatch.chdir(tmp_path)
+  (tmp_path / 'runs').mkdir()
+  (tmp_path / 'runs' / 'pretrain').symlink_to(folder)
+  frames = random_inputs.moving_squares(30, seed=0)
+  video.write_video(tmp_path / 'push.mp4', frames, 25)
+  text = (_ROOT / 'docs' / 'library.md').read_text('utf-8')
+  (code,) = re.findall(r'^```python\n(.*?)^```', text, re.DOTALL | re.MULTILINE)
+  assert sum(bool(line) for line in code.split('\n')) <= 20
+  found = {}
+  exec(code, found)
+  config = found['model'].config.dae
+  assert found['a_agg'].shape == (30, config.width)
+  assert found['local'].shape == (30, config.num_keypoints, config.width)
+  assert found['motion']['window_step'][0, [1, 24, 25]].tolist() == [0, 23, 0]
+  size = np.abs(found['a_agg']).mean(-1)
+  assert size[0] == 0 and np.isfinite(size).all() and size[1:].min() > 0
 
 
 def test_other_folders_are_errors(tmp_path):
