@@ -11,7 +11,6 @@ costs on one core. Agents are not trained: what they do takes as long.
 
 import contextlib
 import functools
-import json
 import os
 import pathlib
 import time
@@ -23,8 +22,9 @@ import ml_collections
 import numpy as np
 from absl import flags
 
+from benchmarks import record
 from configs import base, finetune_dmcr, finetune_metaworld
-from drp_jax.train import build, finetune, logger, rollout, workdir
+from drp_jax.train import build, finetune, logger, rollout
 from experiments import finetune_work, launch
 
 NUM_ENVS = (1, 2, 4)
@@ -209,23 +209,16 @@ def main() -> None:
     overhead = extraction_overhead(config, frames)
     results[suite] = {'acting': speeds, 'extraction': overhead}
   print(table(results))
-  report = {
-    'preset': _PRESET.value,
-    'steps': _STEPS.value,
-    **workdir.describe(),
-    'results': results,
-  }
-  if _OUT.value:
-    path = pathlib.Path(_OUT.value)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    workdir.write_json(path, report)
-  if _JSON.value:
-    print(json.dumps(report))
+  record.finish(
+    {
+      'preset': _PRESET.value,
+      'steps': _STEPS.value,
+      'results': results,
+    }
+  )
 
 
 if __name__ == '__main__':
-  _JSON = flags.DEFINE_bool('json', False, 'End with one line of JSON.')
-  _OUT = flags.DEFINE_string('out', '', 'File to write the JSON to.')
   _PRESET = flags.DEFINE_enum('preset', 'nano', base.PRESETS, 'Sizes.')
   _STEPS = flags.DEFINE_integer('steps', 150, 'Agent steps of a round.', 30)
   launch.run(main)

@@ -22,10 +22,8 @@ asks it to search less, for some 15 % other bytes, --effort=0 is what runs use.
 """
 
 import dataclasses
-import json
 import math
 import os
-import pathlib
 import re
 import time
 from collections.abc import Sequence
@@ -34,9 +32,9 @@ from typing import Any
 import jax
 from absl import flags
 
-from benchmarks import steps
+from benchmarks import record, steps
 from configs import base
-from drp_jax.train import build, parallel, workdir
+from drp_jax.train import build, parallel
 from experiments import launch
 
 DTYPES = ('bfloat16', 'float32')
@@ -363,7 +361,6 @@ def main() -> None:
   report = {
     'topology': _TOPOLOGY.value,
     'effort': _EFFORT.value,
-    **workdir.describe(),
     'results': [],
   }
   for stage in _STAGE.value:
@@ -371,16 +368,12 @@ def main() -> None:
       report['results'].append(
         measure(stage, dtype, _PRESET.value, topology.devices, options)
       )
-      if _OUT.value:  # after each, since each takes long
-        workdir.write_json(pathlib.Path(_OUT.value), report)
+      record.save(report)  # after each, since each takes long
   print(table(report['results']))
-  if _JSON.value:
-    print(json.dumps(report))
+  record.finish(report)
 
 
 if __name__ == '__main__':
-  _JSON = flags.DEFINE_bool('json', False, 'End with one line of JSON.')
-  _OUT = flags.DEFINE_string('out', '', 'File to write the JSON to.')
   _TOPOLOGY = flags.DEFINE_string('topology', 'v5e:4x4', 'Slice of TPUs.')
   _STAGE = flags.DEFINE_multi_enum(
     'stage', steps.STAGES, steps.STAGES, 'What to compile; may be given again.'

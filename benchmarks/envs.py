@@ -10,8 +10,6 @@ each other.
 """
 
 import dataclasses
-import json
-import pathlib
 import statistics
 import time
 from collections.abc import Callable
@@ -20,8 +18,9 @@ from typing import Any
 import gymnasium
 from absl import flags
 
+from benchmarks import record
 from drp_jax.envs import looks, make
-from drp_jax.train import logger, workdir
+from drp_jax.train import logger
 from experiments import launch
 
 
@@ -152,23 +151,16 @@ def main() -> None:
     for subject in logger.progress(SUBJECTS, 'environments', 'subject')
   ]
   print(table(rows))
-  report = {
-    'milliseconds': rows,
-    'repeats': _REPEATS.value,
-    'new_repeats': _NEW_REPEATS.value,
-    **workdir.describe(),
-  }
-  if _OUT.value:
-    path = pathlib.Path(_OUT.value)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    workdir.write_json(path, report)
-  if _JSON.value:
-    print(json.dumps(report))
+  record.finish(
+    {
+      'milliseconds': rows,
+      'repeats': _REPEATS.value,
+      'new_repeats': _NEW_REPEATS.value,
+    }
+  )
 
 
 if __name__ == '__main__':
-  _JSON = flags.DEFINE_bool('json', False, 'End with one line of JSON.')
   _REPEATS = flags.DEFINE_integer('repeats', 40, 'Resets and steps.', 1)
   _NEW_REPEATS = flags.DEFINE_integer('new_repeats', 5, 'Environments.', 1)
-  _OUT = flags.DEFINE_string('out', '', 'File to write the JSON to.')
   launch.run(main)

@@ -11,7 +11,6 @@ is measured if their paths are set.
 
 import concurrent.futures
 import itertools
-import json
 import multiprocessing
 import pathlib
 import tempfile
@@ -26,12 +25,12 @@ from array_record.python import array_record_module
 from ml_collections import config_flags
 from tensorflow_datasets.core import example_serializer
 
-from benchmarks import runnable
+from benchmarks import record, runnable
 from configs import extract as extract_config
 from drp_jax.data import embedded, schema, shards, sources
 from drp_jax.preprocess import backends, extract, keypoints, video
 from drp_jax.preprocess import flow as flow_lib
-from drp_jax.train import logger, workdir
+from drp_jax.train import logger
 from experiments import launch
 
 T = 25  # frames of a clip                                      [Table 5]
@@ -235,14 +234,10 @@ def main() -> None:
       }
     )
   print(table(rows))
-  if _JSON.value:
-    print(
-      json.dumps({'stages': rows, 'processes': PROCESSES, **workdir.describe()})
-    )
+  record.finish({'stages': rows, 'processes': PROCESSES})
 
 
 if __name__ == '__main__':
-  _JSON = flags.DEFINE_bool('json', False, 'End with one line of JSON.')
   _SECONDS = flags.DEFINE_float('seconds', 5.0, 'Of each measurement.', 0.0)
   _VIDEOS = flags.DEFINE_string(
     'videos', '', 'Folder of videos; empty is the clips of a package.'

@@ -10,7 +10,6 @@ waits for its batch. The time to start is of a process that has nothing but its
 imports, with an empty compilation cache and with the one it left.
 """
 
-import json
 import os
 import pathlib
 import statistics
@@ -25,10 +24,10 @@ import jax
 import numpy as np
 from absl import flags
 
-from benchmarks import steps
+from benchmarks import record, steps
 from configs import base
 from drp_jax.data import input_pipeline, replay, schema
-from drp_jax.train import build, finetune, logger, parallel, pretrain, workdir
+from drp_jax.train import build, finetune, logger, parallel, pretrain
 from experiments import launch
 
 _EPISODES, _LENGTH = 10, 200  # that the replay buffer holds; steps of each
@@ -159,11 +158,7 @@ def main() -> None:
       row['start_filled'] = start(stage, preset, cache)
     rows.append({'stage': stage, 'preset': preset, **row})
   print(table(rows))
-  report = {**workdir.describe(), 'turns': _TURNS.value, 'results': rows}
-  if _OUT.value:
-    workdir.write_json(pathlib.Path(_OUT.value), report)
-  if _JSON.value:
-    print(json.dumps(report))
+  record.finish({'turns': _TURNS.value, 'results': rows})
 
 
 if __name__ == '__main__':
@@ -175,7 +170,5 @@ if __name__ == '__main__':
   _PRESET = flags.DEFINE_multi_enum(
     'preset', ('nano',), base.PRESETS, 'May be given again.'
   )
-  _JSON = flags.DEFINE_bool('json', False, 'End with one line of JSON.')
-  _OUT = flags.DEFINE_string('out', '', 'File to write the JSON to.')
   flags.mark_flag_as_required('shards_dir')
   launch.run(main)

@@ -13,7 +13,6 @@ Python, the libraries and the compiler take. With and without rematerialisation
 """
 
 import json
-import pathlib
 import resource
 import subprocess
 import sys
@@ -24,9 +23,9 @@ import jax
 import numpy as np
 from absl import flags
 
-from benchmarks import steps
+from benchmarks import record, steps
 from configs import base
-from drp_jax.train import build, logger, parallel, workdir
+from drp_jax.train import build, logger, parallel
 from experiments import launch
 
 _STEPS = 3  # the first ones fill caches; the last one is timed
@@ -146,16 +145,10 @@ def main() -> None:
   for job in logger.progress(jobs, 'memory', 'step'):
     rows.append(measure_in_process(*job))
   print(table(rows))
-  report = {**workdir.describe(), 'results': rows}
-  if _OUT.value:
-    workdir.write_json(pathlib.Path(_OUT.value), report)
-  if _JSON.value:
-    print(json.dumps(report))
+  record.finish({'results': rows})
 
 
 if __name__ == '__main__':
-  _JSON = flags.DEFINE_bool('json', False, 'End with one line of JSON.')
-  _OUT = flags.DEFINE_string('out', '', 'File to write the JSON to.')
   _STAGE = flags.DEFINE_multi_enum(
     'stage', steps.STAGES, steps.STAGES, 'May be given again.'
   )

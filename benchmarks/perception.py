@@ -10,8 +10,6 @@ scripted arm. A back-end that needs weights is measured if their paths are set.
 """
 
 import dataclasses
-import json
-import pathlib
 import time
 import zlib
 
@@ -22,14 +20,14 @@ import numpy as np
 from absl import flags
 from ml_collections import config_flags
 
-from benchmarks import runnable
+from benchmarks import record, runnable
 from configs import extract as extract_config
 from drp_jax.data import schema
 from drp_jax.envs import looks, make, metaworld, renders, wrappers
 from drp_jax.preprocess import backends as backends_lib
 from drp_jax.preprocess import flow as flow_lib
 from drp_jax.preprocess import keypoints, segment, track, truth
-from drp_jax.train import logger, workdir
+from drp_jax.train import logger
 from experiments import launch
 
 FRAMES = 26
@@ -338,26 +336,19 @@ def main() -> None:
   bar = logger.progress(subjects, 'perception', 'subject')
   results = {s.name: measure(s, _CLIPS.value, settings) for s in bar}
   print(table(results))
-  report = {
-    **summary(results, settings),
-    'clips': _CLIPS.value,
-    'extractor': _make(settings).description,
-    'seconds': round(time.monotonic() - begin),
-    **workdir.describe(),
-    'results': results,
-  }
-  if _OUT.value:
-    path = pathlib.Path(_OUT.value)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    workdir.write_json(path, report)
-  if _JSON.value:
-    print(json.dumps(report))
+  record.finish(
+    {
+      **summary(results, settings),
+      'clips': _CLIPS.value,
+      'extractor': _make(settings).description,
+      'seconds': round(time.monotonic() - begin),
+      'results': results,
+    }
+  )
 
 
 if __name__ == '__main__':
-  _JSON = flags.DEFINE_bool('json', False, 'End with one line of JSON.')
   _CLIPS = flags.DEFINE_integer('clips', 6, 'Clips of every subject.', 1)
-  _OUT = flags.DEFINE_string('out', '', 'File to write the JSON to.')
   _CONFIG = config_flags.DEFINE_config_dict(
     'config',
     ml_collections.ConfigDict({'extract': extract_config.get_config('robot')}),

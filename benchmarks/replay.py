@@ -31,13 +31,14 @@ from typing import Any, Protocol
 import numpy as np
 from absl import flags
 
+from benchmarks import record
 from configs import extract as extract_config
 from drp_jax.data import replay as replay_lib
 from drp_jax.data import schema
 from drp_jax.envs import make, renders
 from drp_jax.preprocess import backends
 from drp_jax.preprocess import flow as flow_lib
-from drp_jax.train import logger, workdir
+from drp_jax.train import logger
 from experiments import launch
 
 TASKS = {
@@ -487,21 +488,10 @@ def main() -> None:
     contestants(checkouts), list(clips.values()), _STEPS.value, _SCRATCH.value
   )
   print(table(rows))
-  if _JSON.value:
-    print(
-      json.dumps(
-        {
-          'flow': errors,
-          'replays': rows,
-          'steps': _STEPS.value,
-          **workdir.describe(),
-        }
-      )
-    )
+  record.finish({'flow': errors, 'replays': rows, 'steps': _STEPS.value})
 
 
 if __name__ == '__main__':
-  _JSON = flags.DEFINE_bool('json', False, 'End with one line of JSON.')
   _STEPS = flags.DEFINE_integer(
     'steps', 10_000, 'How many to add to each buffer.', 1
   )

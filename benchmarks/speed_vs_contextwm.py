@@ -21,7 +21,6 @@ backward pass, to weights and, but for images, inputs:
 """
 
 import functools
-import json
 import pathlib
 import resource
 import statistics
@@ -37,11 +36,11 @@ import numpy as np
 import optax
 from absl import flags
 
-from benchmarks import steps
+from benchmarks import record, steps
 from configs import base
 from drp_jax import losses
 from drp_jax.ops import noise
-from drp_jax.train import build, finetune, logger, pretrain, workdir
+from drp_jax.train import build, finetune, logger, pretrain
 from drp_jax.train import intrinsic as intrinsic_lib
 from experiments import launch
 
@@ -426,16 +425,13 @@ def main() -> None:
         stage, preset, _CHECKOUT.value, _ROUNDS.value, _BATCH_SIZE.value
       )
   print(table(rows))
-  report = {
-    **workdir.describe(),
-    'rounds': _ROUNDS.value,
-    'batch_size': _BATCH_SIZE.value,
-    'speed_vs_contextwm': rows,
-  }
-  if _OUT.value:
-    workdir.write_json(pathlib.Path(_OUT.value), report)
-  if _JSON.value:
-    print(json.dumps(report))
+  record.finish(
+    {
+      'rounds': _ROUNDS.value,
+      'batch_size': _BATCH_SIZE.value,
+      'speed_vs_contextwm': rows,
+    }
+  )
 
 
 if __name__ == '__main__':
@@ -450,8 +446,6 @@ if __name__ == '__main__':
   _BATCH_SIZE = flags.DEFINE_integer(
     'batch_size', None, "Of both; by default, the preset's.", 1
   )
-  _JSON = flags.DEFINE_bool('json', False, 'End with one line of JSON.')
-  _OUT = flags.DEFINE_string('out', '', 'File to write the JSON to.')
   _SERVE = flags.DEFINE_enum('serve', None, SIDES, 'One side; internal.')
   flags.mark_flag_as_required('checkout')
   launch.run(main)

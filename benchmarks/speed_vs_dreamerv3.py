@@ -22,11 +22,11 @@ import subprocess
 import sys
 import tempfile
 import time
-from typing import Any
 
 from absl import flags
 
-from drp_jax.train import logger, workdir
+from benchmarks import record
+from drp_jax.train import logger
 from experiments import launch
 
 TASK = 'walker_walk'
@@ -149,15 +149,12 @@ def main() -> None:
         command = theirs(folder, checkout, _PYTHON.value)
       found[side] += measure(side, command, folder, _COUNT.value)
   print(table(found))
-  report: dict[str, Any] = {
-    **workdir.describe(),
-    'batch': [BATCH, LENGTH],
-    'agent_steps_per_second': found,
-  }
-  if _OUT.value:
-    workdir.write_json(pathlib.Path(_OUT.value), report)
-  if _JSON.value:
-    print(json.dumps(report))
+  record.finish(
+    {
+      'batch': [BATCH, LENGTH],
+      'agent_steps_per_second': found,
+    }
+  )
 
 
 if __name__ == '__main__':
@@ -165,7 +162,5 @@ if __name__ == '__main__':
   _PYTHON = flags.DEFINE_string('python', sys.executable, 'For theirs.')
   _ROUNDS = flags.DEFINE_integer('rounds', 2, 'Runs of each command.', 1)
   _COUNT = flags.DEFINE_integer('count', 3, 'Speeds taken of each run.', 1)
-  _JSON = flags.DEFINE_bool('json', False, 'End with one line of JSON.')
-  _OUT = flags.DEFINE_string('out', '', 'File to write the JSON to.')
   flags.mark_flag_as_required('checkout')
   launch.run(main)

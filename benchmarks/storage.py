@@ -10,7 +10,6 @@ with its features, the others with theirs in place of image and flow.
 
 import dataclasses
 import itertools
-import json
 import pathlib
 import tempfile
 import time
@@ -23,11 +22,11 @@ from absl import flags
 from array_record.python import array_record_module
 from tensorflow_datasets.core import example_serializer
 
-from benchmarks import extraction
+from benchmarks import extraction, record
 from configs import extract as extract_config
 from drp_jax.data import clips, schema, shards
 from drp_jax.preprocess import backends, extract, video
-from drp_jax.train import logger, workdir
+from drp_jax.train import logger
 from experiments import launch
 
 SSV2_VIDEOS = 162_074  # of the train list, with 25 frames or more       [A14]
@@ -273,16 +272,10 @@ def main() -> None:
     for image, flow in logger.progress(names, 'storage', 'layout')
   }
   print(table(rows))
-  if _JSON.value:
-    print(
-      json.dumps(
-        {'layouts': rows, 'clips': len(examples), **workdir.describe()}
-      )
-    )
+  record.finish({'layouts': rows, 'clips': len(examples)})
 
 
 if __name__ == '__main__':
-  _JSON = flags.DEFINE_bool('json', False, 'End with one line of JSON.')
   _CLIPS = flags.DEFINE_integer('clips', 24, 'How many clips.', 1)
   _VIDEOS = flags.DEFINE_string(
     'videos', '', 'Folder of videos; empty is the clips of a package.'

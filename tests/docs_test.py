@@ -16,6 +16,7 @@ _DOCUMENTS = [
   *('README.md', 'CONTRIBUTING.md', 'third_party/README.md'),
   *(str(p.relative_to(_ROOT)) for p in sorted((_ROOT / 'docs').rglob('*.md'))),
 ]
+_FOLDERS = ('experiments', 'benchmarks')  # of commands, and what they share
 # Of absl, in every command.
 _ABSL_FLAGS = {'help', 'helpfull', 'traceback'}
 _DEFINITION = re.compile(
@@ -48,13 +49,13 @@ def _program(words: list[str]) -> pathlib.Path:
 
 
 def _flags_of(program: pathlib.Path) -> set[str]:
-  """Names of the flags that it or what it imports of experiments/ defines."""
+  """Names of the flags that it or what it imports of `_FOLDERS` defines."""
   text = program.read_text('utf-8')
   found = set(_DEFINITION.findall(text))
   for node in ast.walk(ast.parse(text)):
-    if isinstance(node, ast.ImportFrom) and node.module == 'experiments':
+    if isinstance(node, ast.ImportFrom) and node.module in _FOLDERS:
       for name in node.names:
-        found |= _flags_of(_ROOT / 'experiments' / f'{name.name}.py')
+        found |= _flags_of(_ROOT / node.module / f'{name.name}.py')
   return found
 
 
