@@ -1,13 +1,17 @@
 r"""Does pre-training help? On two cores: DRP, DRP w/o pre, IPV, Global Flow.
 
+  python -m experiments.run_preprocess --config=configs/preprocess.py:embedded \
+      --config.embedded.tasks="('walker_walk','hopper_hop','finger_spin')" \
+      --config.path=runs/embedded_videos --config.data.shards_dir=runs/embedded
   python -m experiments.study --config=configs/studies/nano.py \
-      --config.shards_dir=shards/embedded --workdir=runs/studies
+      --config.shards_dir=runs/embedded --workdir=runs/studies
 
-The videos show other bodies than the walker (configs/preprocess.py:embedded).
-Settings are those of the one nano run that was seen to learn
-(docs/learning.md), the same for all four systems; what is pre-trained does not
-learn more slowly than the rest here, so that DRP w/o pre, which has to learn it
-all, is not held back.
+The videos are real ones of a package and show bodies other than the cheetah.
+Settings are those of the nano run that was seen to learn (docs/learning.md),
+the same for all four systems; what is pre-trained does not learn more slowly
+than the rest here, so that DRP w/o pre, which has to learn it all, is not held
+back.
+A run takes half an hour to an hour of one core.
 """
 
 import ml_collections
@@ -21,15 +25,17 @@ def get_config() -> ml_collections.ConfigDict:
   config.name = 'nano'
   config.title = 'Four systems at nano size'
   config.systems = ('drp', 'without_pretraining', 'ipv', 'global_flow')
-  config.tasks = ('dmcr/walker_stand',)
+  config.tasks = ('dmcr/cheetah_run',)
   config.seeds = (0, 1, 2)
   config.presets = ('nano',)
   config.pretrain = (
-    'pretrain.num_steps=5000',  # gradient steps
+    'pretrain.num_steps=1500',  # gradient steps
     'optim.lr=0.001',
     'loss.kl_z=0.1',
   )
   config.finetune = (
+    'env.action_repeat=4',
+    'env.episode_length=250',  # agent steps
     'loss.free_nats=0.0',
     'loss.kl_z=0.1',
     'loss.kl_s=0.1',
@@ -43,9 +49,9 @@ def get_config() -> ml_collections.ConfigDict:
     'intrinsic.scale=0.01',
     'replay.batch_size=4',
     'finetune.train_every=2',  # agent steps
-    'finetune.prefill=2000',  # agent steps
-    'finetune.num_steps=15000',  # agent steps
-    'finetune.eval_every=2500',  # agent steps
+    'finetune.prefill=1000',  # agent steps
+    'finetune.num_steps=7000',  # agent steps
+    'finetune.eval_every=2000',  # agent steps
     'finetune.eval_episodes=5',
   )
   return config

@@ -1,0 +1,88 @@
+r"""Times what it costs to look at every step whether it is finite (N24).
+
+  python -m benchmarks.guard
+  python -m benchmarks.guard --json --out=benchmarks/results/guard.json
+
+Steps with and without `bad_steps.guard`, in turns.
+"""
+
+import contextlib
+import statistics
+import time
+from typing import Any
+from unittest import mock
+
+import jax
+from absl import flags
+
+from benchmarks import record, steps
+from configs import base
+from drp_jax.train import bad_steps, build, finetune, parallel, pretrain
+from experiments import launch
+
+STAGES = ('pretrain', 'dmcr')
+
+
+def measure(stage: str, preset: str, turns: int) -> dict[str, Any]:
+  """Times a stage's step.
+
+  Returns:
+    Median seconds `guarded` and `bare`, and `ratio` of the two: median, least
+    and most of the turns.
+  """
+  step = steps.make_step(stage, 'float32', preset)
+  system = build.system(step.config, step.action_size, parallel.AXIS)
+  key, runs, seconds = jax.random.key(0), {}, {}
+  batch = parallel.shard(step.example, 1)
+  for side in ('guarded', 'bare'):
+    bare = mock.patch.object(bad_steps, 'guard', lambda new, _, m: (new, m))
+    with bare if side == 'bare' else contextlib.nullcontext():
+      function = parallel.pmap_step(
+        step.function, jax.local_devices()[:1], system=system, **step.static
+      )
+      if stage == 'pretrain':
+        state = pretrain.init_state(step.config, system, step.static['tx'], 1.0)
+      else:
+        state = finetune.init_state(step.config, system, step.action_size)
+      state, _ = function(parallel.replicate(state), batch, key)
+    runs[side], seconds[side] = (function, state), []
+  for _ in range(turns):
+    for side, (function, state) in runs.items():
+      jax.block_until_ready(state)
+      begin = time.perf_counter()
+      state, _ = jax.block_until_ready(function(state, batch, key))
+      seconds[side].append(time.perf_counter() - begin)
+      runs[side] = function, state
+  pairs = zip(seconds['guarded'], seconds['bare'], strict=True)
+  ratios = [guarded / bare for guarded, bare in pairs]
+  return {
+    'stage': stage,
+    'preset': preset,
+    **{side: statistics.median(found) for side, found in seconds.items()},
+    'ratio': [statistics.median(ratios), min(ratios), max(ratios)],
+  }
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+  """The results as a table in Markdown."""
+  lines = ['| step | guarded, ms | bare, ms | ratio | of turns |', '|---' * 5]
+  lines[1] += '|'
+  for row in rows:
+    ratio, least, most = row['ratio']
+    lines.append(
+      f'| {row["stage"]}, {row["preset"]} | {1000 * row["guarded"]:.0f} |'
+      f' {1000 * row["bare"]:.0f} | {ratio:.3f} | {least:.2f} to {most:.2f} |'
+    )
+  return '\n'.join(lines)
+
+
+def main() -> None:
+  rows = [measure(stage, _PRESET.value, _TURNS.value) for stage in STAGES]
+  print(table(rows))
+  record.finish({'turns': _TURNS.value, 'results': rows})
+
+
+if __name__ == '__main__':
+  _PRESET = flags.DEFINE_enum('preset', 'nano', base.PRESETS, 'Sizes.')
+  _TURNS = flags.DEFINE_integer('turns', 15, 'Pairs of steps.', 2)
+  launch.run(main)
