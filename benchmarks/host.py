@@ -27,7 +27,7 @@ from absl import flags
 from benchmarks import record, steps
 from configs import base
 from drp_jax.data import input_pipeline, replay, schema
-from drp_jax.train import build, finetune, logger, parallel, pretrain
+from drp_jax.train import batches, build, finetune, logger, parallel, pretrain
 from experiments import launch
 
 _EPISODES, _LENGTH = 10, 200  # that the replay buffer holds; steps of each
@@ -40,7 +40,7 @@ def clips(step: steps.Step, shards_dir: str, folder: str) -> Iterator[Any]:
   iterator = input_pipeline.make_iterator(
     shards_dir, 'train', c.data.batch_size, build.keypoints(c), c.seed
   )
-  return map(build.video_batch, iterator)
+  return map(batches.video_batch, iterator)
 
 
 def segments(step: steps.Step, shards_dir: str, folder: str) -> Iterator[Any]:
@@ -61,7 +61,7 @@ def segments(step: steps.Step, shards_dir: str, folder: str) -> Iterator[Any]:
     episode['is_terminal'] = np.zeros(_LENGTH, bool)
     buffer.add_episode(episode)
   while True:
-    yield build.replay_batch(
+    yield batches.replay_batch(
       buffer.sample(rng, c.replay.batch_size, c.replay.segment_length)
     )
 
@@ -89,18 +89,18 @@ def measure(
     step.function, jax.local_devices()[:1], system=system, **step.static
   )
   with tempfile.TemporaryDirectory() as folder:
-    batches = BATCHES[stage](step, shards_dir, folder)
-    batch = parallel.shard(next(batches), 1)
+    source = BATCHES[stage](step, shards_dir, folder)
+    batch = parallel.shard(next(source), 1)
     state, _ = jax.block_until_ready(pmapped(state, batch, key))
     alone, together, waited = [], [], []
-    fetched = [_seconds(lambda: next(batches)) for _ in range(turns)]
+    fetched = [_seconds(lambda: next(source)) for _ in range(turns)]
     for _ in range(turns):
       begin = time.perf_counter()
       state, _ = jax.block_until_ready(pmapped(state, batch, key))
       alone.append(time.perf_counter() - begin)
     for _ in range(turns):
       begin = time.perf_counter()
-      batch = parallel.shard(next(batches), 1)
+      batch = parallel.shard(next(source), 1)
       waited.append(time.perf_counter() - begin)
       # The step before this one is computed meanwhile.
       jax.block_until_ready(state)

@@ -8,7 +8,7 @@ import ml_collections
 
 from configs import finetune_dmcr, finetune_metaworld
 from configs import pretrain as pretrain_config
-from drp_jax.train import build, finetune, pretrain
+from drp_jax.train import batches, build, finetune, pretrain
 
 STAGES = ('pretrain', 'dmcr', 'metaworld')
 
@@ -73,7 +73,7 @@ def make_step(
       dict(tx=tx),
       1,
       jax.eval_shape(lambda: pretrain.init_state(config, system, tx, 1.0)),
-      build.example_video_batch(
+      batches.example_video_batch(
         config, (config.data.batch_size, config.data.clip_length)
       ),
       config.pretrain.num_steps,
@@ -91,7 +91,7 @@ def make_step(
     ),
     action_size,
     jax.eval_shape(lambda: finetune.init_state(config, system, action_size)),
-    build.example_replay_batch(
+    batches.example_replay_batch(
       config,
       action_size,
       (config.replay.batch_size, config.replay.segment_length),

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from drp_jax import types
-from drp_jax.train import build
+from drp_jax.train import batches
 
 _BATCH = 8  # clips
 
@@ -18,7 +18,7 @@ def spaced(source: Sequence[Any], count: int) -> list[dict[str, Any]]:
   return [source[int(place)] for place in places]
 
 
-def batches(
+def in_batches(
   clips: Sequence[dict[str, Any]], num_keypoints: int | None
 ) -> Iterator[tuple[int, types.VideoBatch]]:
   """Goes through clips in batches of one size; the last clip fills the last.
@@ -40,4 +40,4 @@ def batches(
     arrays = {name: np.stack([clip[name] for clip in part]) for name in names}
     for name in {'points', 'visible'} & arrays.keys():
       arrays[name] = arrays[name][:, :, :num_keypoints]
-    yield first, build.video_batch(arrays)
+    yield first, batches.video_batch(arrays)

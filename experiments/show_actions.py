@@ -36,7 +36,7 @@ from sklearn import (
 
 from drp_jax.data import shards
 from drp_jax.ops import patches
-from drp_jax.train import build, pretrained
+from drp_jax.train import batches, build, pretrained
 from drp_jax.train import workdir as workdir_lib
 from drp_jax.viz import plot_style, scatter
 from experiments import clip_batches, launch
@@ -126,7 +126,7 @@ def mean_actions(
   K = build.keypoints(model.config)
   found = [
     np.asarray(encode(batch.motion, batch.is_first), np.float32)
-    for _, batch in clip_batches.batches(clips, K)
+    for _, batch in clip_batches.in_batches(clips, K)
   ]
   return np.concatenate(found)[: len(clips)]
 
@@ -202,7 +202,7 @@ def _labelled(source, labels, names, clips_per_label):
 
 def _untrained(model: pretrained.Pretrained) -> dict:
   """Fresh variables, with the scale of flow that belongs to the data."""
-  batch = build.example_video_batch(model.config)
+  batch = batches.example_video_batch(model.config)
   variables = jax.jit(model.system.init)(jax.random.key(0), batch)
   return {**variables, 'constants': model.variables['constants']}
 

@@ -84,7 +84,7 @@ def _weights(model: pretrained.Pretrained, clips: list[dict]) -> np.ndarray:
   K = build.keypoints(model.config)
   found = [
     np.asarray(look(model.variables, batch.motion, batch.is_first))
-    for _, batch in clip_batches.batches(clips, K)
+    for _, batch in clip_batches.in_batches(clips, K)
   ]
   return np.concatenate(found)[: len(clips)]
 

@@ -114,7 +114,7 @@ def _frames(
     )
   )
   found = []
-  for first, batch in clip_batches.batches(clips, K):
+  for first, batch in clip_batches.in_batches(clips, K):
     keys = noise.example_keys(jax.random.key(0), first, len(batch.image))
     frames = predict(model.variables, batch, keys)
     found.append([np.asarray(images.to_uint8(x)) for x in frames])

@@ -16,7 +16,7 @@ import random_inputs
 from configs import ablations
 from drp_jax import types
 from drp_jax.convert import contextwm
-from drp_jax.train import build, evaluate, finetune, pretrain
+from drp_jax.train import batches, build, evaluate, finetune, pretrain
 from drp_jax.train import state as state_lib
 
 _A, _B, _T = 2, 2, 6
@@ -93,7 +93,7 @@ def _system(name):
 
 
 def _shapes(system, config):
-  batch = build.example_replay_batch(config, _A)
+  batch = batches.example_replay_batch(config, _A)
   return jax.eval_shape(system.init, jax.random.key(0), batch)
 
 
@@ -211,13 +211,13 @@ def test_losses_of_both_stages_fit(name):
   collections = {k: v for k, v in _variables(name).items() if k != 'params'}
 
   def finetuning(params, collections, keys):
-    batch = build.example_replay_batch(config, _A, (_B, _T))
+    batch = batches.example_replay_batch(config, _A, (_B, _T))
     return system.world_model_loss(
       params, collections, batch, keys, lambda feat: (feat[:, :2, 0], None)
     )
 
   def pretraining(params, collections, keys):
-    batch = build.example_video_batch(config, (_B, _T))
+    batch = batches.example_video_batch(config, (_B, _T))
     return system.pretrain_loss(params, collections, batch, keys)
 
   keys = random_inputs.keys(0, _B)
@@ -251,7 +251,7 @@ def _pretrain_step(name):
 
 def _pretrain_state(name):
   system, variables = _system(name), _variables(name)
-  batch = build.example_video_batch(_config(name, 'pretrain'))
+  batch = batches.example_video_batch(_config(name, 'pretrain'))
   shapes = jax.eval_shape(system.init, jax.random.key(0), batch)
   params = {key: variables['params'][key] for key in shapes['params']}
   collections = {
@@ -335,7 +335,7 @@ def test_global_flow_acts_on_the_flow_of_one_frame():
 def test_global_flow_has_no_masked_autoencoder_to_evaluate():
   """Of the held-out metrics those of motion are left out, nothing else."""
   config, system = _config('global_flow', 'pretrain'), _system('global_flow')
-  batch = build.example_video_batch(config, (4, evaluate.CONTEXT_STEPS + 2))
+  batch = batches.example_video_batch(config, (4, evaluate.CONTEXT_STEPS + 2))
   (metrics, _) = jax.eval_shape(
     lambda variables: evaluate._held_out(system, variables, batch)[::2],
     _variables('global_flow'),
@@ -352,7 +352,7 @@ def ipv_run(tmp_path_factory):
   """A workdir as IPV's pre-training leaves it, and what it holds."""
   config = ablations.pretrain.get_config('debug')
   config.agent = 'ipv'
-  batch = build.example_video_batch(config)
+  batch = batches.example_video_batch(config)
   system = build.system(config, 1, None)
   shapes = jax.eval_shape(system.init, jax.random.key(0), batch)
   variables = random_inputs.fill(shapes, 8)
@@ -416,5 +416,5 @@ def test_observations_of_ablations_are_those_of_drp():
   for name, ablation in ablations.ABLATIONS.items():
     system = _system(name)
     assert system.sees_motion == (ablation.parent == 'drp')
-    batch = build.example_replay_batch(_config(name), _A)
+    batch = batches.example_replay_batch(_config(name), _A)
     assert isinstance(batch.motion, types.Motion) == system.sees_motion

@@ -29,7 +29,7 @@ from configs import finetune_dmcr  # noqa: E402
 from configs import preprocess as preprocess_config  # noqa: E402
 from drp_jax.agents import drp, world_model  # noqa: E402
 from drp_jax.preprocess import video  # noqa: E402
-from drp_jax.train import build, finetune  # noqa: E402
+from drp_jax.train import batches, build, finetune  # noqa: E402
 from experiments import run_preprocess  # noqa: E402
 
 _ROOT = pathlib.Path(__file__).parents[1]
@@ -71,7 +71,7 @@ def system(config) -> drp.DRP:
 @pytest.fixture(scope='session')
 def variables(config, system):
   """All variables of `system`, none of them zero."""
-  batch = build.example_replay_batch(config, ACTION_SIZE)
+  batch = batches.example_replay_batch(config, ACTION_SIZE)
   shapes = jax.eval_shape(system.init, jax.random.key(0), batch)
   return random_inputs.fill(shapes)
 

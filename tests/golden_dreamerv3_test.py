@@ -11,7 +11,7 @@ import pathlib
 import jax
 import numpy as np
 
-from drp_jax.train import build
+from drp_jax.train import batches
 from third_party import contextwm_ours
 from third_party import dreamerv3_ours as ours
 
@@ -77,7 +77,7 @@ def test_formulas():
 def test_all_weights_have_a_place():
   """And none is used twice."""
   config = ours.small_config()
-  batch = build.example_replay_batch(config, ours.ACTION_SIZE)
+  batch = batches.example_replay_batch(config, ours.ACTION_SIZE)
   init = ours.small_system().init
   expected = jax.eval_shape(init, jax.random.key(0), batch)['params']
   found = ours.convert(_case()['weights'])

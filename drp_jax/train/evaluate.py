@@ -14,7 +14,7 @@ from drp_jax import losses, types
 from drp_jax.agents import system as system_lib
 from drp_jax.data import input_pipeline
 from drp_jax.ops import images, noise
-from drp_jax.train import build, rollout
+from drp_jax.train import batches, build, rollout
 
 CONTEXT_STEPS = 5  # frames seen before open-loop prediction       [E9]
 _SEED = 1_000_003  # of episodes and noise; training never uses it
@@ -32,7 +32,7 @@ def held_out_batches(
     _SEED,
   )
   count = config.pretrain.eval_batches
-  return [build.video_batch(next(iterator)) for _ in range(count)]
+  return [batches.video_batch(next(iterator)) for _ in range(count)]
 
 
 def held_out(

@@ -22,6 +22,7 @@ from drp_jax.ops import noise
 from drp_jax.train import (
   alarms,
   bad_steps,
+  batches,
   build,
   checkpoint,
   episode_table,
@@ -56,7 +57,7 @@ def init_state(
     ValueError: if what is to be loaded does not fit.
   """
   init_key, intrinsic_key = jax.random.split(jax.random.key(config.seed))
-  batch = build.example_replay_batch(config, action_size)
+  batch = batches.example_replay_batch(config, action_size)
   init = jax.jit(system.init)
   loaded = {'params': {}, 'collections': {}}
   if config.init_from:  # before what takes longer
@@ -266,7 +267,7 @@ class _Run:
     update = _pmapped_step(c, self.system)
     # A minute on two cores, in which the first episodes are collected.
     shape = c.replay.batch_size, c.replay.segment_length
-    example = build.example_replay_batch(c, envs.action_size, shape)
+    example = batches.example_replay_batch(c, envs.action_size, shape)
     self.update = parallel.compile_ahead(
       update, self.state, parallel.shard(example), self.update_key
     )
@@ -416,7 +417,7 @@ class _Run:
       c.replay.segment_length,
       c.replay.prioritize_ends,
     )
-    batch = build.replay_batch(arrays)
+    batch = batches.replay_batch(arrays)
     self.state, metrics = self.update(
       self.state, parallel.shard(batch), self.update_key
     )

@@ -17,6 +17,7 @@ from drp_jax.ops import noise
 from drp_jax.train import (
   alarms,
   bad_steps,
+  batches,
   build,
   checkpoint,
   evaluate,
@@ -43,7 +44,7 @@ def init_state(
     flow_scale: pixels per frame.
   """
   key = jax.random.key(config.seed)
-  batch = build.example_video_batch(config)
+  batch = batches.example_video_batch(config)
   variables = jax.jit(system.init)(key, batch)
   params = variables.pop('params')
   if system.sees_motion:
@@ -173,7 +174,7 @@ def _pretrain(
   step = parallel.pmap_step(pretrain_step, system=system, tx=tx)
   clock, since = time.monotonic(), start
   for number in range(start + 1, config.pretrain.num_steps + 1):
-    batch = build.video_batch(next(iterator))
+    batch = batches.video_batch(next(iterator))
     state, metrics = step(state, parallel.shard(batch), run_key)
     bad.add(number, batch, metrics['skipped'], state)
     log.advance(number)

@@ -11,7 +11,7 @@ import numpy as np
 from drp_jax import types
 from drp_jax.agents import system as system_lib
 from drp_jax.ops import noise
-from drp_jax.train import build
+from drp_jax.train import batches
 
 # Of one step of N environments, by names of `data.schema.replay_fields`.
 Steps = dict[str, np.ndarray]
@@ -264,7 +264,7 @@ class PolicyActor:
     """Chooses actions [N, A]."""
     obs = types.Observation(
       image=steps['image'],
-      motion=build.motion(steps),
+      motion=batches.motion(steps),
       is_first=steps['is_first'],
     )
     self._carry, actions = _policy_step(

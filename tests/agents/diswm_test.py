@@ -15,7 +15,7 @@ from drp_jax import types
 from drp_jax.agents import diswm
 from drp_jax.models import rssm
 from drp_jax.ops import distributions, noise
-from drp_jax.train import build, checkpoint, finetune, pretrain
+from drp_jax.train import batches, build, checkpoint, finetune, pretrain
 
 _B, _T, _A = 2, 6, 2
 _LEARNER = {'actor', 'critic'}
@@ -39,7 +39,7 @@ def _system():
 @functools.cache
 def _variables():
   """None of them zero, but the count of updates."""
-  batch = build.example_replay_batch(_config(), _A)
+  batch = batches.example_replay_batch(_config(), _A)
   return random_inputs.fill(
     jax.eval_shape(_system().init, jax.random.key(0), batch)
   )

@@ -17,7 +17,7 @@ from drp_jax import losses, types
 from drp_jax.agents import prelar, world_model
 from drp_jax.models import latent_actions
 from drp_jax.ops import images, noise
-from drp_jax.train import build, finetune
+from drp_jax.train import batches, build, finetune
 
 _B, _T, _A, _Z = 3, 6, 2, 8
 _LEARNER = {'actor', 'critic'}
@@ -411,12 +411,12 @@ def test_sizes_of_the_paper():
       for name, tree in shapes['params'].items()
     }
 
-  found = counts(build.example_video_batch(config))
+  found = counts(batches.example_video_batch(config))
   assert found == {
     'image_encoder': 1_562_112,
     'image_decoder': 7_519_227,
     'latent_dynamics': 14_745_600 + 14 * 1024,  # 64 instead of 50 actions
     'inverse_dynamics': 4_841_360,
   }
-  found = counts(build.example_replay_batch(config, 4))
+  found = counts(batches.example_replay_batch(config, 4))
   assert found['action_encoder'] == 5 * 1024 + 1025 * 64

@@ -13,7 +13,7 @@ from configs import finetune_dmcr
 from drp_jax import types
 from drp_jax.agents import drp, world_model
 from drp_jax.ops import images, noise
-from drp_jax.train import build, finetune
+from drp_jax.train import batches, build, finetune
 
 _B, _T, _A = 2, 6, 2
 _OFF = dict(image=0.0, kl_s=0.0, reward=0.0, aux_reward=0.0, free_nats=0.0)
@@ -35,7 +35,7 @@ def _system(agent):
 @functools.cache
 def _variables(agent):
   """None of them zero."""
-  batch = build.example_replay_batch(_config(agent), _A)
+  batch = batches.example_replay_batch(_config(agent), _A)
   shapes = jax.eval_shape(_system(agent).init, jax.random.key(0), batch)
   return random_inputs.fill(shapes)
 

@@ -13,7 +13,7 @@ import pytest
 
 from configs import ablations
 from drp_jax.convert import contextwm
-from drp_jax.train import build, checkpoint, finetune
+from drp_jax.train import batches, build, checkpoint, finetune
 from third_party import contextwm_ours as ours
 
 torch = pytest.importorskip('torch')
@@ -57,7 +57,7 @@ def test_fine_tuning_finds_all_that_it_loads(agent, tmp_path, monkeypatch):
   path = _save(_arrays(agent), tmp_path / 'variables.pt')
   _run(monkeypatch, '--checkpoint', path, '--out', tmp_path / 'out')
   config, system = _system(agent, tmp_path / 'out')
-  batch = build.example_replay_batch(config, ours.ACTION_SIZE)
+  batch = batches.example_replay_batch(config, ours.ACTION_SIZE)
   shapes = jax.eval_shape(system.init, jax.random.key(0), batch)
   wanted = {
     'params': {name: shapes['params'][name] for name in system.pretrained},

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from drp_jax.convert import prelar
-from drp_jax.train import build, checkpoint
+from drp_jax.train import batches, build, checkpoint
 from third_party import contextwm_ours as ours
 
 torch = pytest.importorskip('torch')
@@ -49,7 +49,7 @@ def test_fine_tuning_finds_all_that_it_loads(tmp_path, monkeypatch):
   _run(monkeypatch, '--checkpoint', path, '--out', out)
   config = ours.small_config('prelar')
   system = build.system(config, ours.ACTION_SIZE, None)
-  batch = build.example_replay_batch(config, ours.ACTION_SIZE)
+  batch = batches.example_replay_batch(config, ours.ACTION_SIZE)
   shapes = jax.eval_shape(system.init, jax.random.key(0), batch)
   wanted = {
     'params': {name: shapes['params'][name] for name in system.pretrained},
@@ -71,7 +71,7 @@ def test_pre_training_could_go_on_from_it():
   """The tree is that of our own pre-training."""
   config = ours.small_config('prelar')
   system = build.system(config, 1, None)
-  batch = build.example_video_batch(config)
+  batch = batches.example_video_batch(config)
   shapes = jax.eval_shape(system.init, jax.random.key(0), batch)
   assert jax.tree.map(np.shape, prelar.convert(_arrays())) == jax.tree.map(
     np.shape, shapes

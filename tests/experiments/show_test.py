@@ -82,12 +82,12 @@ def test_batches_hold_every_clip_in_order():
   assert [c['image'][0, 0, 0, 0] for c in clip_batches.spaced(clips, 3)] == [
     0, 5, 10
   ]  # fmt: skip
-  (first, one), (second, other) = clip_batches.batches(clips, 4)
+  (first, one), (second, other) = clip_batches.in_batches(clips, 4)
   assert (first, second) == (0, 8)
   assert one.motion.points[:, 0, 0, 0].tolist() == list(range(8))
   assert other.motion.points.shape == one.motion.points.shape == (8, 3, 4, 2)
   assert other.image[:, 0, 0, 0, 0].tolist() == [8, 9, 10] + 5 * [10]
-  (_, still), _ = clip_batches.batches(clips, None)
+  (_, still), _ = clip_batches.in_batches(clips, None)
   assert still.motion is None
 
 

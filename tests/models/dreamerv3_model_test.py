@@ -6,7 +6,7 @@ import pytest
 
 from configs import finetune_dmcr
 from drp_jax.models import dreamerv3_model
-from drp_jax.train import build
+from drp_jax.train import batches, build
 
 _ACTION_SIZE = 6
 
@@ -15,7 +15,7 @@ def _shapes(size):
   config = finetune_dmcr.get_config()
   config.agent, config.dreamerv3.size = 'dreamerv3', size
   system = build.system(config, _ACTION_SIZE, None)
-  batch = build.example_replay_batch(config, _ACTION_SIZE)
+  batch = batches.example_replay_batch(config, _ACTION_SIZE)
   return jax.eval_shape(system.init, jax.random.key(0), batch)['params']
 
 

@@ -11,7 +11,7 @@ import pytest
 from configs import finetune_dmcr, finetune_metaworld, pretrain
 from drp_jax.models import rssm
 from drp_jax.ops import noise
-from drp_jax.train import build
+from drp_jax.train import batches, build
 
 _ACTION_SIZE = 4
 
@@ -30,7 +30,7 @@ def _system(config_file, agent='drp'):
 @functools.cache
 def _variables(config_file, agent='drp'):
   config, system = _system(config_file, agent)
-  batch = build.example_replay_batch(config, _ACTION_SIZE)
+  batch = batches.example_replay_batch(config, _ACTION_SIZE)
   return jax.eval_shape(system.init, jax.random.key(0), batch)
 
 
@@ -150,7 +150,7 @@ def test_parameter_sets_of_algorithm_2():
     'latent_dynamics',
   }
   config, system = _system(finetune_metaworld)
-  video = build.example_video_batch(config)
+  video = batches.example_video_batch(config)
   shapes = jax.eval_shape(system.init, jax.random.key(0), video)
   assert set(shapes['params']) == names
   more = {
@@ -291,7 +291,7 @@ def test_shapes_in_pre_training():
   B, T = 16, 25
   paper = pretrain.get_config('paper')
   assert (paper.data.batch_size, paper.data.clip_length) == (B, T)
-  batch = build.example_video_batch(config, (B, T))
+  batch = batches.example_video_batch(config, (B, T))
 
   def loss(variables, batch, key):
     params = variables.pop('params')
@@ -315,7 +315,7 @@ def test_shapes_in_fine_tuning(config_file, B, observed):
   config, system = _system(config_file)
   T = 50
   assert (config.replay.batch_size, config.replay.segment_length) == (B, T)
-  batch = build.example_replay_batch(config, _ACTION_SIZE, (B, T))
+  batch = batches.example_replay_batch(config, _ACTION_SIZE, (B, T))
 
   def world_model_loss(variables, batch, key):
     params = variables.pop('params')

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from configs import base
-from drp_jax.train import build
+from drp_jax.train import batches, build
 
 
 @pytest.mark.parametrize(
@@ -80,7 +80,7 @@ def _config(agent, preset='paper'):
 def _one_number_each(agent):
   """A parameter for every parameter set of the system."""
   config = _config(agent, 'debug')
-  batch = build.example_replay_batch(config, 2)
+  batch = batches.example_replay_batch(config, 2)
   system = build.system(config, 2, None)
   shapes = jax.eval_shape(system.init, jax.random.key(0), batch)
   params = {name: np.zeros(1, np.float32) for name in shapes['params']}
@@ -185,12 +185,12 @@ def test_slots_for_actions():
 @pytest.mark.parametrize('agent', build.AGENTS)
 def test_example_batches_have_motion_where_it_is_seen(agent):
   config = _config(agent, 'debug')
-  replay = build.example_replay_batch(config, 2)
-  video = build.example_video_batch(config)
+  replay = batches.example_replay_batch(config, 2)
+  video = batches.example_video_batch(config)
   assert (replay.motion is None) == (video.motion is None) == (agent != 'drp')
   assert build.keypoints(config) == (4 if agent == 'drp' else None)
   arrays = {'image': video.image}
-  assert build.video_batch(arrays).motion is None
+  assert batches.video_batch(arrays).motion is None
 
 
 def test_clips_become_batches_with_one_window():
@@ -201,7 +201,7 @@ def test_clips_become_batches_with_one_window():
     'points': np.zeros((2, T, 3, 2), np.float32),
     'visible': np.ones((2, T, 3), bool),
   }
-  batch = build.video_batch(arrays)
+  batch = batches.video_batch(arrays)
   np.testing.assert_array_equal(batch.motion.window_step[1], [0, 0, 1, 2])
   np.testing.assert_array_equal(batch.is_first[1], [True, False, False, False])
   assert batch.motion.window_step.dtype == np.int32
@@ -209,7 +209,7 @@ def test_clips_become_batches_with_one_window():
 
 
 def test_example_batches_have_the_types_of_real_ones(config, replay_batch):
-  example = build.example_replay_batch(config, 2)
+  example = batches.example_replay_batch(config, 2)
 
   def kind(x):
     return np.dtype(x.dtype), x.shape[2:]
