@@ -156,13 +156,14 @@ def as_ours(row: dict[str, Any]) -> dict[str, Any]:
   return convert(row)
 
 
-def _system(weights: Arrays) -> diswm.DisWM:
-  return build.system(small_config(depth(weights)), ACTION_SIZE, None)
+def small_system(depth: int) -> diswm.DisWM:
+  """The system of `small_config`."""
+  return build.system(small_config(depth), ACTION_SIZE, None)
 
 
 def networks(weights: Arrays, inputs: Arrays) -> Rows:
   """Forward passes, module by module."""
-  system, params = _system(weights), convert(weights)
+  system, params = small_system(depth(weights)), convert(weights)
 
   @jax.jit
   def run(params, x):
@@ -223,7 +224,7 @@ def networks(weights: Arrays, inputs: Arrays) -> Rows:
 
 def act(weights: Arrays, inputs: Arrays) -> Rows:
   """Some steps of acting, one environment being reset on the way."""
-  system, params = _system(weights), convert(weights)
+  system, params = small_system(depth(weights)), convert(weights)
   B, T = inputs['reset'].shape
 
   @jax.jit
@@ -250,7 +251,7 @@ def act(weights: Arrays, inputs: Arrays) -> Rows:
 
 def pretrain(weights: Arrays, inputs: Arrays) -> Rows:
   """The loss of pre-training and its gradients."""
-  system = _system(weights)
+  system = small_system(depth(weights))
   names = 'teacher', 'image_decoder', 'action_dynamics'
   params = {name: convert(weights)[name] for name in names}
   batch = types.VideoBatch(inputs['image'], None, inputs['is_first'])
@@ -276,7 +277,7 @@ def pretrain(weights: Arrays, inputs: Arrays) -> Rows:
 
 def finetune(weights: Arrays, inputs: Arrays) -> Rows:
   """The world model's loss of fine-tuning and its gradients."""
-  system, params = _system(weights), convert(weights)
+  system, params = small_system(depth(weights)), convert(weights)
   params = {k: v for k, v in params.items() if k not in contextwm_ours.LEARNER}
   teacher = params.pop('teacher')
   batch = types.ReplayBatch(
@@ -344,7 +345,7 @@ def behavior(weights: Arrays, slow_critic: Arrays, inputs: Arrays) -> Rows:
 
   Of a policy of plain normals, which the original's is, see compare_diswm.py.
   """
-  system, params = _system(weights), convert(weights)
+  system, params = small_system(depth(weights)), convert(weights)
   learner = {name: params.pop(name) for name in contextwm_ours.LEARNER}
   slow = convert(slow_critic)['critic']
   logits = np.stack([inputs['start_mean'], inputs['start_std']], -1)
@@ -371,7 +372,7 @@ def behavior(weights: Arrays, slow_critic: Arrays, inputs: Arrays) -> Rows:
     mock.patch.object(
       distributions,
       'truncated_normal_entropy',
-      lambda mean, std: distributions.normal_entropy(std),
+      lambda _, std: distributions.normal_entropy(std),
     ),
   ):
     (_, metrics), gradients = jax.jit(loss)(

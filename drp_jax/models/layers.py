@@ -204,7 +204,12 @@ class GRU(nn.Module):
 
   The reset gate multiplies the candidate's pre-activation, and the update gate
   has a bias of -1.
+
+  Attributes:
+    epsilon: what the norm adds to variances.
   """
+
+  epsilon: float = 1e-3
 
   @nn.compact
   def __call__(self, h: jax.Array, x: jax.Array) -> jax.Array:
@@ -217,7 +222,7 @@ class GRU(nn.Module):
       bias_init=torch_default_init(fan_in),
       name='dense',
     )(jnp.concatenate([x, h], -1))
-    parts = LayerNorm(epsilon=1e-3, name='norm')(parts)
+    parts = LayerNorm(epsilon=self.epsilon, name='norm')(parts)
     reset, cand, update = jnp.split(parts, 3, -1)
     cand = jnp.tanh(jax.nn.sigmoid(reset) * cand)
     update = jax.nn.sigmoid(update - 1.0)

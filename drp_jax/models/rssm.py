@@ -47,7 +47,7 @@ class RSSM(nn.Module):
     init = layers.shared_glorot(fan, self.hidden)
     self.stoch_in = layers.Dense(self.hidden, use_bias=False, kernel_init=init)
     self.action_in = layers.Dense(self.hidden, kernel_init=init)
-    self.gru = layers.GRU()
+    self.gru = layers.GRU(1e-5 if self.normal else 1e-3)  # [DisWM, IPV]
     self.prior_hidden = layers.Dense(self.hidden)
     self.prior_out = layers.Dense(self.groups * self._params)
     fan = self.deter_size + self.embed_size
