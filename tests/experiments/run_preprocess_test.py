@@ -322,7 +322,7 @@ def test_renders_with_the_truth_about_them(tmp_path):
   [
     (
       dict(source='youtube'),
-      "config.source='youtube' must be one of folder, fr",
+      "config.source='youtube' must be one of folder, cl",
     ),
     (dict(path=''), 'config.path is empty'),
     (dict(path='nowhere'), "config.path='nowhere' is not a folder"),

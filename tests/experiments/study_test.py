@@ -276,17 +276,17 @@ def test_a_dry_run_shows_state_hours_and_commands(tmp_path):
   _finish(found[0], tmp_path, found[0].num_steps)
   text = study.describe(config, str(tmp_path))
   assert f'[1/{len(found)}] {found[0].folder}: complete' in text
-  assert '[2/7]' in text and '0 of 15_000 agent steps' in text
+  assert '[2/7]' in text and '0 of 7_000 agent steps' in text
   for run in found[1:]:
     assert shlex.join(study_runs.command(run, tmp_path)) in text
-  # Measured for DRP: 100 + 13 000 / 2 updates, 1.5 a second; not for IPV.
+  # Measured for DRP: 100 + 6 000 / 2 updates, 1.5 a second; not for IPV.
   hours = [line for line in text.splitlines() if 'hours left: 2 c' in line]
   assert [line.rpartition(': ')[2] for line in hours] == [
-    '1.2',
-    '1.2',
+    '0.6',
+    '0.6',
     *4 * ['unknown'],
   ]
-  assert '2.4, and 4 runs of unknown length' in text
+  assert '1.1, and 4 runs of unknown length' in text
   assert '3 pre-trainings and 4 fine-tunings' in text
 
 
