@@ -24,7 +24,7 @@ from absl import flags
 
 from benchmarks import record
 from configs import base, finetune_dmcr, finetune_metaworld
-from drp_jax.train import build, finetune, logger, rollout
+from drp_jax.train import build, finetune_step, logger, rollout
 from experiments import finetune_work, launch
 
 NUM_ENVS = (1, 2, 4)
@@ -62,7 +62,7 @@ def act(
   spent = {part: [] for part in PARTS}
   with contextlib.closing(make_envs()) as envs:
     system = build.system(config, envs.action_size, None)
-    state = finetune.init_state(config, system, envs.action_size)
+    state = finetune_step.init_state(config, system, envs.action_size)
     variables = {'params': state.params, **state.collections}
     actor = rollout.PolicyActor(
       system,

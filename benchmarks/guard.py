@@ -17,7 +17,13 @@ from absl import flags
 
 from benchmarks import record, steps
 from configs import base
-from drp_jax.train import bad_steps, build, finetune, parallel, pretrain
+from drp_jax.train import (
+  bad_steps,
+  build,
+  finetune_step,
+  parallel,
+  pretrain,
+)
 from experiments import launch
 
 STAGES = ('pretrain', 'dmcr')
@@ -43,7 +49,7 @@ def measure(stage: str, preset: str, turns: int) -> dict[str, Any]:
       if stage == 'pretrain':
         state = pretrain.init_state(step.config, system, step.static['tx'], 1.0)
       else:
-        state = finetune.init_state(step.config, system, step.action_size)
+        state = finetune_step.init_state(step.config, system, step.action_size)
       state, _ = function(parallel.replicate(state), batch, key)
     runs[side], seconds[side] = (function, state), []
   for _ in range(turns):

@@ -27,7 +27,14 @@ from absl import flags
 from benchmarks import record, steps
 from configs import base
 from drp_jax.data import input_pipeline, replay, schema
-from drp_jax.train import batches, build, finetune, logger, parallel, pretrain
+from drp_jax.train import (
+  batches,
+  build,
+  finetune_step,
+  logger,
+  parallel,
+  pretrain,
+)
 from experiments import launch
 
 _EPISODES, _LENGTH = 10, 200  # that the replay buffer holds; steps of each
@@ -83,7 +90,7 @@ def measure(
   if stage == 'pretrain':
     state = pretrain.init_state(step.config, system, step.static['tx'], 1.0)
   else:
-    state = finetune.init_state(step.config, system, step.action_size)
+    state = finetune_step.init_state(step.config, system, step.action_size)
   state, key = parallel.replicate(state), jax.random.key(0)
   pmapped = parallel.pmap_step(
     step.function, jax.local_devices()[:1], system=system, **step.static

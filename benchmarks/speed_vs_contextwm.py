@@ -40,7 +40,7 @@ from benchmarks import record, steps
 from configs import base
 from drp_jax import losses
 from drp_jax.ops import noise
-from drp_jax.train import build, finetune, logger, pretrain
+from drp_jax.train import build, finetune_step, logger, pretrain
 from drp_jax.train import intrinsic as intrinsic_lib
 from experiments import launch
 
@@ -67,7 +67,7 @@ def ours(
     state = pretrain.init_state(step.config, system, step.static['tx'], 1.0)
     pieces = _our_networks(system, state, batch, keys)
   else:
-    state = finetune.init_state(step.config, system, step.action_size)
+    state = finetune_step.init_state(step.config, system, step.action_size)
     pieces = _our_halves(step, system, state, batch, keys)
   # A copy, since the step donates what it is given.
   held = [jax.tree.map(jnp.copy, state)]

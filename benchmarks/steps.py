@@ -8,7 +8,13 @@ import ml_collections
 
 from configs import finetune_dmcr, finetune_metaworld
 from configs import pretrain as pretrain_config
-from drp_jax.train import batches, build, finetune, pretrain
+from drp_jax.train import (
+  batches,
+  build,
+  finetune_step,
+  optimizers,
+  pretrain,
+)
 
 STAGES = ('pretrain', 'dmcr', 'metaworld')
 
@@ -66,7 +72,7 @@ def make_step(
   if batch_size is not None:
     config.data.batch_size = config.replay.batch_size = batch_size
   if stage == 'pretrain':
-    tx, system = build.pretrain_optimizer(config), build.system(config, 1, None)
+    tx, system = optimizers.pretraining(config), build.system(config, 1, None)
     return Step(
       config,
       pretrain.pretrain_step,
@@ -82,15 +88,17 @@ def make_step(
   system, c = build.system(config, action_size, None), config.finetune
   return Step(
     config,
-    finetune.finetune_step,
+    finetune_step.finetune_step,
     dict(
-      model_tx=build.model_optimizer(config),
-      behavior_tx=build.behavior_optimizer(config),
+      model_tx=optimizers.world_model(config),
+      behavior_tx=optimizers.behavior(config),
       bonus=build.intrinsic_settings(config),
       slow_critic_every=config.behavior.slow_critic_every,
     ),
     action_size,
-    jax.eval_shape(lambda: finetune.init_state(config, system, action_size)),
+    jax.eval_shape(
+      lambda: finetune_step.init_state(config, system, action_size)
+    ),
     batches.example_replay_batch(
       config,
       action_size,

@@ -22,6 +22,7 @@ from drp_jax.train import (
   evaluate,
   finetune,
   logger,
+  optimizers,
   parallel,
   pretrain,
 )
@@ -271,7 +272,7 @@ def _open_loop(
   system = build.system(config, 1, parallel.AXIS)
   template = jax.eval_shape(
     lambda: pretrain.init_state(
-      config, system, build.pretrain_optimizer(config), 1.0
+      config, system, optimizers.pretraining(config), 1.0
     )
   )
   saved = checkpoint.Checkpoints(folder)

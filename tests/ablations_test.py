@@ -16,7 +16,13 @@ import random_inputs
 from configs import ablations
 from drp_jax import types
 from drp_jax.convert import contextwm
-from drp_jax.train import batches, build, evaluate, finetune, pretrain
+from drp_jax.train import (
+  batches,
+  build,
+  evaluate,
+  finetune_step,
+  pretrain,
+)
 from drp_jax.train import state as state_lib
 
 _A, _B, _T = 2, 2, 6
@@ -232,7 +238,7 @@ def test_losses_of_both_stages_fit(name):
 
 def _finetune_step(name):
   return functools.partial(
-    finetune.finetune_step,
+    finetune_step.finetune_step,
     system=_system(name),
     model_tx=random_inputs.recording_sgd(),
     behavior_tx=random_inputs.recording_sgd(),
@@ -364,7 +370,7 @@ def ipv_run(tmp_path_factory):
 def _loaded(name, workdir):
   config = _config(name)
   config.init_from = str(workdir)
-  return finetune.init_state(config, _system(name), _A)
+  return finetune_step.init_state(config, _system(name), _A)
 
 
 def _same(found, expected):
@@ -396,7 +402,9 @@ def test_after_ipv_a_agg_starts_without_influence(ipv_run):
 def test_what_is_left_out_stays_random(name, ipv_run):
   workdir, ipv = ipv_run
   state = jax.device_get(_loaded(name, workdir))
-  fresh = jax.device_get(finetune.init_state(_config(name), _system(name), _A))
+  fresh = jax.device_get(
+    finetune_step.init_state(_config(name), _system(name), _A)
+  )
   _same(state.params['latent_dynamics'], fresh.params['latent_dynamics'])
   kept = fresh.params if name == 'without_pretraining' else ipv['params']
   _same(state.params['image_decoder'], kept['image_decoder'])
@@ -408,7 +416,7 @@ def test_what_cannot_start_at_zero_is_named(ipv_run):
   for path in ('latent_dynamics/action_in', 'dae/norm/scale'):
     config.init_zero = (path,)
     with pytest.raises(ValueError, match=f"config.init_zero=.*'{path}'"):
-      finetune.init_state(config, _system('after_ipv'), _A)
+      finetune_step.init_state(config, _system('after_ipv'), _A)
 
 
 def test_observations_of_ablations_are_those_of_drp():

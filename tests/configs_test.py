@@ -8,7 +8,7 @@ import pytest
 
 from configs import base, demo
 from configs import preprocess as preprocess_config
-from drp_jax.train import build
+from drp_jax.train import build, optimizers
 
 _ROOT = pathlib.Path(__file__).parents[1]
 _RUN_FILES = tuple(
@@ -114,9 +114,9 @@ def test_every_preset_builds_every_system_and_its_optimizers(
   assert system.model.actor.action_size == 3
   assert config.dae.width % 2 == config.dae.decoder_width % 2 == 0
   assert config.intrinsic.neighbours <= config.intrinsic.queue_size
-  build.pretrain_optimizer(config)
-  build.model_optimizer(config)
-  build.behavior_optimizer(config)
+  optimizers.pretraining(config)
+  optimizers.world_model(config)
+  optimizers.behavior(config)
   build.intrinsic_settings(config)
 
 

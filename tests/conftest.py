@@ -29,7 +29,7 @@ from configs import finetune_dmcr  # noqa: E402
 from configs import preprocess as preprocess_config  # noqa: E402
 from drp_jax.agents import drp, world_model  # noqa: E402
 from drp_jax.preprocess import video  # noqa: E402
-from drp_jax.train import batches, build, finetune  # noqa: E402
+from drp_jax.train import batches, build, finetune_step  # noqa: E402
 from experiments import run_preprocess  # noqa: E402
 
 _ROOT = pathlib.Path(__file__).parents[1]
@@ -96,7 +96,7 @@ def finetune_gradients(config, system, variables):
   """
 
   def step(state, batch, key, weights):
-    return finetune.finetune_step(
+    return finetune_step.finetune_step(
       state,
       batch,
       key,

@@ -27,7 +27,7 @@ from drp_jax import losses, types
 from drp_jax.agents import ipv
 from drp_jax.convert import contextwm, prelar
 from drp_jax.ops import distributions, images, noise, returns
-from drp_jax.train import build, intrinsic
+from drp_jax.train import build, intrinsic, optimizers
 
 ACTION_SIZE = 3
 LEARNER = 'actor', 'critic'
@@ -372,14 +372,14 @@ def optimizer_steps(agent: str, arrays: Arrays, theirs: Rows) -> Rows:
   rows = {
     'optimizers of the world model': _moves(
       config,
-      build.model_optimizer(config),
+      optimizers.world_model(config),
       arrays,
       theirs['fine-tuning: gradients'],
       frozen + len(GRADIENT_FACTORS),
     ),
     'optimizers of actor and critic': _moves(
       config,
-      build.behavior_optimizer(config),
+      optimizers.behavior(config),
       arrays,
       theirs['actor and critic: gradients'],
       len(GRADIENT_FACTORS),
@@ -388,7 +388,7 @@ def optimizer_steps(agent: str, arrays: Arrays, theirs: Rows) -> Rows:
   if agent != 'dreamerv2':
     rows['optimizer of pre-training'] = _moves(
       config,
-      build.pretrain_optimizer(config),
+      optimizers.pretraining(config),
       arrays,
       theirs['pre-training: gradients'],
       len(GRADIENT_FACTORS),

@@ -20,7 +20,7 @@ from drp_jax import losses, types
 from drp_jax.agents import diswm
 from drp_jax.convert import contextwm as rules
 from drp_jax.ops import distributions, images, returns
-from drp_jax.train import build
+from drp_jax.train import build, optimizers
 from third_party import contextwm_ours
 from third_party.contextwm_ours import GRADIENT_FACTORS, PIXELS, Arrays, Rows
 
@@ -408,17 +408,17 @@ def optimizer_steps(weights: Arrays, theirs: Rows) -> Rows:
     for row, tx, gradients in (
       (
         'optimizer of pre-training',
-        build.pretrain_optimizer(config),
+        optimizers.pretraining(config),
         'pre-training: gradients',
       ),
       (
         'optimizers of the world model',
-        build.model_optimizer(config),
+        optimizers.world_model(config),
         'fine-tuning: gradients',
       ),
       (
         'optimizers of actor and critic',
-        build.behavior_optimizer(config),
+        optimizers.behavior(config),
         'actor and critic: gradients',
       ),
     )

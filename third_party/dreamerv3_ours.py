@@ -28,7 +28,7 @@ from drp_jax.ops import (
   noise,
   two_hot,
 )
-from drp_jax.train import build
+from drp_jax.train import build, optimizers
 
 ACTION_SIZE = 3
 # The optimizer is given gradients times these, in turn: so much that some are
@@ -282,7 +282,7 @@ def optimizer_steps(weights: Arrays, gradients: Arrays) -> Rows:
   config, moves = small_config(), []
   params = convert({name: weights[name] for name in gradients})
   gradients = convert(gradients)
-  tx = build.model_optimizer(config)
+  tx = optimizers.world_model(config)
   step = jax.jit(tx.update)
   state = tx.init(params)
   for factor in GRADIENT_FACTORS:

@@ -22,6 +22,7 @@ from drp_jax.train import (
   checkpoint,
   evaluate,
   logger,
+  optimizers,
   parallel,
   preemption,
   workdir,
@@ -136,7 +137,7 @@ def _pretrain(
       f'config.agent={config.agent!r} has no pre-training: fine-tune it from'
       ' scratch.'
     )
-  tx = build.pretrain_optimizer(config)
+  tx = optimizers.pretraining(config)
   iterator = input_pipeline.make_iterator(
     config.data.shards_dir,
     'train',

@@ -8,7 +8,7 @@ import jax
 import ml_collections
 
 from drp_jax.agents import system as system_lib
-from drp_jax.train import build, checkpoint, pretrain, workdir
+from drp_jax.train import build, checkpoint, optimizers, pretrain, workdir
 
 
 class Pretrained(NamedTuple):
@@ -41,7 +41,7 @@ def load(directory: str | pathlib.Path) -> Pretrained:
     raise ValueError(f'{str(directory)!r} is no workdir of a pre-training.')
   state = jax.eval_shape(
     lambda: pretrain.init_state(
-      config, system, build.pretrain_optimizer(config), 1.0
+      config, system, optimizers.pretraining(config), 1.0
     )
   )
   template = {'params': state.params, 'collections': state.collections}

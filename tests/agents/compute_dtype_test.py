@@ -14,7 +14,7 @@ import random_inputs
 from configs import finetune_dmcr
 from drp_jax import types
 from drp_jax.ops import noise
-from drp_jax.train import build, finetune
+from drp_jax.train import build, finetune_step
 
 _B, _T, _A = 2, 6, 2
 # Modules whose results losses read, beside the dynamics models' logits.
@@ -167,7 +167,7 @@ def test_bfloat16_is_close_to_float32(variables, replay_batch):
     config, system = _system('drp', dtype)
     step = jax.jit(
       functools.partial(
-        finetune.finetune_step,
+        finetune_step.finetune_step,
         system=system,
         model_tx=random_inputs.recording_sgd(),
         behavior_tx=random_inputs.recording_sgd(),

@@ -15,7 +15,14 @@ from drp_jax import types
 from drp_jax.agents import diswm
 from drp_jax.models import rssm
 from drp_jax.ops import distributions, noise
-from drp_jax.train import batches, build, checkpoint, finetune, pretrain
+from drp_jax.train import (
+  batches,
+  build,
+  checkpoint,
+  finetune_step,
+  optimizers,
+  pretrain,
+)
 
 _B, _T, _A = 2, 6, 2
 _LEARNER = {'actor', 'critic'}
@@ -264,7 +271,7 @@ def test_both_stages_train_load_save_and_go_on(tmp_path):
   """Two steps each; the teacher stays as videos left it, bit by bit."""
   config = pretrain_config.get_config('debug')
   config.agent = 'diswm'
-  system, tx = build.system(config, 1, None), build.pretrain_optimizer(config)
+  system, tx = build.system(config, 1, None), optimizers.pretraining(config)
   state = pretrain.init_state(config, system, tx, 1.0)
   assert state.params.keys() == _PRETRAINED
   first = jax.device_get(state)
@@ -296,7 +303,7 @@ def test_both_stages_train_load_save_and_go_on(tmp_path):
   config = finetune_dmcr.get_config('debug')
   config.agent, config.init_from = 'diswm', str(tmp_path / 'pretrain')
   system = build.system(config, _A, None)
-  begun = finetune.init_state(config, system, _A)
+  begun = finetune_step.init_state(config, system, _A)
   teacher = jax.device_get(state.params['teacher'])
   jax.tree.map(
     np.testing.assert_array_equal,
@@ -309,10 +316,10 @@ def test_both_stages_train_load_save_and_go_on(tmp_path):
   assert not any('teacher' in path for path in paths)
   step = jax.jit(
     functools.partial(
-      finetune.finetune_step,
+      finetune_step.finetune_step,
       system=system,
-      model_tx=build.model_optimizer(config),
-      behavior_tx=build.behavior_optimizer(config),
+      model_tx=optimizers.world_model(config),
+      behavior_tx=optimizers.behavior(config),
       bonus=build.intrinsic_settings(config),
       slow_critic_every=100,
     )

@@ -17,7 +17,7 @@ from drp_jax import losses, types
 from drp_jax.agents import prelar, world_model
 from drp_jax.models import latent_actions
 from drp_jax.ops import images, noise
-from drp_jax.train import batches, build, finetune
+from drp_jax.train import batches, build, finetune_step
 
 _B, _T, _A, _Z = 3, 6, 2, 8
 _LEARNER = {'actor', 'critic'}
@@ -253,7 +253,7 @@ def test_parameter_sets_of_both_stages():
 @functools.cache
 def _jitted_finetuning():
   def step(state, batch, key, weights):
-    return finetune.finetune_step(
+    return finetune_step.finetune_step(
       state,
       batch,
       key,

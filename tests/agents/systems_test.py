@@ -13,7 +13,7 @@ from configs import finetune_dmcr
 from drp_jax import types
 from drp_jax.agents import drp, world_model
 from drp_jax.ops import images, noise
-from drp_jax.train import batches, build, finetune
+from drp_jax.train import batches, build, finetune_step
 
 _B, _T, _A = 2, 6, 2
 _OFF = dict(image=0.0, kl_s=0.0, reward=0.0, aux_reward=0.0, free_nats=0.0)
@@ -52,7 +52,7 @@ def _jitted_step(agent):
     system = dataclasses.replace(
       _system(agent), weights=world_model.LossWeights(**weights)
     )
-    return finetune.finetune_step(
+    return finetune_step.finetune_step(
       state,
       batch,
       key,

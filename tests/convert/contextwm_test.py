@@ -13,7 +13,7 @@ import pytest
 
 from configs import ablations
 from drp_jax.convert import contextwm
-from drp_jax.train import batches, build, checkpoint, finetune
+from drp_jax.train import batches, build, checkpoint, finetune_step
 from third_party import contextwm_ours as ours
 
 torch = pytest.importorskip('torch')
@@ -83,7 +83,7 @@ def test_drp_starts_from_ipv_with_an_a_agg_of_no_influence(
   changes = ablations.ABLATIONS['after_ipv'].changes
   without = changes['init_without']
   config, system = _system('drp', out, **changes)
-  state = finetune.init_state(config, system, ours.ACTION_SIZE)
+  state = finetune_step.init_state(config, system, ours.ACTION_SIZE)
   expected = contextwm.convert(_arrays())
   action_in = expected['params']['latent_dynamics']['action_in']
   hidden = action_in['bias'].size
@@ -114,7 +114,7 @@ def test_what_cannot_be_loaded_is_named(
   _run(monkeypatch, '--checkpoint', path, '--out', tmp_path / 'out')
   config, system = _system('drp', tmp_path / 'out', init_without=without)
   with pytest.raises(ValueError, match=message):
-    finetune.init_state(config, system, ours.ACTION_SIZE)
+    finetune_step.init_state(config, system, ours.ACTION_SIZE)
 
 
 @pytest.mark.parametrize('agent', ['ipv', 'apv'])

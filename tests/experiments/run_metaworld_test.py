@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from configs import finetune_metaworld
-from drp_jax.train import finetune, logger
+from drp_jax.train import finetune, finetune_step, logger
 from experiments import finetune_work
 
 pytestmark = pytest.mark.slow  # what a step is made of is compiled anew
@@ -39,7 +39,7 @@ def test_the_encoder_waits(finished):
   state, _ = finished
   config = finetune_metaworld.get_config('debug')
   system = finetune.build.system(config, 4, None)
-  fresh = jax.device_get(finetune.init_state(config, system, 4).params)
+  fresh = jax.device_get(finetune_step.init_state(config, system, 4).params)
   state = jax.device_get(state.params)
 
   def moved(name):

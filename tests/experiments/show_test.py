@@ -11,7 +11,7 @@ from PIL import Image
 
 from configs import preprocess, pretrain
 from drp_jax.data import shards
-from drp_jax.train import build, checkpoint, workdir
+from drp_jax.train import build, checkpoint, optimizers, workdir
 from drp_jax.train import pretrain as pretrain_lib
 from experiments import (
   clip_batches,
@@ -40,7 +40,7 @@ def _pretraining(folder, agent):
   config = pretrain.get_config('debug').unlock()
   config.agent = agent
   system = build.system(config, 1, None)
-  tx = build.pretrain_optimizer(config)
+  tx = optimizers.pretraining(config)
   workdir.begin(folder, config)
   saved = checkpoint.Checkpoints(folder)
   state = jax.eval_shape(

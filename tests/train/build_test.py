@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from configs import base
-from drp_jax.train import batches, build
+from drp_jax.train import batches, build, optimizers
 
 
 @pytest.mark.parametrize(
@@ -93,14 +93,14 @@ def _one_number_each(agent):
 def test_groups_of_fine_tuning_have_their_rates(agent):
   """Adam's first step has the size of its rate."""
   config, (model, learner) = _config(agent), _one_number_each(agent)
-  rates = _rates(build.model_optimizer(config), model, 1)
+  rates = _rates(optimizers.world_model(config), model, 1)
   slow = _DRP_SLOW if agent == 'drp' else set()
   for name, rate in rates.items():
     expected = 3e-5 if name in slow else 3e-4
     np.testing.assert_allclose(rate, expected, rtol=1e-3, err_msg=name)
-  rates = _rates(build.behavior_optimizer(config), learner, 1)
+  rates = _rates(optimizers.behavior(config), learner, 1)
   np.testing.assert_allclose(list(rates.values()), 8e-5, rtol=1e-3)
-  rates = _rates(build.pretrain_optimizer(config), model, 1)
+  rates = _rates(optimizers.pretraining(config), model, 1)
   np.testing.assert_allclose(list(rates.values()), 3e-4, rtol=1e-3)
 
 
@@ -109,8 +109,8 @@ def test_dreamerv3_has_one_rate_which_rises():
   config.dreamerv3.warmup = 4
   for updates, expected in ((1, 0.0), (3, 2e-5), (5, 4e-5), (7, 4e-5)):
     for tx, params in (
-      (build.model_optimizer(config), model),
-      (build.behavior_optimizer(config), learner),
+      (optimizers.world_model(config), model),
+      (optimizers.behavior(config), learner),
     ):
       rates = list(_rates(tx, params, updates).values())
       np.testing.assert_allclose(rates, expected, rtol=1e-3)
@@ -122,7 +122,7 @@ def test_what_is_pre_trained_can_stand_still_at_first(agent):
   config, (model, _) = _config(agent), _one_number_each(agent)
   config.optim.encoder_frozen_updates = 2
   for updates, moved in ((2, set()), (3, _FROZEN[agent])):
-    rates = _rates(build.model_optimizer(config), model, updates)
+    rates = _rates(optimizers.world_model(config), model, updates)
     still = {name for name, rate in rates.items() if rate == 0}
     assert still == _FROZEN[agent] - moved
 
@@ -141,7 +141,7 @@ def test_each_group_is_clipped_by_itself(agent, groups):
   """A set's huge gradient shrinks those of its group; the rest is one more."""
   config, (model, _) = _config(agent), _one_number_each(agent)
   config.optim.update(dict(eps=1e6, weight_decay=0.0))
-  tx = build.model_optimizer(config)
+  tx = optimizers.world_model(config)
   rest = model.keys() - set().union(*groups)
   for group in [*groups, rest]:
     name = min(group)

@@ -20,7 +20,9 @@ from drp_jax.train import (
   episode_table,
   evaluate,
   finetune,
+  finetune_step,
   logger,
+  optimizers,
   pretrain,
   rollout,
 )
@@ -208,7 +210,7 @@ def pretrained(tmp_path_factory):
   workdir = tmp_path_factory.mktemp('pretrained')
   config = _config(seed=1)  # so that what is loaded differs
   system = build.system(config, 1, None)
-  tx = build.pretrain_optimizer(config)
+  tx = optimizers.pretraining(config)
   state = pretrain.init_state(config, system, tx, flow_scale=2.5)
   saved = checkpoint.Checkpoints(workdir)
   saved.save(1, state, {})
@@ -220,8 +222,8 @@ def test_pre_trained_parts_are_loaded_and_others_are_not(pretrained):
   trained, workdir = pretrained
   config = _config(init_from=str(workdir))
   system = build.system(config, 6, None)
-  loaded = jax.device_get(finetune.init_state(config, system, 6))
-  fresh = jax.device_get(finetune.init_state(_config(), system, 6))
+  loaded = jax.device_get(finetune_step.init_state(config, system, 6))
+  fresh = jax.device_get(finetune_step.init_state(_config(), system, 6))
   for name, params in loaded.params.items():
     same = (
       trained.params[name] if name in system.pretrained else fresh.params[name]
@@ -246,4 +248,4 @@ def test_another_preset_does_not_load(pretrained):
   config.dae.width = 32
   system = build.system(config, 6, None)
   with pytest.raises(ValueError, match='config.init_from=.*does not fit'):
-    finetune.init_state(config, system, 6)
+    finetune_step.init_state(config, system, 6)

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from configs import pretrain as pretrain_config
-from drp_jax.train import build, checkpoint, logger, pretrain
+from drp_jax.train import build, checkpoint, logger, optimizers, pretrain
 
 _ROOT = pathlib.Path(__file__).parents[2]
 _PROCESSES = 2
@@ -86,7 +86,7 @@ def _saved_state(config, workdir):
   system = build.system(config, 1, None)
   template = jax.eval_shape(
     lambda: pretrain.init_state(
-      config, system, build.pretrain_optimizer(config), 1.0
+      config, system, optimizers.pretraining(config), 1.0
     )
   )
   state, meta = checkpoint.Checkpoints(workdir).restore(template)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import random_inputs
 
-from drp_jax.train import build, finetune, parallel, pretrain
+from drp_jax.train import build, finetune_step, parallel, pretrain
 from drp_jax.train import state as state_lib
 
 # Tests have four devices; the last of this file runs some of it with eight.
@@ -169,7 +169,7 @@ def test_finetuning_gradient_on_devices(
   )
   gradients, one, metrics = finetune_gradients(batch)
   step = parallel.pmap_step(
-    finetune.finetune_step,
+    finetune_step.finetune_step,
     jax.devices()[:devices],
     system=build.system(config, 2, parallel.AXIS),
     model_tx=random_inputs.recording_sgd(),

@@ -7,7 +7,13 @@ import numpy as np
 import pytest
 
 from configs import pretrain as pretrain_config
-from drp_jax.train import build, checkpoint, finetune, logger, pretrain
+from drp_jax.train import (
+  build,
+  checkpoint,
+  finetune_step,
+  logger,
+  pretrain,
+)
 
 
 def _config(shards_dir, num_steps):
@@ -91,7 +97,7 @@ def test_other_systems_pre_train_from_the_images_alone(
   assert not {'loss/mae', 'held_out/mae'} & names
   config.init_from = str(tmp_path)
   system = build.system(config, 2, None)
-  loaded = jax.device_get(finetune.init_state(config, system, 2))
+  loaded = jax.device_get(finetune_step.init_state(config, system, 2))
   for name in system.pretrained:
     jax.tree.map(
       np.testing.assert_array_equal, loaded.params[name], state.params[name]

@@ -10,7 +10,7 @@ import random_inputs
 
 from configs import finetune_dmcr, pretrain
 from drp_jax.preprocess import video
-from drp_jax.train import build, checkpoint, pretrained, workdir
+from drp_jax.train import build, checkpoint, optimizers, pretrained, workdir
 from drp_jax.train import pretrain as pretrain_lib
 
 _ROOT = pathlib.Path(__file__).parents[2]
@@ -22,7 +22,7 @@ def run(tmp_path_factory):
   folder = tmp_path_factory.mktemp('pretrained')
   config = pretrain.get_config('debug')
   system = build.system(config, 1, None)
-  tx = build.pretrain_optimizer(config)
+  tx = optimizers.pretraining(config)
   state = pretrain_lib.init_state(config, system, tx, flow_scale=2.5)
   workdir.begin(folder, config)
   saved = checkpoint.Checkpoints(folder)
