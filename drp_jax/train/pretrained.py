@@ -79,7 +79,9 @@ def export(
   new.save(old.latest_step(), state, {})
   old.close()
   new.close()
-  for name in ('config.json', 'run.json'):
-    value = json.loads((source / name).read_text('utf-8'))
-    workdir.write_json(target / name, value)
+  config = json.loads((source / 'config.json').read_text('utf-8'))
+  config['data']['shards_dir'] = ''  # a place of the machine it was trained on
+  workdir.write_json(target / 'config.json', config)
+  run = json.loads((source / 'run.json').read_text('utf-8'))
+  workdir.write_json(target / 'run.json', run)
   return target

@@ -4,14 +4,18 @@ import pathlib
 import re
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import random_inputs
 
 from configs import finetune_dmcr, pretrain
+from drp_jax import losses
+from drp_jax.data import shards
 from drp_jax.preprocess import video
 from drp_jax.train import build, checkpoint, optimizers, pretrained, workdir
 from drp_jax.train import pretrain as pretrain_lib
+from experiments import clip_batches
 
 _ROOT = pathlib.Path(__file__).parents[2]
 
@@ -21,6 +25,7 @@ def run(tmp_path_factory):
   """A workdir after step 7, whose statistics tell it from a fresh one."""
   folder = tmp_path_factory.mktemp('pretrained')
   config = pretrain.get_config('debug')
+  config.data.shards_dir = str(folder)
   system = build.system(config, 1, None)
   tx = optimizers.pretraining(config)
   state = pretrain_lib.init_state(config, system, tx, flow_scale=2.5)
@@ -56,6 +61,7 @@ def test_what_is_exported_loads_the_same_and_is_smaller(run, tmp_path):
     pretrained.load(folder).variables,
   )
   assert _bytes(target) < _bytes(folder)
+  assert pretrained.load(target).config.data.shards_dir == ''
   assert not list((target / 'checkpoints').rglob('*opt_state*'))
   saved = checkpoint.Checkpoints(target)
   assert saved.latest_step() == 7
@@ -64,12 +70,10 @@ def test_what_is_exported_loads_the_same_and_is_smaller(run, tmp_path):
     pretrained.export(folder, target)
 
 
-def test_the_example_in_the_documents(run, tmp_path, monkeypatch):
-  """On a real video, longer than a tracking window."""
-  folder, _ = run
+def test_the_example_in_the_documents(tmp_path, monkeypatch):
+  """The shipped model on a real video, longer than a tracking window."""
   monkeypatch.chdir(tmp_path)
-  (tmp_path / 'runs').mkdir()
-  (tmp_path / 'runs' / 'pretrain').symlink_to(folder)
+  (tmp_path / 'experiments').symlink_to(_ROOT / 'experiments')
   frames = random_inputs.moving_squares(30, seed=0)
   video.write_video(tmp_path / 'push.mp4', frames, 25)
   text = (_ROOT / 'docs' / 'library.md').read_text('utf-8')
@@ -83,6 +87,26 @@ def test_the_example_in_the_documents(run, tmp_path, monkeypatch):
   assert found['motion']['window_step'][0, [1, 24, 25]].tolist() == [0, 23, 0]
   size = np.abs(found['a_agg']).mean(-1)
   assert size[0] == 0 and np.isfinite(size).all() and size[1:].min() > 0
+
+
+def test_the_shipped_model_is_small_and_has_learned(real_shards):
+  """Masked flow of unknown videos, better than by none and by the mean."""
+  folder = _ROOT / 'experiments' / 'pretrained' / 'nano'
+  assert _bytes(folder) < 5e6
+  model = pretrained.load(folder)
+  assert model.config.preset == 'nano' and model.config.agent == 'drp'
+  clips = clip_batches.spaced(shards.open_split(real_shards, 'train'), 8)
+  K = model.config.dae.num_keypoints
+  ((_, batch),) = clip_batches.in_batches(clips, K)
+  recon, patches, hidden = model.system.reconstruct_motion(
+    model.variables, batch, random_inputs.keys(0, len(clips))
+  )
+  mean = jnp.broadcast_to(patches[:, 1:].mean((0, 1, 2)), patches.shape)
+  ours, none, mean = (
+    float(losses.mae_loss(guess, patches, hidden))
+    for guess in (recon, jnp.zeros_like(patches), mean)
+  )
+  assert ours < 0.8 * min(none, mean), (ours, none, mean)
 
 
 def test_other_folders_are_errors(tmp_path):
