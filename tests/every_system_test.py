@@ -23,6 +23,13 @@ _LENGTH = 20  # steps of an episode: a segment fits
 _SYSTEMS = ('drp', 'ipv', 'apv', 'prelar', 'diswm', 'dreamerv2', 'dreamerv3')
 
 
+@pytest.fixture(autouse=True)
+def _forgets_what_was_compiled():
+  """As conftest does after a file; one system fills half of what there is."""
+  yield
+  jax.clear_caches()
+
+
 def _configs(name):
   """Of pre-training, of the parent's where it has none, and fine-tuning."""
   if name in _SYSTEMS:
