@@ -25,7 +25,7 @@ _SYSTEMS = ('drp', 'ipv', 'apv', 'prelar', 'diswm', 'dreamerv2', 'dreamerv3')
 
 @pytest.fixture(autouse=True)
 def _forgets_what_was_compiled():
-  """As conftest does after a file; one system fills half of what there is."""
+  """As conftest does after a file: all of them together are too many."""
   yield
   jax.clear_caches()
 
