@@ -35,7 +35,11 @@ from experiments import (
 )
 
 _DASH = '-'
-_UNITS = {'dmcr': 'episode return', 'metaworld': 'success, %'}
+_UNITS = {
+  'dmc': 'episode return',
+  'dmcr': 'episode return',
+  'metaworld': 'success, %',
+}
 _TABLES = (table1, table2, table3, table4)
 
 Results = Sequence[study_results.Result]

@@ -27,6 +27,12 @@ _FILES = {
   'dmcr': (finetune_dmcr, 'configs/finetune_dmcr.py'),
   'metaworld': (finetune_metaworld, 'configs/finetune_metaworld.py'),
 }
+# What fine-tunes in a suite, and settings that its config does not have.
+_SUITES = {
+  'dmcr': ('dmcr', ()),
+  'dmc': ('dmcr', ('env.suite=dmc',)),
+  'metaworld': ('metaworld', ()),
+}
 # Metrics that say how fast a stage goes.
 _RATES = {
   'pretrain': 'time/steps_per_second',
@@ -233,13 +239,14 @@ def _finetune(
   preset: str,
 ) -> Run:
   suite, _, name = task.partition('/')
-  if suite not in ('dmcr', 'metaworld') or not name:
+  if suite not in _SUITES or not name:
     raise ValueError(
-      f'config.tasks has {task!r}; tasks are dmcr/<name> or metaworld/<name>.'
+      f'config.tasks has {task!r}; tasks are'
+      f' {", ".join(f"{known}/<name>" for known in _SUITES)}.'
     )
-  file, settings, config, label = _config(
-    system, suite, preset, (*study.finetune, f'task={name}', f'seed={seed}')
-  )
+  stage, own = _SUITES[suite]
+  more = (*own, *study.finetune, f'task={name}', f'seed={seed}')
+  file, settings, config, label = _config(system, stage, preset, more)
   loaded = systems.SYSTEMS[system].pretraining
   pretraining = loaded and _pretrain(study, loaded, preset)
   needs = pretraining.folder if pretraining else None
@@ -252,7 +259,7 @@ def _finetune(
   key = _key(config, [needs, shards_dir])
   return Run(
     'finetune',
-    _MODULES[suite],
+    _MODULES[stage],
     file,
     settings,
     config,

@@ -13,7 +13,7 @@ def get_config() -> ml_collections.ConfigDict:
   config.name = ''  # of its files among the results
   config.title = ''  # what a person reads
   config.systems = ()  # of configs/studies/systems.py; the first is ours
-  config.tasks = ()  # 'dmcr/walker_run', 'metaworld/drawer-open'
+  config.tasks = ()  # 'dmcr/walker_run', 'dmc/...', 'metaworld/drawer-open'
   # Of fine-tuning. Pre-training has one seed, and all of them load it. [ours]
   config.seeds = (0, 1, 2, 3, 4)  #                             [Sec. 5.1]
   config.presets = ('paper',)  # of configs/base.py
