@@ -125,8 +125,8 @@ class UpConv(nn.Module):
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
     """[N, h, w, C] -> [N, 2h, 2w, features]."""
-    N, h, w, C = x.shape
-    kernel = self.param('kernel', layers.glorot, (3, 3, C, self.features))
+    shape = (3, 3, x.shape[-1], self.features)
+    kernel = self.param('kernel', layers.glorot, shape)
     bias = self.param('bias', nn.initializers.zeros_init(), (self.features,))
     kernel, bias = kernel.astype(x.dtype), bias.astype(x.dtype)
     # Pixel 2i takes tap 1 of pixel i, pixel 2i + 1 taps 0 of i and 2 of i + 1.
@@ -134,16 +134,8 @@ class UpConv(nn.Module):
     rows = jnp.stack([even, kernel[::2]])  # [row in cell, row tap, 3, C, F]
     even = jnp.stack([rows[:, :, 1], jnp.zeros_like(rows[:, :, 1])], 2)
     cells = jnp.stack([even, rows[:, :, ::2]], 1)  # [row, column, 2, 2, C, F]
-    taps = jnp.moveaxis(cells, (0, 1), (3, 4)).reshape(2, 2, C, -1)
-    y = jax.lax.conv_general_dilated(
-      x,
-      taps,
-      (1, 1),
-      ((0, 1), (0, 1)),
-      dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
-    )
-    y = y.reshape(N, h, w, 2, 2, self.features).transpose(0, 1, 3, 2, 4, 5)
-    return y.reshape(N, 2 * h, 2 * w, -1) + bias[None, None, None]
+    taps = jnp.moveaxis(cells, (0, 1), (3, 4))
+    return layers.conv_to_cells(x, taps, (0, 1)) + bias[None, None, None]
 
 
 class ImageDecoder(nn.Module):

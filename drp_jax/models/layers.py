@@ -78,6 +78,32 @@ class ConvTranspose(nn.ConvTranspose):
   promote_dtype: Callable = in_type_of_first
 
 
+def conv_to_cells(
+  x: jax.Array, taps: jax.Array, padding: tuple[int, int]
+) -> jax.Array:
+  """A convolution that makes 2x2 pixels of each: one for every place in them.
+
+  Args:
+    x: [N, h, w, C].
+    taps: [n, n, C, 2, 2, F], kernels by row and column of their place.
+    padding: rows of zeros above and below, columns left and right.
+
+  Returns:
+    [N, 2h, 2w, F].
+  """
+  N, h, w, C = x.shape
+  n, F = len(taps), taps.shape[-1]
+  y = jax.lax.conv_general_dilated(
+    x,
+    taps.reshape(n, n, C, -1),
+    (1, 1),
+    (padding, padding),
+    dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
+  )
+  y = y.reshape(N, h, w, 2, 2, F).transpose(0, 1, 3, 2, 4, 5)
+  return y.reshape(N, 2 * h, 2 * w, F)
+
+
 class LayerNorm(nn.LayerNorm):
   """`nn.LayerNorm` that returns the type of its input."""
 
