@@ -149,3 +149,9 @@ def on_common_steps(
     for result in results
   ]
   return grid, np.stack(values)
+
+
+def task_title(task: str) -> str:
+  """'Walker Run' of 'dmcr/walker_run'."""
+  name = task.partition('/')[2]
+  return name.replace('_', ' ').replace('-', ' ').title()
