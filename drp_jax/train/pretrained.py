@@ -57,7 +57,7 @@ def export(
   """Copies a pre-training without what only its training needs.
 
   What is left, weights, config and what it ran on, serves `load` and
-  `config.init_from`, at a third of the size.
+  `config.init_from`, at a third of the size. It names no place of this machine.
 
   Args:
     directory: a workdir of experiments/run_pretrain.py.
@@ -79,6 +79,8 @@ def export(
   new.save(old.latest_step(), state, {})
   old.close()
   new.close()
+  for path in target.rglob('commit_success.txt'):
+    path.write_text('Written.\n')  # Orbax names the folder in it
   config = json.loads((source / 'config.json').read_text('utf-8'))
   config['data']['shards_dir'] = ''  # a place of the machine it was trained on
   workdir.write_json(target / 'config.json', config)

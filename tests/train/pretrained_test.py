@@ -62,6 +62,8 @@ def test_what_is_exported_loads_the_same_and_is_smaller(run, tmp_path):
   )
   assert _bytes(target) < _bytes(folder)
   assert pretrained.load(target).config.data.shards_dir == ''
+  for path in target.rglob('*'):
+    assert path.is_dir() or str(tmp_path).encode() not in path.read_bytes()
   assert not list((target / 'checkpoints').rglob('*opt_state*'))
   saved = checkpoint.Checkpoints(target)
   assert saved.latest_step() == 7
