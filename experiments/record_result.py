@@ -48,6 +48,8 @@ def record(workdir: str, name: str, random_episodes: int = 10) -> pathlib.Path:
     raise ValueError(f'--workdir={workdir!r} holds no evaluation.')
   config = json.loads((folder / 'config.json').read_text())
   updates = {x['step']: int(x['updates']) for x in lines if 'updates' in x}
+  # Without the place it has on this machine.
+  config['init_from'] = pathlib.Path(config['init_from']).name
   path = _RESULTS / f'{name}.csv'
   with open(path, 'w', newline='', encoding='utf-8') as file:
     writer = csv.writer(file)
