@@ -59,15 +59,15 @@ def robust(
     matrices = {
       label: _matrix(_chosen(results, label), own) for label in labels
     }
-    curves = {
+    iqms = {
       label: _iqm_curve(matrix)
       for label, matrix in matrices.items()
       if len(matrix) > 1
     }
     name = f'{suite}, {len(own)} task{"s" if len(own) > 1 else ""}'
-    if curves:
+    if iqms:
       panels.append(
-        learning_curves.Panel(name, 'IQM of normalised scores', curves)
+        learning_curves.Panel(name, 'IQM of normalised scores', iqms)
       )
     groups += _intervals(name, matrices, labels[0])
   items = []
