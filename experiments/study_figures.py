@@ -9,12 +9,6 @@ from matplotlib import figure
 from drp_jax.viz import learning_curves, plot_style, report
 from experiments import score_statistics, study_results
 
-_UNITS = {
-  'dmc': 'episode return',
-  'dmcr': 'episode return',
-  'metaworld': 'success, %',
-}
-
 Results = Sequence[study_results.Result]
 
 
@@ -105,7 +99,7 @@ def _panels(
   panels = [
     learning_curves.Panel(
       study_results.task_title(task),
-      _UNITS[task.partition('/')[0]],
+      _unit(task.partition('/')[0]),
       {
         label: _mean_and_std(*study_results.on_common_steps(chosen))
         for label in labels
@@ -122,9 +116,14 @@ def _panels(
       if matrix:
         averages[label] = _mean_and_std(*_averaged(matrix))
     panels.append(
-      learning_curves.Panel('Average', _UNITS[suites.pop()], averages)
+      learning_curves.Panel('Average', _unit(suites.pop()), averages)
     )
   return panels
+
+
+def _unit(suite: str) -> str:
+  """Of `Result.values`."""
+  return 'success, %' if suite == 'metaworld' else 'episode return'
 
 
 def _intervals(
