@@ -6,6 +6,7 @@ from typing import Any
 
 from absl import flags
 
+from drp_jax import files
 from drp_jax.train import workdir
 
 _JSON = flags.DEFINE_bool('json', False, 'End with one line of JSON.')
@@ -18,7 +19,7 @@ def save(values: dict[str, Any]) -> dict[str, Any]:
   if _OUT.value:
     path = pathlib.Path(_OUT.value)
     path.parent.mkdir(parents=True, exist_ok=True)
-    workdir.write_json(path, report)
+    files.write_json(path, report)
   return report
 
 

@@ -22,7 +22,8 @@ import ml_collections
 from absl import flags
 from ml_collections import config_flags
 
-from drp_jax.train import pretrain, workdir
+from drp_jax import files
+from drp_jax.train import pretrain
 from experiments import demo_report, finetune_work, launch, run_preprocess
 
 _BEAT = 2.0  # seconds of a killed stage that may go uncounted
@@ -114,7 +115,7 @@ def _begin(config: ml_collections.ConfigDict, folder: pathlib.Path) -> None:
   folder.mkdir(parents=True, exist_ok=True)
   path, new = folder / 'demo.json', json.loads(config.to_json())
   if not path.exists():
-    workdir.write_json(path, new)
+    files.write_json(path, new)
   changed = _differences(json.loads(path.read_text('utf-8')), new)
   if changed:
     raise ValueError(
@@ -161,7 +162,7 @@ def _timed(path: pathlib.Path, name: str) -> Iterator[dict[str, Any]]:
 
   def save():
     entry['seconds'] = round(before + time.monotonic() - start, 1)
-    workdir.write_json(path, times)
+    files.write_json(path, times)
 
   def beat():
     while not over.wait(_BEAT):

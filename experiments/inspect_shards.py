@@ -7,7 +7,6 @@ and windows | patches, at three times) and report.html, which holds it too.
 """
 
 import collections
-import os
 import pathlib
 from collections.abc import Sequence
 from typing import Any
@@ -15,6 +14,7 @@ from typing import Any
 import numpy as np
 from absl import flags
 
+from drp_jax import files
 from drp_jax.data import clips, shards
 from drp_jax.data import report as report_lib
 from drp_jax.ops import patches
@@ -61,9 +61,8 @@ def inspect(
     source[int(i)] for i in logger.progress(sample, 'look', 'clip')
   )
   folder = pathlib.Path(out)
-  folder.mkdir(parents=True, exist_ok=True)
   data = video.encode_png(sheet)
-  _write(folder / 'contact_sheet.png', data)
+  files.write(folder / 'contact_sheet.png', data)
   books = report_lib.read_report(shards_dir)
   report.write_report(
     folder / 'report.html',
@@ -239,12 +238,6 @@ def _left_out(books: dict[str, Any]) -> report.Section:
   return report.Section(
     'Left out', [report.Table(('reason', 'videos', 'one of them'), rows)]
   )
-
-
-def _write(path: pathlib.Path, data: bytes) -> None:
-  new = path.with_name(path.name + '.tmp')
-  new.write_bytes(data)
-  os.replace(new, path)
 
 
 def main() -> None:

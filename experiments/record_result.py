@@ -18,8 +18,8 @@ import numpy as np
 from absl import flags
 
 from configs import base
+from drp_jax import files
 from drp_jax.train import evaluate, logger
-from drp_jax.train import workdir as workdir_lib
 from experiments import finetune_work, launch
 
 _RESULTS = pathlib.Path(__file__).parent / 'results'
@@ -73,7 +73,7 @@ def record(workdir: str, name: str, random_episodes: int = 10) -> pathlib.Path:
   known |= {**config, 'env': {**known['env'], **config['env']}}
   env = finetune_work.make_env(ml_collections.ConfigDict(known), draw=False)
   returns = evaluate.random_returns(env, random_episodes)
-  workdir_lib.write_json(
+  files.write_json(
     path.with_suffix('.json'),
     {
       'run': json.loads((folder / 'run.json').read_text()),

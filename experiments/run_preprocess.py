@@ -28,6 +28,7 @@ from collections.abc import Iterator
 import ml_collections
 from ml_collections import config_flags
 
+from drp_jax import files
 from drp_jax.data import embedded, engines, shards
 from drp_jax.data import report as report_lib
 from drp_jax.preprocess import video
@@ -81,7 +82,7 @@ def _preprocess(config: ml_collections.ConfigDict) -> dict | None:
   report = shards.finish(
     config.data.shards_dir, job.videos, job.plan, num_shards
   )
-  workdir.write_json(
+  files.write_json(
     pathlib.Path(config.data.shards_dir) / 'run.json', workdir.describe()
   )
   return report

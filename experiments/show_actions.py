@@ -34,6 +34,7 @@ from sklearn import (
   preprocessing,
 )
 
+from drp_jax import files
 from drp_jax.data import shards
 from drp_jax.ops import patches
 from drp_jax.train import batches, build, pretrained
@@ -89,7 +90,6 @@ def show(
   videos = np.array([clip['source_id'].decode() for clip in clips])
   scores = {name: probe(x, groups, videos) for name, x in vectors.items()}
   folder = pathlib.Path(out)
-  folder.mkdir(parents=True, exist_ok=True)
   x = preprocessing.StandardScaler().fit_transform(vectors['a_agg'])
   tsne = manifold.TSNE(
     perplexity=min(_PERPLEXITY, (len(x) - 1) / 3), random_state=0
@@ -97,9 +97,9 @@ def show(
   figure = scatter.draw_groups(
     tsne.fit_transform(x), groups, names, 't-SNE of aggregated actions'
   )
-  (folder / 'tsne.svg').write_bytes(plot_style.svg(figure))
-  (folder / 'tsne.png').write_bytes(plot_style.png(figure))
-  workdir_lib.write_json(
+  files.write(folder / 'tsne.svg', plot_style.svg(figure))
+  files.write(folder / 'tsne.png', plot_style.png(figure))
+  files.write_json(
     folder / 'probe.json',
     {
       'workdir': workdir,

@@ -18,6 +18,7 @@ import numpy as np
 from absl import flags
 from scipy import stats
 
+from drp_jax import files
 from drp_jax.data import shards
 from drp_jax.ops import patches
 from drp_jax.train import build, pretrained
@@ -61,10 +62,9 @@ def show(
   weights = _weights(model, clips)
   found = _numbers(clips, weights)
   folder = pathlib.Path(out)
-  folder.mkdir(parents=True, exist_ok=True)
   picture = _picture(clips, weights, model.config.dae.patch_size)
-  (folder / 'attention.png').write_bytes(video.encode_png(picture))
-  workdir_lib.write_json(
+  files.write(folder / 'attention.png', video.encode_png(picture))
+  files.write_json(
     folder / 'attention.json',
     {
       'workdir': workdir,

@@ -9,7 +9,6 @@ of an episode of smooth random actions, as the agent sees them but twice as
 wide. Which suite, and how it looks, is said by --config.env.
 """
 
-import os
 import pathlib
 from collections.abc import Sequence
 
@@ -19,6 +18,7 @@ import numpy as np
 from absl import flags
 from ml_collections import config_flags
 
+from drp_jax import files
 from drp_jax.envs import dmcr, metaworld, renders
 from drp_jax.train import logger
 from drp_jax.viz import contact_sheet, overlay, video
@@ -48,16 +48,12 @@ def show(
   """
   config = config.copy_and_resolve_references()
   folder = pathlib.Path(out)
-  folder.mkdir(parents=True, exist_ok=True)
   for task in logger.progress(tasks, 'show', 'task'):
     config.task = task
     env = finetune_work.make_env(config)
     sheet = draw(env, num_seeds)
     env.close()
-    path = folder / f'{task}.png'
-    partial = path.with_name(f'.partial-{path.name}')
-    partial.write_bytes(video.encode_png(sheet))
-    os.replace(partial, path)
+    files.write(folder / f'{task}.png', video.encode_png(sheet))
 
 
 def draw(env: gymnasium.Env, num_seeds: int) -> np.ndarray:

@@ -26,6 +26,7 @@ import jax
 import numpy as np
 from absl import flags
 
+from drp_jax import files
 from drp_jax.data import shards
 from drp_jax.ops import images, noise
 from drp_jax.train import build, evaluate, pretrained
@@ -84,11 +85,10 @@ def show(
     for label in models
   }
   folder = pathlib.Path(out)
-  folder.mkdir(parents=True, exist_ok=True)
   _draw(folder, true, seen, predicted)
   _write_rows(folder / 'errors.csv', errors)
   summary = {label: _summary(kinds, n) for label, kinds in errors.items()}
-  workdir_lib.write_json(
+  files.write_json(
     folder / 'errors.json',
     {
       'shards_dir': shards_dir,
@@ -167,7 +167,7 @@ def _draw(
   shown = np.argsort(-change, kind='stable')[:_SHOWN]
   rows = {'true': true, **predicted}
   clip = video.prediction_video({k: v[shown] for k, v in rows.items()}, n)
-  (folder / 'predictions.webp').write_bytes(video.encode_webp(clip, _FPS))
+  files.write(folder / 'predictions.webp', video.encode_webp(clip, _FPS))
   for name, rows, context in (
     ('predictions', {'true': true, **predicted}, n),
     ('reconstructions', {'true': true, **seen}, true.shape[1]),
@@ -176,8 +176,9 @@ def _draw(
       video.prediction_strip({k: v[i] for k, v in rows.items()}, context)
       for i in shown
     ]
-    picture = video.encode_png(np.concatenate(strips))
-    (folder / f'{name}.png').write_bytes(picture)
+    files.write(
+      folder / f'{name}.png', video.encode_png(np.concatenate(strips))
+    )
 
 
 def _write_rows(path: pathlib.Path, errors: dict) -> None:

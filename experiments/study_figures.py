@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib import figure
 
+from drp_jax import files
 from drp_jax.viz import learning_curves, plot_style, report
 from experiments import score_statistics, study_results
 
@@ -212,8 +213,8 @@ def _picture(
 ) -> report.Figure:
   """Writes both files of a picture, and puts it on the page."""
   svg = plot_style.svg(fig)
-  path.with_name(f'{path.name}.svg').write_bytes(svg)
-  path.with_name(f'{path.name}.png').write_bytes(plot_style.png(fig))
+  files.write(path.with_name(f'{path.name}.svg'), svg)
+  files.write(path.with_name(f'{path.name}.png'), plot_style.png(fig))
   return report.Figure(svg, alt, caption)
 
 

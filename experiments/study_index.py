@@ -11,7 +11,7 @@ from typing import Any
 import ml_collections
 
 from configs.studies import systems
-from drp_jax.train import workdir
+from drp_jax import files
 from experiments import study_runs
 
 _FOLDER = 'index'
@@ -45,7 +45,7 @@ def write(study: ml_collections.ConfigDict, root: pathlib.Path) -> None:
     'title': study.title,
     'runs': list(rows.values()),
   }
-  workdir.write_json(path, content)
+  files.write_json(path, content)
 
 
 def read(root: pathlib.Path) -> list[dict[str, Any]]:

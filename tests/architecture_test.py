@@ -13,15 +13,16 @@ _PACKAGE = _ROOT / 'drp_jax'
 # Folder or module of drp_jax -> what it may import of drp_jax beside itself.
 _MAY_IMPORT = {
   'types': (),
+  'files': (),
   'ops': ('types',),
   'losses': ('types', 'ops'),
   'models': ('types', 'ops'),
   'agents': ('types', 'ops', 'losses', 'models'),
-  'train': ('types', 'ops', 'losses', 'models', 'agents', 'data'),
+  'train': ('types', 'ops', 'losses', 'models', 'agents', 'data', 'files'),
   'convert': ('types', 'models', 'train.checkpoint', 'preprocess.weights'),
-  'data': (),
+  'data': ('files',),
   'envs': (),
-  'viz': (),
+  'viz': ('files',),
   'preprocess': ('data.schema', 'data.shards'),
 }
 _NO_JAX = ('data', 'envs', 'preprocess')

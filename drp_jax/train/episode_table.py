@@ -11,6 +11,8 @@ import pathlib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from drp_jax import files
+
 FILE = 'eval.csv'
 COLUMNS = (
   'step',  # agent steps taken before
@@ -42,11 +44,9 @@ def resume(workdir: pathlib.Path, step: int) -> None:
   """
   path = workdir / FILE
   rows = read(workdir) if path.exists() else []
-  partial = path.with_name(f'.{FILE}.tmp')
   header = dict(zip(COLUMNS, COLUMNS, strict=True))
   kept = [row for row in rows if int(row['step']) <= step]
-  partial.write_bytes(_encode([header, *kept]))
-  os.replace(partial, path)
+  files.write(path, _encode([header, *kept]))
 
 
 def read(workdir: pathlib.Path) -> list[dict[str, str]]:

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import ml_collections
 
+from drp_jax import files
 from drp_jax.agents import system as system_lib
 from drp_jax.train import build, checkpoint, optimizers, pretrain, workdir
 
@@ -83,7 +84,7 @@ def export(
     path.write_text('Written.\n')  # Orbax names the folder in it
   config = json.loads((source / 'config.json').read_text('utf-8'))
   config['data']['shards_dir'] = ''  # a place of the machine it was trained on
-  workdir.write_json(target / 'config.json', config)
+  files.write_json(target / 'config.json', config)
   run = json.loads((source / 'run.json').read_text('utf-8'))
-  workdir.write_json(target / 'run.json', run)
+  files.write_json(target / 'run.json', run)
   return target

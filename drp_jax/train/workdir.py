@@ -15,6 +15,8 @@ from typing import Any
 import jax
 import ml_collections
 
+from drp_jax import files
+
 LOCK_FILE = '.lock'
 
 # What a full, protected or broken disk answers with.
@@ -87,8 +89,8 @@ def begin(workdir: str | pathlib.Path, config: ml_collections.ConfigDict):
   """
   folder = pathlib.Path(workdir)
   folder.mkdir(parents=True, exist_ok=True)
-  write_json(folder / 'config.json', json.loads(config.to_json()))
-  write_json(folder / 'run.json', describe())
+  files.write_json(folder / 'config.json', json.loads(config.to_json()))
+  files.write_json(folder / 'run.json', describe())
 
 
 def read_config(workdir: str | pathlib.Path) -> ml_collections.ConfigDict:
@@ -127,10 +129,3 @@ def describe() -> dict[str, Any]:
     'cpu_cores': os.cpu_count(),
     'machine': platform.machine(),
   }
-
-
-def write_json(path: pathlib.Path, value: Any) -> None:
-  """Writes JSON so that a reader sees the old file or the whole new one."""
-  partial = path.with_name(f'.{path.name}.tmp')
-  partial.write_text(json.dumps(value, indent=2) + '\n', encoding='utf-8')
-  os.replace(partial, path)

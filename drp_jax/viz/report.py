@@ -9,11 +9,11 @@ import dataclasses
 import html
 import io
 import os
-import pathlib
 from collections.abc import Sequence
 
 from PIL import Image
 
+from drp_jax import files
 from drp_jax.viz import report_style
 
 
@@ -97,7 +97,6 @@ def write_report(
     ValueError: if a picture is in none of the known formats, or has no
       description (`alt`).
   """
-  path = pathlib.Path(path)
   contents = ''.join(
     f'<li><a href="#s{number}">{html.escape(section.title)}</a></li>'
     for number, section in enumerate(sections)
@@ -117,10 +116,7 @@ def write_report(
     f'<nav aria-label="Contents"><ol>{contents}</ol></nav></header>'
     f'<main>{body}</main></body></html>\n'
   )
-  path.parent.mkdir(parents=True, exist_ok=True)
-  new = path.with_name(path.name + '.tmp')
-  new.write_text(page, encoding='utf-8')
-  os.replace(new, path)
+  files.write(path, page.encode())
 
 
 def _item(item: Item) -> str:

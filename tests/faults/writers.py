@@ -9,6 +9,7 @@ import sys
 
 import numpy as np
 
+from drp_jax import files
 from drp_jax.data import replay as replay_lib
 from drp_jax.data import schema
 
@@ -62,12 +63,10 @@ def write_checkpoints(folder: pathlib.Path) -> None:
 
 
 def write_replay(folder: pathlib.Path) -> None:
-  from drp_jax.train import workdir
-
   replay = open_replay(folder)
   while True:
     replay.add_episode(episode(replay.num_episodes))
-    workdir.write_json(folder / 'state.json', replay.state())
+    files.write_json(folder / 'state.json', replay.state())
 
 
 if __name__ == '__main__':

@@ -59,27 +59,6 @@ def test_the_commit_of_code_outside_a_repository(tmp_path, monkeypatch):
   assert workdir.describe()['commit'] == 'unknown'
 
 
-def test_json_is_replaced_whole_or_not_at_all(tmp_path, monkeypatch):
-  path = tmp_path / 'a.json'
-  workdir.write_json(path, {'b': [1, 2.5, None]})
-  with pytest.raises(TypeError):
-    workdir.write_json(path, {'b': object()})
-  assert json.loads(path.read_text()) == {'b': [1, 2.5, None]}
-  assert os.listdir(tmp_path) == ['a.json']
-
-  def killed(*_):
-    raise KeyboardInterrupt
-
-  with monkeypatch.context() as patch:
-    patch.setattr(workdir.os, 'replace', killed)
-    with pytest.raises(KeyboardInterrupt):
-      workdir.write_json(path, {'b': 1})
-  assert json.loads(path.read_text()) == {'b': [1, 2.5, None]}
-  workdir.write_json(path, {'b': 1})
-  assert json.loads(path.read_text()) == {'b': 1}
-  assert os.listdir(tmp_path) == ['a.json']
-
-
 _HOLDER = """
 import sys, time
 from drp_jax.train import workdir
