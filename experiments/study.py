@@ -275,44 +275,46 @@ def describe(study: ml_collections.ConfigDict, directory: str) -> str:
   root = pathlib.Path(directory)
   found = study_runs.runs(study)
   rates = collections.defaultdict(list)
-  for rate in (*throughput.MEASURED, *study_runs.seen(found, root)):
+  for rate in (*throughput.KNOWN, *study_runs.seen(found, root)):
     rates[rate.hardware].append(rate)
+  left = {hardware: [] for hardware in rates}
   lines = [f'{study.name}: {study.title}']
-  totals, unknown = collections.Counter(), collections.Counter()
   for number, run in enumerate(found, 1):
     lines += ['', f'[{number}/{len(found)}] {run.folder}: {_state(run, root)}']
     if not study_runs.complete(run, root):
-      estimates = []
       for hardware, known in rates.items():
-        estimate = study_runs.hours(run, known)
-        if estimate is None:
-          unknown[hardware] += 1
-          estimates.append(f'{hardware}: unknown')
-        else:
-          left = estimate * _left(run, root)
-          totals[hardware] += left
-          estimates.append(f'{hardware}: {left:.1f}')
-      lines.append(f'  estimated hours left: {"; ".join(estimates)}')
+        hours = study_runs.hours(run, known)
+        left[hardware].append(hours and hours * _left(run, root))
+      estimates = [
+        f'{hardware}: {h[-1]:.1f}'
+        for hardware, h in left.items()
+        if h[-1] is not None
+      ]
+      lines.append(
+        f'  estimated hours left: {"; ".join(estimates) or "unknown"}'
+      )
     lines.append(f'  {shlex.join(study_runs.command(run, root))}')
   kinds = collections.Counter(run.stage for run in found)
   lines += [
     '',
     f'{kinds["pretrain"]} pre-trainings and {kinds["finetune"]} fine-tunings.'
     ' Estimated hours left, one run after the other:',
-    *(
-      f'  {hardware}: {totals[hardware]:.1f}'
-      + (
-        f', and {unknown[hardware]} runs of unknown length'
-        if unknown[hardware]
-        else ''
-      )
-      for hardware in rates
-    ),
-    'Estimates are made of throughput that was seen'
-    ' (configs/studies/throughput.py); on GPUs and TPUs, and at sizes that are'
-    ' not there, it is unknown.',
+    *(f'  {hardware}: {_total(hours)}' for hardware, hours in left.items()),
+    'Estimates are made of throughput (configs/studies/throughput.py) that was'
+    " seen or, of accelerators, is a bound by the compiler's count; of systems"
+    ' and sizes that are not there it is unknown.',
   ]
   return '\n'.join(lines)
+
+
+def _total(hours: Sequence[float | None]) -> str:
+  known = [h for h in hours if h is not None]
+  if len(known) == len(hours):
+    return f'{sum(known):.1f}'
+  if not known:
+    return 'unknown'
+  unknown = len(hours) - len(known)
+  return f'{sum(known):.1f} for {len(known)} runs, unknown for {unknown}'
 
 
 def names() -> Mapping[str, str]:

@@ -28,6 +28,7 @@ from configs.studies import (
   table2,
   table3,
   table4,
+  throughput,
 )
 from drp_jax.train import build
 from experiments import study, study_index, study_runs
@@ -279,14 +280,11 @@ def test_a_dry_run_shows_state_hours_and_commands(tmp_path):
   assert '[2/7]' in text and '0 of 7_000 agent steps' in text
   for run in found[1:]:
     assert shlex.join(study_runs.command(run, tmp_path)) in text
-  # Measured for DRP: 100 + 6 000 / 2 updates, 1.5 a second; not for IPV.
-  hours = [line for line in text.splitlines() if 'hours left: 2 c' in line]
-  assert [line.rpartition(': ')[2] for line in hours] == [
-    '0.6',
-    '0.6',
-    *4 * ['unknown'],
-  ]
-  assert '1.1, and 4 runs of unknown length' in text
+  # On the Xeon measured for DRP: 100 + 6 000 / 2 updates, 1.5 a second.
+  hours = [line for line in text.splitlines() if 'hours left: ' in line]
+  assert [line.count('Xeon: 0.6') for line in hours] == [1, 1, 0, 0, 0, 0]
+  assert 'Xeon: 1.1 for 2 runs, unknown for 4' in text
+  assert 'H100, at least: unknown' in text
   assert '3 pre-trainings and 4 fine-tunings' in text
 
 
@@ -519,3 +517,26 @@ def test_a_study_of_debug_runs_ends_in_a_page(real_shards, tmp_path):
   assert page == str(tmp_path / 'results' / 'report.html')
   table = pathlib.Path(page).with_name('fig7_scores.csv').read_text()
   assert table.count(',1,') >= 2 and 'without_pretraining' in table
+
+
+@pytest.mark.parametrize('stage', ['pretrain', 'dmcr'])
+@pytest.mark.parametrize('chip, chips', [('TPU v5e', 4), ('H100 SXM', 1)])
+def test_bounds_of_accelerators_are_the_compilers(stage, chip, chips):
+  path = _ROOT / 'benchmarks' / 'results' / 'aot_compile.json'
+  steps = json.loads(path.read_text())['results']
+  (milliseconds,) = {
+    max(estimate['memory'], estimate['arithmetic'])
+    for step in steps
+    for estimate in step['estimates']
+    if (step['stage'], step['preset']) == (stage, 'paper')
+    and (estimate['chip'], estimate['chips']) == (chip, chips)
+    and estimate['fits']
+  }
+  (known,) = (
+    rate
+    for rate in throughput.KNOWN
+    if rate.hardware.endswith('at least')
+    and chip.split(' ')[0] in rate.hardware
+    and rate.stage == {'dmcr': 'finetune'}.get(stage, stage)
+  )
+  assert 1000 / known.rate == pytest.approx(milliseconds, rel=0.03)
