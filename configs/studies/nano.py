@@ -28,7 +28,7 @@ def get_config() -> ml_collections.ConfigDict:
   config.title = 'Four systems at nano size'
   config.systems = ('drp', 'without_pretraining', 'ipv', 'global_flow')
   config.tasks = ('dmc/cheetah_run',)
-  config.seeds = (0, 1, 2)
+  config.seeds = (0, 1, 2, 3)
   config.presets = ('nano',)
   config.pretrain = (
     'pretrain.num_steps=1500',  # gradient steps

@@ -61,7 +61,7 @@ _SIZES = {
   'table2': 3 * 2 * 5,
   'table3': 3 * 5,
   'table4': 3 * 5,
-  'nano': 4 * 3,
+  'nano': 4 * 4,
 }
 
 
