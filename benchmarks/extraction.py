@@ -27,7 +27,7 @@ from tensorflow_datasets.core import example_serializer
 
 from benchmarks import record, runnable
 from configs import extract as extract_config
-from drp_jax.data import embedded, schema, shards, sources
+from drp_jax.data import embedded, schema, shard_files, sources
 from drp_jax.preprocess import backends, extract, keypoints, video
 from drp_jax.preprocess import flow as flow_lib
 from drp_jax.train import logger
@@ -44,7 +44,7 @@ def videos(folder: str) -> list[sources.VideoId]:
   if not folder:
     embedded.fetch(_EMBEDDED)
     folder = _EMBEDDED
-  return sources.folder_videos(folder)
+  return sources.folder_videos(folder).videos
 
 
 def stages(settings: dict[str, Any]) -> list[tuple[str, str]]:
@@ -162,7 +162,7 @@ def _write(
   footage: list[schema.Footage], estimators: backends.Backends
 ) -> Iterator[None]:
   """Appends clips, extracted before, to a shard."""
-  spec = shards.features(T)
+  spec = shard_files.features(T)
   serializer = example_serializer.ExampleSerializer(spec.get_serialized_info())
   about = dict.fromkeys(('source_id', 'sha256', 'extractor'), 'x' * 64)
   about |= dict(first_frame=0, num_frames=T, label=-1)

@@ -45,7 +45,12 @@ def clips(step: steps.Step, shards_dir: str, folder: str) -> Iterator[Any]:
   del folder
   c = step.config
   iterator = input_pipeline.make_iterator(
-    shards_dir, 'train', c.data.batch_size, build.keypoints(c), c.seed
+    shards_dir,
+    'train',
+    c.data.clip_length,
+    c.data.batch_size,
+    build.keypoints(c),
+    c.seed,
   )
   return map(batches.video_batch, iterator)
 

@@ -24,7 +24,7 @@ from tensorflow_datasets.core import example_serializer
 
 from benchmarks import extraction, record
 from configs import extract as extract_config
-from drp_jax.data import clips, schema, shards
+from drp_jax.data import clips, schema, shard_files
 from drp_jax.preprocess import backends, extract, video
 from drp_jax.train import logger
 from experiments import launch
@@ -174,7 +174,7 @@ def measure(
   T = len(examples[0]['image'])
   kept = {
     name: feature
-    for name, feature in shards.features(T).items()
+    for name, feature in shard_files.features(T).items()
     if name not in ('image', 'flow')
   }
   spec = tfds.features.FeaturesDict({**kept, **image.features, **flow.features})

@@ -181,7 +181,7 @@ def _videos(config: ml_collections.ConfigDict) -> report.Section:
       ' windows around the keypoints; the flow patches cut from them, which'
       ' are the local motion that the model reads.',
     )
-    for name, example in _showcases(config.pretrain.data.shards_dir)
+    for name, example in _showcases(config.pretrain.data)
   ]
   return report.Section(
     'Atomic actions in videos',
@@ -195,9 +195,11 @@ def _videos(config: ml_collections.ConfigDict) -> report.Section:
   )
 
 
-def _showcases(shards_dir: str) -> list[tuple[str, dict[str, Any]]]:
+def _showcases(
+  data: ml_collections.ConfigDict,
+) -> list[tuple[str, dict[str, Any]]]:
   """Source id and example of the clip to show of every folder."""
-  source = shards.open_split(shards_dir, 'validation')
+  source = shards.open_split(data.shards_dir, 'validation', data.clip_length)
   best = {}
   for index in range(len(source)):
     example = source[index]

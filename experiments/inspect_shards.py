@@ -53,7 +53,7 @@ def inspect(
   Raises:
     ValueError: as `shards.open_split`.
   """
-  source = shards.open_split(shards_dir, split)
+  source = shards.open_split(shards_dir, split, None)
   order = np.random.default_rng(seed).permutation(len(source))
   sheet = draw([source[int(i)] for i in order[:num_rows]])
   sample = order[:num_clips]

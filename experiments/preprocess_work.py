@@ -6,8 +6,8 @@ of Beam import this, and none of them needs a simulator.
 
 import dataclasses
 import functools
-import itertools
 import json
+import pathlib
 from collections.abc import Callable
 from typing import Any
 
@@ -15,7 +15,14 @@ import ml_collections
 import numpy as np
 
 from drp_jax.data import clips, schema, shards, sources
-from drp_jax.preprocess import backends, extract, isolated, truth, video
+from drp_jax.preprocess import (
+  backends,
+  extract,
+  frame_count,
+  isolated,
+  truth,
+  video,
+)
 from drp_jax.train import logger
 
 _MAX_BYTES = 2**31  # that decoding a video may use               [ours]
@@ -25,7 +32,7 @@ _MAX_BYTES = 2**31  # that decoding a video may use               [ours]
 class Job:
   """What `shards.write_shards` needs to know, beside who writes which shard."""
 
-  videos: list[sources.Video]
+  listing: sources.Listing
   plan: clips.ClipPlan
   read_frames: clips.ReadFrames
   extract: clips.Extract
@@ -51,6 +58,7 @@ def make_job(config: ml_collections.ConfigDict) -> Job:
     clip_length=config.data.clip_length,
     clip_stride=config.data.clip_stride,
     validation_fraction=config.data.validation_fraction,
+    hold_out=config.data.hold_out,
     seed=config.seed,
     extractor={
       'description': estimators.description,
@@ -59,12 +67,15 @@ def make_job(config: ml_collections.ConfigDict) -> Job:
   )
   names = (config.extract.flow, config.extract.mask, config.extract.tracker)
   return Job(
-    videos=list_videos(config),
+    listing=list_videos(config),
     plan=plan,
     read_frames=functools.partial(
       read_frames,
       decode=isolated.Isolated(
         video.decode, config.data.max_seconds, _MAX_BYTES
+      ),
+      count_frames=isolated.Isolated(
+        frame_count.count_frames, config.data.max_seconds, _MAX_BYTES
       ),
       max_frames=config.data.max_frames,
       centre_crop=config.data.centre_crop,
@@ -74,7 +85,7 @@ def make_job(config: ml_collections.ConfigDict) -> Job:
   )
 
 
-def list_videos(config: ml_collections.ConfigDict) -> list[sources.Video]:
+def list_videos(config: ml_collections.ConfigDict) -> sources.Listing:
   """Lists what `config.source` and `config.path` say.
 
   Raises:
@@ -108,6 +119,7 @@ def list_videos(config: ml_collections.ConfigDict) -> list[sources.Video]:
 def read_frames(
   video_id: sources.Video,
   decode: Callable[[Any, int, bool], np.ndarray],
+  count_frames: Callable[[Any], int],
   max_frames: int,
   centre_crop: bool,
   with_scene: bool,
@@ -118,6 +130,7 @@ def read_frames(
     video_id: a file, a folder of pictures or a record.
     decode: `video.decode`, here in a process that files from anywhere can do no
       harm to. Records are decoded by TFDS.
+    count_frames: `frame_count.count_frames`, alike.
     max_frames: of a longer video only so many are read, its first.
     centre_crop: see preprocess/video.py.
     with_scene: read what the simulator knows, too.
@@ -125,18 +138,34 @@ def read_frames(
   Raises:
     ValueError: one with a `reason`, if it cannot be read.
   """
+  total = 0  # frames of the video, where they are counted at all
   if isinstance(video_id, sources.Record):
-    frames = itertools.islice(video_id.frames(), max_frames)
-    images = [video.to_image(frame, centre_crop) for frame in frames]
+    frames = video_id.frames()
+    images = [video.to_image(f, centre_crop) for f in frames[:max_frames]]
+    total = len(frames)
   elif video_id.path.is_dir():
     paths = sources.pictures(video_id.path)
     images = decode(paths, max_frames, centre_crop)
+    total = len(paths)
   else:
     images = decode(video_id.path, max_frames, centre_crop)
+    if len(images) == max_frames:
+      total = _count(count_frames, video_id.path)
   if not len(images):
     raise clips.UnusableVideo('empty', 'no frames')
   scene = _scene(video_id, len(images)) if with_scene else None
-  return schema.Footage(np.asarray(images), scene)
+  unread = None if total is None else max(0, total - len(images))
+  return schema.Footage(np.asarray(images), scene, unread)
+
+
+def _count(
+  count_frames: Callable[[Any], int], path: pathlib.Path
+) -> int | None:
+  """Frames of a file; None if they cannot be counted, which loses no clip."""
+  try:
+    return count_frames(path)
+  except (isolated.Ended, MemoryError, OSError, ValueError):
+    return None
 
 
 def _scene(video_id: sources.Video, num_frames: int) -> dict[str, Any]:
@@ -168,7 +197,7 @@ def work(config_json: str, worker: int, num_workers: int) -> None:
 
     shards.write_shards(
       config.data.shards_dir,
-      job.videos,
+      job.listing.videos,
       job.plan,
       job.read_frames,
       job.extract,

@@ -24,6 +24,7 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator
+from typing import Any
 
 import ml_collections
 from ml_collections import config_flags
@@ -78,9 +79,13 @@ def _preprocess(config: ml_collections.ConfigDict) -> dict | None:
   # Fails here, not in every worker, on a wrong setting.
   job = preprocess_work.make_job(config)
   if part != 'finish':
-    _write_all(work, config, min(num_shards, len(job.videos)))
+    _write_all(work, config, min(num_shards, len(job.listing.videos)))
   report = shards.finish(
-    config.data.shards_dir, job.videos, job.plan, num_shards
+    config.data.shards_dir,
+    job.listing.videos,
+    job.plan,
+    num_shards,
+    job.listing,
   )
   files.write_json(
     pathlib.Path(config.data.shards_dir) / 'run.json', workdir.describe()
@@ -201,18 +206,47 @@ def _write_all(
     work(0, 1)
 
 
+def summary(report: dict[str, Any], shards_dir: str) -> str:
+  """Says in one line what became of the videos."""
+  videos, clips = report['split_videos'], report['num_clips']
+  parts = [
+    f'{clips["train"]} training and {clips["validation"]} validation clips of'
+    f' {report["num_videos"]} videos in {shards_dir}'
+  ]
+  if videos is not None:
+    parts.append(
+      f'{videos["validation"]} videos give validation clips,'
+      f' {report["held_out_videos"]} of them whole'
+    )
+  unread = [entry['unread'] for entry in report['cut_short']]
+  if unread:
+    parts.append(
+      f'{len(unread)} videos are longer than config.data.max_frames,'
+      f' {sum(frames or 0 for frames in unread)} frames were not read'
+    )
+  not_taken = [{'reason': reason} for reason in report['not_taken'].values()]
+  for entries, what in (
+    (report['left_out'], 'videos left out'),
+    (not_taken, 'names not taken'),
+  ):
+    reasons = report_lib.count_reasons(entries)
+    parts.append(f'{len(entries)} {what}{f": {reasons}" if reasons else ""}')
+  return f'{"; ".join(parts)} (report.json says more).'
+
+
 def main() -> None:
   config = _CONFIG.value
   report = preprocess(config)
   if report is None:
     print(f'Shard {config.shards} is in {config.data.shards_dir}.')
     return
-  reasons = report_lib.count_reasons(report['left_out'])
-  print(
-    f'{report["num_clips"]} clips of {report["num_videos"]} videos in'
-    f' {config.data.shards_dir}; {len(report["left_out"])} videos left out'
-    f'{f": {reasons} (report.json says more)" if reasons else ""}.'
-  )
+  if not report['num_clips']['validation']:
+    print(
+      'WARNING: no clip is held out, so pre-training will measure nothing on'
+      ' held-out clips.',
+      file=sys.stderr,
+    )
+  print(summary(report, config.data.shards_dir))
 
 
 if __name__ == '__main__':  # flags too, since the demo imports this file

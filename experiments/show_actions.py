@@ -79,7 +79,7 @@ def show(
       f'--workdir={workdir!r}: config.agent={model.config.agent!r} has no'
       ' aggregated action.'
     )
-  source = shards.open_split(shards_dir, split)
+  source = shards.open_split(shards_dir, split, model.config.data.clip_length)
   clips, groups, names = _labelled(source, labels, names, clips_per_label)
   untrained = model._replace(variables=_untrained(model))
   vectors = {

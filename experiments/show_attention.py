@@ -57,7 +57,7 @@ def show(
       f'--workdir={workdir!r}: config.agent={model.config.agent!r} has no'
       ' [MAT].'
     )
-  source = shards.open_split(shards_dir, split)
+  source = shards.open_split(shards_dir, split, model.config.data.clip_length)
   clips = clip_batches.spaced(source, num_clips)
   weights = _weights(model, clips)
   found = _numbers(clips, weights)

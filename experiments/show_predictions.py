@@ -62,7 +62,9 @@ def show(
   Raises:
     ValueError: for a workdir or shards that do not fit.
   """
-  source = shards.open_split(shards_dir, split)
+  for workdir in models.values():  # all must be made for such clips
+    length = workdir_lib.read_config(workdir).data.clip_length
+    source = shards.open_split(shards_dir, split, length)
   clips = clip_batches.spaced(source, num_clips)
   true = np.stack([clip['image'] for clip in clips])
   n = evaluate.CONTEXT_STEPS

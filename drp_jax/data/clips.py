@@ -2,23 +2,26 @@
 
 The one split rule: of every video, the last `validation_fraction` of its frames
 (but at least one clip of T frames) are validation, the frames before them
-training, so the two share no frame. Where that leaves less than T frames for
-training, or with a fraction of 0, the whole video is for training. Where the
-data set itself says which split a video belongs to (the lists of
-Something-Something V2, A14), all of its clips go there.
+training, so the two share no frame. A video that is too short for that is not
+cut in two: all its clips go to one split. `whole_splits` says which, for all
+videos of a set at once: those that come first in an order that `seed` shuffles,
+`validation_fraction` of them and at least one, are validation. With
+`hold_out='videos'` no video is cut in two; with a fraction of 0 all is for
+training. Where the data set itself says which split a video belongs to (the
+lists of Something-Something V2, A14), all of its clips go there.
 
 Videos that give no clip are left out with a reason: one word for counting, then
 what happened, "too_short: has 3 frames". The words are those of the reader
 (`preprocess/video.py`: missing, unreadable, no_video, empty, corrupt, ...), of
 extraction (no_motion), of the process that decodes (`preprocess/isolated.py`:
-crash, too_slow) and, of this file, too_short, read_error (any other
-exception while reading) and refused (any other reason of extraction).
+crash, too_slow) and, of this file, too_short, no_permission, read_error (any
+other exception while reading) and refused (any other reason of extraction).
 """
 
 import dataclasses
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -26,6 +29,11 @@ import numpy as np
 from drp_jax.data import schema, sources
 
 SPLITS = ('train', 'validation')
+HOLD_OUT = ('frames', 'videos')
+_SYSTEM_ERRORS = (
+  (FileNotFoundError, 'missing'),
+  (PermissionError, 'no_permission'),
+)
 
 # Any exception means that the video is unusable; its `reason`, if it has one,
 # is the word that is counted, its `detail` what is reported beside it.
@@ -62,8 +70,9 @@ class ClipPlan:
     clip_stride: frames between the starts of neighbouring clips; T for clips
       that share no frame.
     validation_fraction: in [0, 1), see the top of this file.
-    seed: of the random choices of extraction.
+    seed: of the random choices of extraction, and of the videos held out whole.
     extractor: names and versions of what extracts, stored with every clip.
+    hold_out: what is held out, 'frames' or whole 'videos'.
   """
 
   clip_length: int
@@ -71,6 +80,7 @@ class ClipPlan:
   validation_fraction: float
   seed: int
   extractor: dict[str, str]
+  hold_out: str = 'frames'
 
   def __post_init__(self):
     if self.clip_length < 2:
@@ -87,10 +97,55 @@ class ClipPlan:
         f'config.data.validation_fraction={self.validation_fraction} must '
         'be in [0, 1).'
       )
+    if self.hold_out not in HOLD_OUT:
+      raise ValueError(
+        f'config.data.hold_out={self.hold_out!r} must be one of {HOLD_OUT}.'
+      )
+
+
+def whole_splits(source_ids: Iterable[str], plan: ClipPlan) -> dict[str, str]:
+  """Says where the clips of a video go that is not cut in two.
+
+  It depends on the plan and the set of ids alone, so every process of a build
+  says the same.
+
+  Args:
+    source_ids: of all videos that are cut by the same rule.
+    plan: how.
+
+  Returns:
+    Source id -> split. At least one video is for training, and at least one
+    for validation if there are two and the plan holds out anything.
+  """
+
+  def place(source_id: str) -> tuple[str, str]:
+    text = f'{plan.seed}:{source_id}'
+    return hashlib.sha256(text.encode()).hexdigest(), source_id
+
+  order = sorted(source_ids, key=place)
+  count = 0
+  if plan.validation_fraction:
+    count = max(1, round(plan.validation_fraction * len(order)))
+  count = min(count, len(order) - 1)
+  return {
+    source_id: 'validation' if index < count else 'train'
+    for index, source_id in enumerate(order)
+  }
+
+
+def tail(num_frames: int, plan: ClipPlan) -> int:
+  """Validation frames at the end of a video; 0 if it is not cut in two."""
+  T = plan.clip_length
+  frames = max(T, round(plan.validation_fraction * num_frames))
+  whole = plan.validation_fraction == 0 or plan.hold_out == 'videos'
+  return 0 if whole or num_frames - frames < T else frames
 
 
 def clip_starts(
-  num_frames: int, plan: ClipPlan, split: str | None = None
+  num_frames: int,
+  plan: ClipPlan,
+  split: str | None = None,
+  whole: str = 'train',
 ) -> list[tuple[str, int]]:
   """Says where the clips of a video of `num_frames` frames lie.
 
@@ -98,17 +153,16 @@ def clip_starts(
     num_frames: of the video.
     plan: how to cut it.
     split: where all its clips go, or None for the rule at the top of this file.
+    whole: where they go by that rule if the video is not cut in two.
 
   Returns:
     (split, first frame) of every clip, in the order of time.
   """
-  T = plan.clip_length
-  if split is not None:
-    return [(split, s) for s in range(0, num_frames - T + 1, plan.clip_stride)]
-  tail = max(T, round(plan.validation_fraction * num_frames))
-  if plan.validation_fraction == 0 or num_frames - tail < T:
-    tail = 0
-  border = num_frames - tail
+  T, held_out = plan.clip_length, tail(num_frames, plan)
+  if split is not None or not held_out:
+    starts = range(0, num_frames - T + 1, plan.clip_stride)
+    return [(split or whole, start) for start in starts]
+  border = num_frames - held_out
   train = range(0, border - T + 1, plan.clip_stride)
   validation = range(border, num_frames - T + 1, plan.clip_stride)
   return [
@@ -133,8 +187,17 @@ def examples(
   read_frames: ReadFrames,
   extract: Extract,
   splits: Sequence[str],
+  whole: str = 'train',
 ) -> Iterator[tuple[str, Example | None]]:
   """Makes the examples of one video that belong to one of `splits`.
+
+  Args:
+    video: to be cut.
+    plan: how.
+    read_frames: see `ReadFrames`.
+    extract: see `Extract`.
+    splits: some of `SPLITS`.
+    whole: its split if it is not cut in two, of `whole_splits`.
 
   Yields:
     (split, example), in the order of time; the example is None where `extract`
@@ -148,7 +211,7 @@ def examples(
   footage = _read(video, plan, read_frames)
   fields = schema.clip_fields(plan.clip_length)
   usable, refusal = 0, None
-  for split, start in clip_starts(len(footage), plan, video.split):
+  for split, start in clip_starts(len(footage), plan, video.split, whole):
     if split not in splits:
       continue
     rng = clip_rng(plan.seed, video.source_id, start)
@@ -188,9 +251,11 @@ def _read(
   except MemoryError:
     raise
   except Exception as error:  # decoders raise all sorts for a broken file
-    missing = isinstance(error, FileNotFoundError)
-    reason = _reason(error, 'missing' if missing else 'read_error')
-    detail = getattr(error, 'detail', f'{type(error).__name__}: {error}')
+    kinds = [w for kind, w in _SYSTEM_ERRORS if isinstance(error, kind)]
+    reason = _reason(error, kinds[0] if kinds else 'read_error')
+    # Not the whole message of the system, which says where the file lies.
+    text = getattr(error, 'strerror', None) or error
+    detail = getattr(error, 'detail', f'{type(error).__name__}: {text}')
     raise UnusableVideo(reason, detail) from error
   S, frames = schema.IMAGE_SIZE, footage.image
   if frames.dtype != np.uint8 or frames.shape[1:] != (S, S, 3):

@@ -20,6 +20,7 @@ Batch = dict[str, np.ndarray]
 def make_iterator(
   shards_dir: str | os.PathLike,
   split: str,
+  clip_length: int,
   batch_size: int,
   num_keypoints: int | None,
   seed: int,
@@ -36,6 +37,7 @@ def make_iterator(
   Args:
     shards_dir: what `shards.write_shards` finished.
     split: 'train' or 'validation'.
+    clip_length: T, frames that every clip must have.
     batch_size: B, clips over all hosts.
     num_keypoints: K <= Kmax. They are stored in random order, so the first K
       are a fair sample. None leaves out all motion.
@@ -53,22 +55,71 @@ def make_iterator(
   Raises:
     ValueError: if a number does not fit, or as `shards.open_split`.
   """
-  K = num_keypoints
-  if K is not None and not 1 <= K <= schema.MAX_KEYPOINTS:
-    raise ValueError(
-      f'config.dae.num_keypoints={K} must be in '
-      f'[1, {schema.MAX_KEYPOINTS}], what the shards hold.'
-    )
   if batch_size < 1 or batch_size % num_hosts:
     raise ValueError(
       f'config.data.batch_size={batch_size} must be a positive multiple of '
       f'the number of hosts, {num_hosts}.'
     )
-  source = shards.open_split(shards_dir, split)
-  if len(source) < batch_size:
+  clips = _shuffled(shards_dir, split, clip_length, num_keypoints, seed)
+  if len(clips) < batch_size:
     raise ValueError(
-      f'Split {split!r} of {os.fspath(shards_dir)!r} holds {len(source)} '
+      f'Split {split!r} of {os.fspath(shards_dir)!r} holds {len(clips)} '
       f'clips, fewer than config.data.batch_size={batch_size}.'
+    )
+  dataset = clips.repeat().batch(batch_size // num_hosts, drop_remainder=True)
+  options = grain.ReadOptions(
+    num_threads=_NUM_THREADS,
+    prefetch_buffer_size=max(1, _PREFETCH * num_hosts // batch_size),
+  )
+  return iter(dataset[host::num_hosts].to_iter_dataset(options))
+
+
+def sample(
+  shards_dir: str | os.PathLike,
+  split: str,
+  clip_length: int,
+  batch_size: int,
+  num_batches: int,
+  num_keypoints: int | None,
+  seed: int,
+) -> list[Batch]:
+  """Reads the first clips that `make_iterator` gives a single host, each once.
+
+  Args:
+    shards_dir: as in `make_iterator`, like the others.
+    split: 'train' or 'validation'.
+    clip_length: T.
+    batch_size: B, clips.
+    num_batches: how many batches at most.
+    num_keypoints: K, or None.
+    seed: of the order.
+
+  Returns:
+    Batches of B clips. Where the split holds fewer clips than asked for, there
+    are fewer batches, and the last one may be smaller.
+
+  Raises:
+    ValueError: as `make_iterator`, but not for a split that is smaller than a
+      batch.
+  """
+  clips = _shuffled(shards_dir, split, clip_length, num_keypoints, seed)
+  count = min(num_batches * batch_size, len(clips))
+  return list(clips[:count].batch(batch_size, drop_remainder=False))
+
+
+def _shuffled(
+  shards_dir: str | os.PathLike,
+  split: str,
+  clip_length: int,
+  num_keypoints: int | None,
+  seed: int,
+) -> grain.MapDataset:
+  """Shuffled clips of a split, with what batches hold of them."""
+  K = num_keypoints
+  if K is not None and not 1 <= K <= schema.MAX_KEYPOINTS:
+    raise ValueError(
+      f'config.dae.num_keypoints={K} must be in '
+      f'[1, {schema.MAX_KEYPOINTS}], what the shards hold.'
     )
 
   def select(example) -> Batch:
@@ -81,16 +132,5 @@ def make_iterator(
       'visible': example['visible'][:, :K],
     }
 
-  dataset = (
-    grain.MapDataset.source(source)
-    .seed(seed)
-    .shuffle()
-    .repeat()
-    .map(select)
-    .batch(batch_size // num_hosts, drop_remainder=True)[host::num_hosts]
-  )
-  options = grain.ReadOptions(
-    num_threads=_NUM_THREADS,
-    prefetch_buffer_size=max(1, _PREFETCH * num_hosts // batch_size),
-  )
-  return iter(dataset.to_iter_dataset(options))
+  source = shards.open_split(shards_dir, split, clip_length)
+  return grain.MapDataset.source(source).seed(seed).shuffle().map(select)

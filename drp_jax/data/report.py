@@ -32,6 +32,12 @@ class Tally:
     videos: [source id, sha256] of the videos that gave a clip.
     left_out: {source_id, reason} of the others; a reason begins with a word
       for counting, "too_short: has 3 frames".
+    cut_short: {source_id, read, unread} of videos of which only the first
+      frames were read; `unread` is None if nobody counted them.
+    split_videos: split -> videos that gave a clip to it; empty if the shard is
+      older than this count.
+    whole: source id -> [split, clips] of those of `videos` whose clips all went
+      to one split by the rule of `clips.whole_splits`.
     flow_energy: sum of (u^2 + v^2) / 2 over the visible keypoints of training
       clips, (pixels per frame)^2.
     flow_count: how many keypoints that are.
@@ -43,6 +49,9 @@ class Tally:
   clips_left_out: int = 0
   videos: list[list[str]] = dataclasses.field(default_factory=list)
   left_out: list[dict[str, str]] = dataclasses.field(default_factory=list)
+  cut_short: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+  split_videos: dict[str, int] = dataclasses.field(default_factory=dict)
+  whole: dict[str, list] = dataclasses.field(default_factory=dict)
   flow_energy: float = 0.0
   flow_count: int = 0
 
@@ -56,8 +65,34 @@ class Tally:
       self.flow_energy += energy
       self.flow_count += count
 
-  def add_video(self, video: sources.Video) -> None:
+  def add_footage(self, video: sources.Video, footage: schema.Footage) -> None:
+    """Notes whether all of a video was read."""
+    if footage.unread != 0:
+      self.cut_short.append(
+        {
+          'source_id': video.source_id,
+          'read': len(footage),
+          'unread': footage.unread,
+        }
+      )
+
+  def add_video(
+    self, video: sources.Video, num_clips: dict[str, int], whole: bool
+  ) -> None:
+    """Notes a video that gave clips.
+
+    Args:
+      video: that is done.
+      num_clips: split -> clips that it gave.
+      whole: whether it could have given them to the other split as well.
+    """
     self.videos.append([video.source_id, video.sha256])
+    for split in clips.SPLITS:
+      one = int(num_clips.get(split, 0) > 0)
+      self.split_videos[split] = self.split_videos.get(split, 0) + one
+    if whole:
+      ((split, count),) = num_clips.items()
+      self.whole[video.source_id] = [split, count]
 
   def leave_out(self, video: sources.Video, reason: str) -> None:
     self.left_out.append({'source_id': video.source_id, 'reason': reason})
@@ -122,6 +157,9 @@ def begin(
     _write_json(path, new, worker)
     return
   old = json.loads(path.read_text())
+  for field in dataclasses.fields(plan):  # of folders begun before it was there
+    if field.default is not dataclasses.MISSING:
+      old.setdefault(field.name, field.default)
   changed = [
     f'{name} {old.get(name)!r} -> {new.get(name)!r}'
     for name in sorted(old.keys() | new.keys())
@@ -160,11 +198,22 @@ def shard_lengths(
   shards_dir: pathlib.Path, split: str, num_shards: int
 ) -> list[int]:
   """Clips of `split` in every shard."""
-  return [t.num_clips[split] for t in _tallies(shards_dir, num_shards)]
+  return [t.num_clips[split] for t in tallies(shards_dir, num_shards)]
+
+
+def tallies(shards_dir: pathlib.Path, num_shards: int) -> list[Tally]:
+  """Reads what is in every shard."""
+  return [
+    Tally(**json.loads(_progress_path(shards_dir, shard).read_text()))
+    for shard in range(num_shards)
+  ]
 
 
 def merge(
-  shards_dir: pathlib.Path, plan: clips.ClipPlan, num_shards: int
+  shards_dir: pathlib.Path,
+  plan: clips.ClipPlan,
+  num_shards: int,
+  listing: sources.Listing | None = None,
 ) -> dict[str, Any]:
   """Sums up the finished shards.
 
@@ -172,49 +221,69 @@ def merge(
     A dict of the plan's settings and
       num_clips: split -> clips.
       num_videos: videos that gave clips.
+      split_videos: split -> videos that gave clips to it; None if a shard is
+        older than this count.
+      held_out_videos: validation videos that were not cut in two.
+      cut_short: [{source_id, read, unread}] of videos of which only the first
+        `read` frames were read.
       clips_left_out: clips that extraction refused.
       left_out: [{source_id, reason}] of the videos that gave none.
       flow_scale: sigma of A3, pixels per frame: the root of the mean of
         (u^2 + v^2) / 2 of the flow at the visible keypoints of the training
         clips, that is the root mean square of one flow component.
       videos_sha256: digest of the (source id, sha256) of all used videos.
+    and, with a listing,
+      not_taken: name below the folder -> reason, see `walk`.
+      ignored: suffix -> files that are of no use to the source.
+      classes: names of the classes in the order of their labels.
 
   Raises:
     ValueError: if there is no training clip, or no visible keypoint that moves.
   """
-  tallies = _tallies(shards_dir, num_shards)
+  parts = tallies(shards_dir, num_shards)
   left_out = sorted(
-    (entry for t in tallies for entry in t.left_out),
+    (entry for t in parts for entry in t.left_out),
     key=lambda entry: entry['source_id'],
   )
-  if not sum(t.num_clips['train'] for t in tallies):
+  if not sum(t.num_clips['train'] for t in parts):
     first = [f'{e["source_id"]}: {e["reason"]}' for e in left_out[:3]]
     raise ValueError(
       f'None of {len(left_out)} videos gave a training clip. '
       f'First reasons: {"; ".join(first)}.'
     )
-  energy = math.fsum(t.flow_energy for t in tallies)
-  count = sum(t.flow_count for t in tallies)
+  energy = math.fsum(t.flow_energy for t in parts)
+  count = sum(t.flow_count for t in parts)
   if not energy or not math.isfinite(energy):
     raise ValueError(
       f'The flow at all {count} visible keypoints of the training clips has '
       f'the energy {energy}, which must be a number above 0: there is no scale '
       'of the flow.'
     )
-  used = sorted(entry for t in tallies for entry in t.videos)
+  used = sorted(entry for t in parts for entry in t.videos)
   lines = '\n'.join(f'{source_id} {digest}' for source_id, digest in used)
   return {
     'format_version': schema.FORMAT_VERSION,
     **dataclasses.asdict(plan),
     'num_shards': num_shards,
-    'num_clips': {
-      s: sum(t.num_clips[s] for t in tallies) for s in clips.SPLITS
-    },
+    'num_clips': {s: sum(t.num_clips[s] for t in parts) for s in clips.SPLITS},
     'num_videos': len(used),
-    'clips_left_out': sum(t.clips_left_out for t in tallies),
+    'split_videos': {
+      s: sum(t.split_videos.get(s, 0) for t in parts) for s in clips.SPLITS
+    }
+    if all(t.split_videos for t in parts if t.videos)
+    else None,
+    'held_out_videos': sum(
+      split == 'validation' for t in parts for split, _ in t.whole.values()
+    ),
+    'cut_short': sorted(
+      (entry for t in parts for entry in t.cut_short),
+      key=lambda entry: entry['source_id'],
+    ),
+    'clips_left_out': sum(t.clips_left_out for t in parts),
     'left_out': left_out,
     'flow_scale': math.sqrt(energy / count),
     'videos_sha256': hashlib.sha256(lines.encode()).hexdigest(),
+    **(_files(listing) if listing is not None else {}),
   }
 
 
@@ -255,11 +324,12 @@ def process_id() -> str:
   return f'{platform.node()}-{os.getpid()}'
 
 
-def _tallies(shards_dir: pathlib.Path, num_shards: int) -> list[Tally]:
-  return [
-    Tally(**json.loads(_progress_path(shards_dir, shard).read_text()))
-    for shard in range(num_shards)
-  ]
+def _files(listing: sources.Listing) -> dict[str, Any]:
+  return {
+    'not_taken': listing.not_taken,
+    'ignored': listing.ignored,
+    'classes': listing.classes,
+  }
 
 
 def _progress_path(shards_dir: pathlib.Path, shard: int) -> pathlib.Path:

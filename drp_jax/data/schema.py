@@ -30,10 +30,12 @@ class Footage:
   Attributes:
     image: [N, H, W, 3] uint8 RGB.
     scene: name -> [N, ...] of a simulator; None of a real video.
+    unread: frames of the video after these; None if nobody counted them.
   """
 
   image: np.ndarray
   scene: dict[str, np.ndarray] | None = None
+  unread: int | None = 0
 
   def __len__(self) -> int:
     return len(self.image)

@@ -4,8 +4,8 @@
 processes or machines that share a file system, since a shard depends on no
 other and its files appear whole. `finish` writes what holds for all of them.
 `AtomicActions` is the same data set as a TFDS builder, for tools that speak
-TFDS. Both share `features`, and `tfds.builder_from_directory` reads what either
-wrote.
+TFDS. Both share `shard_files.features`, and `tfds.builder_from_directory` reads
+what either wrote.
 
 TFDS needs two things said to stay clear of TensorFlow: the file format, and
 `encoding='bytes'` (also ten times faster and bit exact, where the default makes
@@ -14,8 +14,7 @@ benchmarks/storage.py has the numbers of the alternatives.
 """
 
 import bisect
-import contextlib
-import functools
+import collections
 import logging
 import os
 import pathlib
@@ -24,52 +23,21 @@ from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
-from array_record.python import array_record_module
-from tensorflow_datasets.core import dataset_info, example_serializer
 
-from drp_jax.data import clips, report, schema, sources
+from drp_jax.data import clips, hold_out, report, schema, shard_files, sources
 
 _log = logging.getLogger(__name__)
 
-NAME = 'atomic_actions'
-_FORMAT = 'array_record'
-_LAST_FILE = 'dataset_info.json'  # of those that TFDS needs
-
 # (videos done by this process, its videos in all, source id of the last one)
 Progress = Callable[[int, int, str], None]
-
-
-def features(num_frames: int) -> tfds.features.FeaturesDict:
-  """Features of one example: `schema.clip_fields` and where it came from.
-
-  `first_frame` and `num_frames` are the range in the video, `label` is -1 for
-  none, `sha256` is of the video file, `extractor` a JSON text of names and
-  versions.
-  """
-  arrays = {
-    name: tfds.features.Tensor(
-      shape=field.shape, dtype=field.dtype, encoding='bytes'
-    )
-    for name, field in schema.clip_fields(num_frames).items()
-  }
-  return tfds.features.FeaturesDict(
-    {
-      **arrays,
-      'source_id': tfds.features.Text(),
-      'first_frame': tfds.features.Scalar(np.int64),
-      'num_frames': tfds.features.Scalar(np.int64),
-      'label': tfds.features.Scalar(np.int64),
-      'sha256': tfds.features.Text(),
-      'extractor': tfds.features.Text(),
-    }
-  )
 
 
 class AtomicActions(tfds.core.GeneratorBasedBuilder):
   """The clips of a set of videos as a TFDS builder.
 
   Holds the same examples as `write_shards` with the same arguments, in TFDS's
-  own order, and writes no report.
+  own order, and writes no report. One split may be empty where `write_shards`
+  would fill it (`hold_out.settle`).
   """
 
   VERSION = tfds.core.Version(schema.FORMAT_VERSION)
@@ -86,11 +54,14 @@ class AtomicActions(tfds.core.GeneratorBasedBuilder):
     self._plan = plan
     self._read_frames = read_frames
     self._extract = extract
-    super().__init__(data_dir=os.fspath(data_dir), file_format=_FORMAT)
+    self._whole = hold_out.first_splits(self._videos, plan)
+    super().__init__(
+      data_dir=os.fspath(data_dir), file_format=shard_files.FORMAT
+    )
 
   def _info(self) -> tfds.core.DatasetInfo:
     return tfds.core.DatasetInfo(
-      builder=self, features=features(self._plan.clip_length)
+      builder=self, features=shard_files.features(self._plan.clip_length)
     )
 
   def _split_generators(self, dl_manager):
@@ -105,7 +76,12 @@ class AtomicActions(tfds.core.GeneratorBasedBuilder):
     for video in self._videos:
       try:
         for _, example in clips.examples(
-          video, self._plan, self._read_frames, self._extract, (split,)
+          video,
+          self._plan,
+          self._read_frames,
+          self._extract,
+          (split,),
+          self._whole.get(video.source_id),
         ):
           if example is not None:
             yield f'{video.source_id}:{example["first_frame"]}', example
@@ -155,6 +131,7 @@ def write_shards(
   """
   shards_dir = pathlib.Path(shards_dir)
   videos, num_shards = _begin(shards_dir, videos, plan, num_shards, worker)
+  whole = hold_out.first_splits(videos, plan)
   mine = range(worker, num_shards, num_workers)
   total = sum(len(videos[shard::num_shards]) for shard in mine)
   done = 0
@@ -162,9 +139,19 @@ def write_shards(
     members = videos[shard::num_shards]
     if not report.is_done(shards_dir, shard):
       tally = report.Tally()
-      with _shard_writers(shards_dir, shard, num_shards, plan) as writers:
+      with shard_files.shard_writers(
+        shards_dir, shard, num_shards, plan
+      ) as writers:
         for offset, video in enumerate(members, start=1):
-          _write_video(video, plan, read_frames, extract, writers, tally)
+          _write_video(
+            video,
+            plan,
+            read_frames,
+            extract,
+            whole.get(video.source_id),
+            writers,
+            tally,
+          )
           if progress is not None:
             progress(done + offset, total, video.source_id)
       # Last, since it says that the files of both splits are whole.
@@ -172,7 +159,7 @@ def write_shards(
     done += len(members)
   if num_workers > 1:  # Who of them is the last, none can know for sure.
     return None
-  return _finish(shards_dir, plan, num_shards)
+  return _finish(shards_dir, videos, plan, num_shards, None)
 
 
 def finish(
@@ -180,14 +167,18 @@ def finish(
   videos: Iterable[sources.Video],
   plan: clips.ClipPlan,
   num_shards: int,
+  listing: sources.Listing | None = None,
 ) -> dict[str, Any]:
   """Writes the TFDS metadata and report.json once all shards are there.
+
+  Moves whole videos from split to split where one is empty, see `hold_out`.
 
   Args:
     shards_dir: as in `write_shards`, like the others.
     videos: what was cut.
     plan: how.
     num_shards: at most.
+    listing: where the videos are from, for the report.
 
   Returns:
     The report, see `report.merge`.
@@ -197,7 +188,7 @@ def finish(
       shard is missing, or no training clip came out.
   """
   shards_dir = pathlib.Path(shards_dir)
-  _, num_shards = _begin(shards_dir, videos, plan, num_shards, worker=0)
+  videos, num_shards = _begin(shards_dir, videos, plan, num_shards, worker=0)
   missing = [s for s in range(num_shards) if not report.is_done(shards_dir, s)]
   if missing:
     some = ', '.join(map(str, missing[:20])) + ', ...' * (len(missing) > 20)
@@ -205,17 +196,19 @@ def finish(
       f'config.data.shards_dir={os.fspath(shards_dir)!r} lacks {len(missing)} '
       f'of {num_shards} shards: {some}. Run them again.'
     )
-  return _finish(shards_dir, plan, num_shards)
+  return _finish(shards_dir, videos, plan, num_shards, listing)
 
 
 def open_split(
-  shards_dir: str | os.PathLike, split: str
+  shards_dir: str | os.PathLike, split: str, clip_length: int | None
 ) -> Sequence[clips.Example]:
   """Opens one split for random access.
 
   Args:
     shards_dir: what `write_shards` finished.
     split: 'train' or 'validation'.
+    clip_length: frames that each clip must have, `config.data.clip_length` of
+      the model that reads them; None if there is no model.
 
   Returns:
     A data source: `len(source)`, `source[i] -> dict` with the names of
@@ -224,22 +217,23 @@ def open_split(
 
   Raises:
     ValueError: if the folder is missing, unfinished, damaged, of another format
-      version, has no such split, or holds other fields than the schema.
+      version, has no such split, or holds other fields than the schema or
+      clips of another length.
   """
   where = f'config.data.shards_dir={os.fspath(shards_dir)!r}'
   shards_dir = pathlib.Path(shards_dir)
   if not shards_dir.is_dir():
     raise ValueError(f'{where} is not a folder that exists.')
-  if not (shards_dir / _LAST_FILE).is_file():
+  if not (shards_dir / shard_files.LAST_FILE).is_file():
     raise ValueError(
-      f'{where} holds no finished shards (no {_LAST_FILE}); run '
+      f'{where} holds no finished shards (no {shard_files.LAST_FILE}); run '
       'preprocessing again, it goes on where it was.'
     )
   try:
     builder = tfds.builder_from_directory(os.fspath(shards_dir))
   except Exception as error:  # of a JSON file that is damaged, of many kinds
     raise ValueError(
-      f'{where}: {_LAST_FILE} or features.json is damaged'
+      f'{where}: {shard_files.LAST_FILE} or features.json is damaged'
       f' ({type(error).__name__}: {error}); delete both and run preprocessing'
       ' again, it writes them anew.'
     ) from error
@@ -263,6 +257,13 @@ def open_split(
   example = source[0]
   num_frames = len(example['image']) if 'image' in example else 0
   schema.check(example, schema.clip_fields(num_frames), f'{where}, {split}')
+  if clip_length not in (None, num_frames):
+    raise ValueError(
+      f'config.data.clip_length={clip_length}, but the clips of {where} have'
+      f' {num_frames} frames: they were written with'
+      f' config.data.clip_length={num_frames}. Set the one of the model to'
+      f' {num_frames}, or preprocess again with {clip_length}.'
+    )
   return source
 
 
@@ -320,96 +321,52 @@ def _sorted(videos: Iterable[sources.Video]) -> list[sources.Video]:
   return videos
 
 
-def _template(shards_dir: pathlib.Path) -> tfds.core.ShardedFileTemplate:
-  return tfds.core.ShardedFileTemplate(
-    data_dir=shards_dir, dataset_name=NAME, filetype_suffix=_FORMAT
-  )
-
-
-def _shard_path(
-  shards_dir: pathlib.Path, split: str, shard: int, num_shards: int
-) -> pathlib.Path:
-  template = _template(shards_dir).replace(split=split)
-  path = template.sharded_filepath(shard_index=shard, num_shards=num_shards)
-  return pathlib.Path(path)
-
-
-@contextlib.contextmanager
-def _shard_writers(
-  shards_dir: pathlib.Path,
-  shard: int,
-  num_shards: int,
-  plan: clips.ClipPlan,
-) -> Iterator[dict[str, Callable[[clips.Example], None]]]:
-  """Yields split -> function that appends an example to that split's shard."""
-  spec = features(plan.clip_length)
-  serializer = example_serializer.ExampleSerializer(spec.get_serialized_info())
-  paths = {
-    split: _shard_path(shards_dir, split, shard, num_shards)
-    for split in clips.SPLITS
-  }
-  # Whoever else writes this shard at the same time (a machine thought dead)
-  # writes the same bytes, but must not write them into our file.
-  temporary = {
-    s: path.with_name(f'{path.name}.{report.process_id()}.tmp')
-    for s, path in paths.items()
-  }
-  with contextlib.ExitStack() as stack:
-    writers = {}
-    for split, path in temporary.items():
-      # One record per group, so that a clip is read without its neighbours.
-      writer = array_record_module.ArrayRecordWriter(
-        os.fspath(path), 'group_size:1'
-      )
-      stack.callback(writer.close)
-      writers[split] = functools.partial(_append, writer, serializer, spec)
-    yield writers
-  for split, path in paths.items():
-    os.replace(temporary[split], path)
-
-
-def _append(
-  writer: array_record_module.ArrayRecordWriter,
-  serializer: example_serializer.ExampleSerializer,
-  spec: tfds.features.FeaturesDict,
-  example: clips.Example,
-) -> None:
-  record = serializer.get_tf_example(spec.encode_example(example))
-  # Otherwise the order of the fields differs from process to process, and with
-  # it the bytes of a shard.
-  writer.write(record.SerializeToString(deterministic=True))
-
-
 def _write_video(
   video: sources.Video,
   plan: clips.ClipPlan,
   read_frames: clips.ReadFrames,
   extract: clips.Extract,
+  whole: str | None,
   writers: dict[str, Callable[[clips.Example], None]],
   tally: report.Tally,
 ) -> None:
+  counts = collections.Counter()
+  in_two = []
+
+  def read(video: sources.Video) -> schema.Footage:
+    footage = read_frames(video)
+    tally.add_footage(video, footage)
+    in_two.append(clips.tail(len(footage), plan) > 0)
+    return footage
+
   try:
     for split, example in clips.examples(
-      video, plan, read_frames, extract, clips.SPLITS
+      video, plan, read, extract, clips.SPLITS, whole
     ):
       if example is not None:
         writers[split](example)
+        counts[split] += 1
       tally.add_clip(split, example)
-    tally.add_video(video)
+    tally.add_video(video, counts, video.split is None and not any(in_two))
   except clips.UnusableVideo as error:
     _log.warning('%s is left out: %s', video.source_id, error)
     tally.leave_out(video, str(error))
 
 
 def _finish(
-  shards_dir: pathlib.Path, plan: clips.ClipPlan, num_shards: int
+  shards_dir: pathlib.Path,
+  videos: Sequence[sources.Video],
+  plan: clips.ClipPlan,
+  num_shards: int,
+  listing: sources.Listing | None,
 ) -> dict[str, Any]:
   """Writes the TFDS metadata, then the report, which marks the end."""
-  merged = report.merge(shards_dir, plan, num_shards)
+  hold_out.settle(shards_dir, videos, plan, num_shards)
+  merged = report.merge(shards_dir, plan, num_shards, listing)
   split_infos = []
   for split in clips.SPLITS:
     paths = [
-      _shard_path(shards_dir, split, shard, num_shards)
+      shard_files.shard_path(shards_dir, split, shard, num_shards)
       for shard in range(num_shards)
     ]
     lengths = report.shard_lengths(shards_dir, split, num_shards)
@@ -422,42 +379,12 @@ def _finish(
         name=split,
         shard_lengths=lengths,
         num_bytes=sum(path.stat().st_size for path in paths),
-        filename_template=_template(shards_dir),
+        filename_template=shard_files.template(shards_dir),
       )
     )
   for leftover in ('*.tmp', 'progress/*.tmp'):  # of writers that were killed
     for path in shards_dir.glob(leftover):
       path.unlink(missing_ok=True)
-  _write_metadata(shards_dir, plan, split_infos)
+  shard_files.write_metadata(shards_dir, plan, split_infos)
   report.write_report(shards_dir, merged, worker=0)
   return merged
-
-
-def _write_metadata(
-  shards_dir: pathlib.Path,
-  plan: clips.ClipPlan,
-  split_infos: list[tfds.core.SplitInfo],
-) -> None:
-  """What `tfds.folder_dataset.write_metadata` writes, but whole or not at all.
-
-  That function writes in place, so a kill may leave half a file.
-  """
-  info = tfds.core.DatasetInfo(
-    builder=dataset_info.DatasetIdentity(
-      name=NAME,
-      version=tfds.core.Version(schema.FORMAT_VERSION),
-      data_dir=os.fspath(shards_dir),
-      module_name='',
-    ),
-    features=features(plan.clip_length),
-  )
-  info.set_file_format(_FORMAT)
-  info.set_splits(tfds.core.splits.SplitDict(split_infos))
-  unfinished = shards_dir / '.metadata'
-  unfinished.mkdir(exist_ok=True)
-  info.write_to_directory(unfinished)
-  # Last the one that `open_split` looks for.
-  written = sorted(unfinished.iterdir(), key=lambda p: p.name == _LAST_FILE)
-  for path in written:
-    os.replace(path, shards_dir / path.name)
-  unfinished.rmdir()

@@ -7,17 +7,20 @@ Something-Something V2, a TFDS data set. Nothing here decodes a file: a
 """
 
 import dataclasses
+import errno
 import functools
 import hashlib
 import json
 import os
 import pathlib
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
+
+from drp_jax.data import names, walk
 
 VIDEO_SUFFIXES = ('.avi', '.gif', '.mkv', '.mov', '.mp4', '.webm')
 PICTURE_SUFFIXES = ('.jpeg', '.jpg', '.png')
@@ -30,7 +33,7 @@ class VideoId:
 
   Attributes:
     source_id: name in the data set, unique; the path relative to the folder,
-      with forward slashes.
+      with forward slashes, as text (`names.to_text`).
     path: where the file or the folder is.
     label: class of the video, -1 if it has none.
     split: 'train' or 'validation' if the data set says which, None if the
@@ -95,92 +98,107 @@ class Record:
 Video = VideoId | Record
 
 
-def folder_videos(folder: str | os.PathLike) -> list[VideoId]:
-  """Lists the videos in `folder` and below, sorted by source id.
+@dataclasses.dataclass(frozen=True)
+class Listing:
+  """What a source found.
+
+  Attributes:
+    videos: to be cut into clips, sorted by source id.
+    not_taken: name below the folder -> reason, see `walk`.
+    ignored: suffix -> how many files have it and are of no use to the source.
+    classes: names of the classes in the order of their labels.
+  """
+
+  videos: list[Video]
+  not_taken: dict[str, str] = dataclasses.field(default_factory=dict)
+  ignored: dict[str, int] = dataclasses.field(default_factory=dict)
+  classes: list[str] = dataclasses.field(default_factory=list)
+
+
+def folder_videos(folder: str | os.PathLike) -> Listing:
+  """Lists the videos in `folder` and below.
 
   Raises:
     ValueError: if there is no such folder, or no video in it.
   """
-  folder = _existing(folder)
-  paths = {
-    path.relative_to(folder).as_posix(): path
-    for path in folder.rglob('*')
-    if path.suffix.lower() in VIDEO_SUFFIXES and path.is_file()
-  }
-  if not paths:
-    raise ValueError(
-      f'config.path={str(folder)!r} holds no video; looked for '
-      f'{", ".join(VIDEO_SUFFIXES)} in it and below.'
-    )
-  return [VideoId(source_id, paths[source_id]) for source_id in sorted(paths)]
+  return _folder_videos(walk.Walk(_existing(folder)), folder)
 
 
-def class_folders(folder: str | os.PathLike) -> list[VideoId]:
+def class_folders(folder: str | os.PathLike) -> Listing:
   """Lists the videos of a folder that holds one folder for each class.
 
   Returns:
-    Their ids, sorted by source id. The label is the place of the class's folder
-    among all of them in the order of their names, from 0.
+    Videos whose label is the place of the class's folder among all of them in
+    the order of their names, from 0. Folders count that hold no video, cannot
+    be listed or are links, wherever these lead: a label depends on nothing but
+    the names of the folders.
 
   Raises:
     ValueError: if there is no such folder, no video in it, or one that lies in
       no class's folder.
   """
-  videos = folder_videos(folder)
-  of_class = [v.source_id.partition('/')[0::2] for v in videos]
-  loose = [name for name, rest in of_class if not rest]
-  if loose:
-    raise ValueError(
-      f'config.path={os.fspath(folder)!r} holds one folder for each class, but'
-      f' {loose[0]!r} lies in none.'
-    )
-  names = sorted({name for name, _ in of_class})
-  return [
-    dataclasses.replace(video, label=names.index(name))
-    for video, (name, _) in zip(videos, of_class, strict=True)
-  ]
+  tree = walk.Walk(_existing(folder))
+  listing = _folder_videos(tree, folder)
+  labels = {name: label for label, name in enumerate(tree.top_folders)}
+  videos = []
+  for video in listing.videos:
+    name, slash, _ = video.source_id.partition('/')
+    if not slash:
+      raise ValueError(
+        f'config.path={os.fspath(folder)!r} holds one folder for each class,'
+        f' but {name!r} lies in none.'
+      )
+    videos.append(dataclasses.replace(video, label=labels[name]))
+  return dataclasses.replace(listing, videos=videos, classes=tree.top_folders)
 
 
-def frame_folders(folder: str | os.PathLike) -> list[VideoId]:
+def frame_folders(folder: str | os.PathLike) -> Listing:
   """Lists the folders below `folder` that hold pictures, one video each.
 
   Returns:
-    Their ids, sorted by source id; `pictures` gives the frames of one.
+    Folders as videos; `pictures` gives the frames of one.
 
   Raises:
     ValueError: if there is no such folder, or no picture below it, or pictures
       lie in `folder` itself.
   """
-  folder = _existing(folder)
-  found = {
-    pathlib.Path(root).relative_to(folder).as_posix(): pathlib.Path(root)
-    for root, _, names in os.walk(folder, followlinks=True)
-    if any(_is_picture(name) for name in names)
-  }
-  if '.' in found:
-    raise ValueError(
-      f'config.path={str(folder)!r} holds pictures itself; name the folder '
-      'above it, which holds one folder for each video.'
-    )
+  tree = walk.Walk(_existing(folder))
+  found = []
+  for below in tree:
+    files = below.files + below.links
+    # Two names of one picture are two frames, so links are not looked through.
+    frames = [file for file in files if _is_picture(file)]
+    if frames and not below.name:
+      raise ValueError(
+        f'config.path={str(folder)!r} holds pictures itself; name the folder '
+        'above it, which holds one folder for each video.'
+      )
+    if frames:
+      found.append(VideoId(below.name, below.path))
+    for file in files:
+      if not _is_picture(file):
+        tree.ignore(file)
   if not found:
     raise ValueError(
       f'config.path={str(folder)!r} holds no folder of frames; looked for '
-      f'{", ".join(PICTURE_SUFFIXES)} in the folders below.'
+      f'{", ".join(PICTURE_SUFFIXES)} in the folders below'
+      f'{_first_reasons(tree)}.'
     )
-  return [VideoId(source_id, found[source_id]) for source_id in sorted(found)]
+  return _listing(tree, found)
 
 
 def pictures(folder: str | os.PathLike) -> list[pathlib.Path]:
   """Pictures of a frame folder in natural order: frame_2 before frame_10."""
-  names = [name for name in os.listdir(folder) if _is_picture(name)]
-  return [pathlib.Path(folder, name) for name in sorted(names, key=_natural)]
+  with os.scandir(folder) as entries:
+    found = [e.name for e in entries if _is_picture(e.name) and e.is_file()]
+  return [pathlib.Path(folder, name) for name in sorted(found, key=_natural)]
 
 
 def ssv2_videos(
   folder: str | os.PathLike,
   annotations: str | os.PathLike,
   splits: Sequence[str],
-) -> list[VideoId]:
+) -> Listing:
   """Lists Something-Something V2 as it is distributed.
 
   A video that an annotation names and that is not there is listed too: it will
@@ -194,7 +212,7 @@ def ssv2_videos(
     splits: some of `SSV2_SPLITS`; a video's clips all go to its own (A14).
 
   Returns:
-    Ids with label and split, sorted by source id, `<id>.webm`.
+    Videos `<id>.webm` with label and split.
 
   Raises:
     ValueError: if a folder, an annotation file or every video is missing, or a
@@ -219,14 +237,20 @@ def ssv2_videos(
           'not in the labels file of config.ssv2.annotations.'
         )
       name = f'{entry["id"]}.webm'
-      videos.append(VideoId(name, folder / name, int(labels[template]), split))
-  there = set(os.listdir(folder))
-  if not any(video.source_id in there for video in videos):
+      label = int(labels[template])
+      videos.append(VideoId(names.to_text(name), folder / name, label, split))
+  wanted = {video.source_id for video in videos}
+  tree = walk.Walk(folder)
+  there = _files(tree, lambda name: name in wanted)
+  if not there:
     raise ValueError(
       f'config.path={str(folder)!r} holds none of the {len(videos)} videos of '
-      'the annotations, <id>.webm.'
+      f'the annotations, <id>.webm{_first_reasons(tree)}.'
     )
-  return sorted(videos, key=lambda video: video.source_id)
+  # What was noted is not missing: it is there, but not to be read.
+  return _listing(
+    tree, [v for v in videos if v.source_id not in tree.not_taken]
+  )
 
 
 def tfds_records(
@@ -235,7 +259,7 @@ def tfds_records(
   split: str,
   video_feature: str,
   label_feature: str,
-) -> list[Record]:
+) -> Listing:
   """Lists the records of a TFDS data set that is prepared; no TensorFlow.
 
   Args:
@@ -285,23 +309,89 @@ def tfds_records(
       "'array_record'."
     ) from error
   digits = len(str(len(records)))
-  return [
-    Record(
-      f'{name}/{split}/{i:0{digits}d}', records, i, video_feature, label_feature
-    )
-    for i in range(len(records))
-  ]
+  return Listing(
+    [
+      Record(
+        f'{name}/{split}/{i:0{digits}d}',
+        records,
+        i,
+        video_feature,
+        label_feature,
+      )
+      for i in range(len(records))
+    ]
+  )
 
 
 def file_sha256(path: pathlib.Path) -> str:
-  """Digest of a file's bytes."""
+  """Digest of a file's bytes.
+
+  Raises:
+    FileNotFoundError: if there is no such file, or what is there is none.
+  """
+  if not os.path.isfile(path):  # A pipe would wait for somebody to write.
+    raise FileNotFoundError(errno.ENOENT, 'no such file', os.fspath(path))
   with open(path, 'rb') as file:
     return hashlib.file_digest(file, 'sha256').hexdigest()
 
 
+def _folder_videos(tree: walk.Walk, folder: str | os.PathLike) -> Listing:
+  paths = _files(tree, lambda name: walk.suffix(name) in VIDEO_SUFFIXES)
+  if not paths:
+    raise ValueError(
+      f'config.path={str(folder)!r} holds no video; looked for '
+      f'{", ".join(VIDEO_SUFFIXES)} in it and below{_first_reasons(tree)}.'
+    )
+  return _listing(tree, [VideoId(*item) for item in paths.items()])
+
+
+def _files(
+  tree: walk.Walk, wanted: Callable[[str], bool]
+) -> dict[str, pathlib.Path]:
+  """Walks; returns name -> path of the files whose name is wanted.
+
+  Each file is there once: by its own name if the walk comes to it, else by the
+  first link to it.
+  """
+  found, links, owners = {}, {}, {}
+  for folder in tree:
+    real = os.path.realpath(folder.path)
+    for kind, files in ((found, folder.files), (links, folder.links)):
+      for file in files:
+        name = folder.name_of(file)
+        if not wanted(name):
+          tree.ignore(file)
+          continue
+        kind[name] = folder.path / file
+        if kind is found:
+          owners[os.path.join(real, file)] = name
+  for name, path in sorted(links.items()):
+    owner = owners.setdefault(os.path.realpath(path), name)
+    if owner == name:
+      found[name] = path
+    else:
+      tree.skip(name, f'duplicate: the file is listed as {owner}')
+  return found
+
+
+def _listing(tree: walk.Walk, videos: Sequence[VideoId]) -> Listing:
+  return Listing(
+    sorted(videos, key=lambda video: video.source_id),
+    dict(sorted(tree.not_taken.items())),
+    dict(sorted(tree.ignored.items())),
+  )
+
+
+def _first_reasons(tree: walk.Walk) -> str:
+  """What was found instead, for a message."""
+  first = list(tree.not_taken.items())[:3]
+  text = '; '.join(f'{name}: {reason}' for name, reason in first)
+  return f' ({text})' if text else ''
+
+
 def _existing(folder: str | os.PathLike) -> pathlib.Path:
   folder = pathlib.Path(folder)
-  if not folder.is_dir():
+  if not os.path.isdir(folder):
     raise ValueError(
       f'config.path={str(folder)!r} is not a folder that exists.'
     )

@@ -36,12 +36,16 @@ class Anchors:
 
 
 def load(video_path: pathlib.Path) -> dict[str, np.ndarray] | None:
-  """Reads the scene beside a video, `<name>.scene.npz`; None without one."""
-  path = video_path.with_suffix('.scene.npz')
-  if not path.exists():
-    return None
-  with np.load(path, allow_pickle=False) as file:
-    return dict(file)
+  """Reads the scene beside a video, `<name>.scene.npz`; None without one.
+
+  Of a link it is beside the link or beside the video that the link leads to.
+  """
+  for path in (video_path, video_path.resolve()):
+    scene = path.with_suffix('.scene.npz')
+    if scene.is_file():
+      with np.load(scene, allow_pickle=False) as file:
+        return dict(file)
+  return None
 
 
 def flow(start: schema.Footage, end: schema.Footage) -> np.ndarray:

@@ -66,7 +66,8 @@ def iterate(
     raise UnusableVideo(path, 'missing', 'no such file')
   count = 0
   try:
-    with av.open(os.fspath(path)) as container:
+    # With the protocol in front no part of a name is read as one.
+    with av.open(f'file:{os.fspath(path)}') as container:
       if not container.streams.video:
         raise UnusableVideo(path, 'no_video', 'no video stream')
       stream = container.streams.video[0]
@@ -205,7 +206,7 @@ def write_video(path: str | os.PathLike, frames: np.ndarray, fps: int) -> None:
     )
   codec, options = _CODECS[path.suffix]
   unfinished = path.with_name(f'.{path.stem}.unfinished{path.suffix}')
-  with av.open(str(unfinished), 'w') as container:
+  with av.open(f'file:{unfinished}', 'w') as container:
     stream = container.add_stream(codec, rate=fps, options=options)
     stream.height, stream.width = frames.shape[1:3]
     stream.pix_fmt = 'yuv420p'

@@ -1,6 +1,7 @@
 """Evaluation: held-out clips after pre-training, episodes of an agent."""
 
 import functools
+import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -12,9 +13,11 @@ import numpy as np
 
 from drp_jax import losses, types
 from drp_jax.agents import system as system_lib
-from drp_jax.data import input_pipeline
+from drp_jax.data import input_pipeline, report
 from drp_jax.ops import images, noise
 from drp_jax.train import batches, build, rollout
+
+_log = logging.getLogger(__name__)
 
 CONTEXT_STEPS = 5  # frames seen before open-loop prediction       [E9]
 _SEED = 1_000_003  # of episodes and noise; training never uses it
@@ -23,16 +26,31 @@ _SEED = 1_000_003  # of episodes and noise; training never uses it
 def held_out_batches(
   config: ml_collections.ConfigDict,
 ) -> list[types.VideoBatch]:
-  """Reads a fixed sample of the validation split, the same at every call."""
-  iterator = input_pipeline.make_iterator(
-    config.data.shards_dir,
+  """Reads a fixed sample of the validation split, the same at every call.
+
+  Returns:
+    `pretrain.eval_batches` batches of `data.batch_size` clips, or all clips
+    there are, in as many batches as they fill; then the last may be smaller.
+    None where the shards hold no validation clip, with a warning.
+  """
+  data = config.data
+  if not report.read_report(data.shards_dir)['num_clips']['validation']:
+    _log.warning(
+      'config.data.shards_dir=%r holds no validation clip: nothing is measured'
+      ' on held-out clips.',
+      str(data.shards_dir),
+    )
+    return []
+  found = input_pipeline.sample(
+    data.shards_dir,
     'validation',
-    config.data.batch_size,
+    data.clip_length,
+    data.batch_size,
+    config.pretrain.eval_batches,
     build.keypoints(config),
     _SEED,
   )
-  count = config.pretrain.eval_batches
-  return [batches.video_batch(next(iterator)) for _ in range(count)]
+  return [batches.video_batch(arrays) for arrays in found]
 
 
 def held_out(
@@ -49,14 +67,17 @@ def held_out(
   Args:
     system: from `build.system`.
     variables: params and collections.
-    batches: from `held_out_batches`.
+    batches: from `held_out_batches`, at least one.
 
   Returns:
-    Metrics, and a clip [T, H, 4 W, 3] uint8: four examples, true frames over
-    open-loop predictions.
+    Metrics, in which every clip counts alike, and a clip [T, H, 4 W, 3] uint8:
+    up to four examples, true frames over open-loop predictions.
   """
   results = [_held_out(system, variables, batch) for batch in batches]
-  metrics = jax.tree.map(lambda *x: float(np.mean(x)), *[r[0] for r in results])
+  sizes = [len(batch.image) for batch in batches]
+  metrics = jax.tree.map(
+    lambda *x: float(np.average(x, weights=sizes)), *[r[0] for r in results]
+  )
   _, _, predicted = results[0]
   true = np.asarray(batches[0].image)[:4]
   both = np.concatenate([true, np.asarray(predicted)[:4]], 2)  # [n, T, 2H, W]

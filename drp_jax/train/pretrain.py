@@ -141,6 +141,7 @@ def _pretrain(
   iterator = input_pipeline.make_iterator(
     config.data.shards_dir,
     'train',
+    config.data.clip_length,
     config.data.batch_size,
     build.keypoints(config),
     config.seed,
@@ -190,7 +191,7 @@ def _pretrain(
       log.scalars(number, metrics)
       watch.look(number, metrics)
       clock, since = now, number
-    if number % config.pretrain.eval_every == 0 or last:
+    if held_out and (number % config.pretrain.eval_every == 0 or last):
       watch.look(number, _evaluate(system, state, held_out, number, log))
     if number % config.pretrain.checkpoint_every == 0 or last or stop:
       bad.settle(state, number)

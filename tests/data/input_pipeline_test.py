@@ -21,7 +21,7 @@ def _read_little_ahead(monkeypatch):
 @pytest.fixture(scope='module')
 def train(small_shards):
   """All training clips, in the order of the shards."""
-  source = shards.open_split(small_shards, 'train')
+  source = shards.open_split(small_shards, 'train', None)
   return [source[i] for i in range(len(source))]
 
 
@@ -49,7 +49,12 @@ def stream(small_shards, numbers):
 
 def _iterator(folder, **changes):
   settings = dict(
-    shards_dir=folder, split='train', batch_size=4, num_keypoints=_K, seed=0
+    shards_dir=folder,
+    split='train',
+    clip_length=3,
+    batch_size=4,
+    num_keypoints=_K,
+    seed=0,
   )
   return input_pipeline.make_iterator(**{**settings, **changes})
 

@@ -8,7 +8,7 @@ import pathlib
 import numpy as np
 import pytest
 
-from drp_jax.data import clips, report, sources
+from drp_jax.data import clips, report, schema, sources
 
 _PLAN = clips.ClipPlan(
   clip_length=3,
@@ -49,6 +49,7 @@ def _tally(**changes):
   good = dict(
     num_clips={'train': 3, 'validation': 1},
     videos=[['b.mp4', 'beef']],
+    split_videos={'train': 1, 'validation': 1},
     flow_energy=6.0,
     flow_count=2,
   )
@@ -116,12 +117,13 @@ def test_a_tally_counts_training_flow_only():
 def test_tallies_share_nothing():
   one = report.Tally()
   one.add_clip('validation', _example())
-  one.add_video(_video('a.mp4', 'cafe'))
+  one.add_video(_video('a.mp4', 'cafe'), {'validation': 1}, whole=True)
+  one.add_footage(_video('a.mp4'), schema.Footage(np.zeros(3), unread=9))
   one.leave_out(_video('b.mp4'), 'too short')
   assert one.videos == [['a.mp4', 'cafe']]
   assert one.left_out == [{'source_id': 'b.mp4', 'reason': 'too short'}]
   assert report.Tally() == report.Tally(
-    {'train': 0, 'validation': 0}, 0, [], [], 0.0, 0
+    {'train': 0, 'validation': 0}, 0, [], [], [], {}, {}, 0.0, 0
   )
 
 
@@ -137,6 +139,7 @@ def test_merge_sums_up_the_shards(tmp_path):
       num_clips={'train': 5, 'validation': 0},
       clips_left_out=3,
       videos=[['c.mp4', 'f00d'], ['a.mp4', 'cafe']],
+      split_videos={'train': 2, 'validation': 0},
       left_out=[{'source_id': 'd.mp4', 'reason': 'too short'}],
       flow_energy=12.0,
       flow_count=6,
@@ -150,9 +153,13 @@ def test_merge_sums_up_the_shards(tmp_path):
     'validation_fraction': 0.25,
     'seed': 7,
     'extractor': {'description': 'by hand'},
+    'hold_out': 'frames',
     'num_shards': 2,
     'num_clips': {'train': 8, 'validation': 1},
     'num_videos': 3,
+    'split_videos': {'train': 3, 'validation': 1},
+    'held_out_videos': 0,
+    'cut_short': [],
     'clips_left_out': 5,
     'left_out': [
       {'source_id': 'd.mp4', 'reason': 'too short'},

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-from drp_jax.data import clips, report, schema, shards, sources
+from drp_jax.data import clips, report, schema, shard_files, shards, sources
 
 _PLAN = clips.ClipPlan(
   clip_length=2,
@@ -92,7 +92,7 @@ def written(videos, tmp_path_factory):
 
 def _records(folder, split):
   """(source id, first frame) -> example."""
-  source = shards.open_split(folder, split)
+  source = shards.open_split(folder, split, None)
   examples = [source[i] for i in range(len(source))]
   return {(e['source_id'].decode(), int(e['first_frame'])): e for e in examples}
 
@@ -137,8 +137,8 @@ def test_the_report_counts_what_is_there(written):
 def test_nothing_is_left_beside_the_data(written):
   parts = [f'{i:05d}-of-00003' for i in range(_NUM_SHARDS)]
   assert _contents(written[0]).keys() == {
-    *(f'{shards.NAME}-train.array_record-{part}' for part in parts),
-    *(f'{shards.NAME}-validation.array_record-{part}' for part in parts),
+    *(f'{shard_files.NAME}-train.array_record-{part}' for part in parts),
+    *(f'{shard_files.NAME}-validation.array_record-{part}' for part in parts),
     *(f'progress/{i:05d}.json' for i in range(_NUM_SHARDS)),
     'plan.json',
     'report.json',
@@ -200,7 +200,7 @@ def test_a_killed_build_goes_on_to_the_same_bytes(
   with pytest.raises(_Killed):
     _write(tmp_path, videos, read_frames=read)
   with pytest.raises(ValueError, match='no finished shards'):
-    shards.open_split(tmp_path, 'train')
+    shards.open_split(tmp_path, 'train', None)
   finished = {
     path: path.stat().st_mtime_ns
     for path in tmp_path.glob('*array_record*-of-00003')
@@ -208,7 +208,9 @@ def test_a_killed_build_goes_on_to_the_same_bytes(
   # a and d are in shard 0, b and e in 1, c and f in 2.
   assert len(finished) == {'a': 0, 'c': 4, 'f': 4}[deadly]
   # What another machine, killed at the same time, may leave.
-  (tmp_path / f'{shards.NAME}-train.array_record-00000-of-00003.x.tmp').touch()
+  (
+    tmp_path / f'{shard_files.NAME}-train.array_record-00000-of-00003.x.tmp'
+  ).touch()
   (tmp_path / '.metadata').mkdir()
   (tmp_path / '.metadata' / 'features.json').write_text('{')
   _write(tmp_path, videos)
@@ -284,14 +286,14 @@ def test_an_empty_split_is_left_out(videos, tmp_path):
   )
   assert not list(tmp_path.glob('*validation*'))
   with pytest.raises(ValueError, match=r"no split 'validation', only \['train"):
-    shards.open_split(tmp_path, 'validation')
+    shards.open_split(tmp_path, 'validation', None)
 
 
 def test_shards_that_cannot_be_opened_are_named(written, tmp_path):
   with pytest.raises(ValueError, match="shards_dir='nowhere' is not a folder"):
-    shards.open_split('nowhere', 'train')
+    shards.open_split('nowhere', 'train', None)
   with pytest.raises(ValueError, match='no finished shards'):
-    shards.open_split(tmp_path, 'train')
+    shards.open_split(tmp_path, 'train', None)
   copy = tmp_path / 'copy'
   shutil.copytree(written[0], copy)
   info = json.loads((copy / 'dataset_info.json').read_text())
@@ -301,19 +303,19 @@ def test_shards_that_cannot_be_opened_are_named(written, tmp_path):
   with pytest.raises(
     ValueError, match='has format version 0.9.0, this code re'
   ):
-    shards.open_split(copy, 'train')
+    shards.open_split(copy, 'train', None)
   (copy / 'dataset_info.json').write_text(json.dumps(info))
-  lost = f'{shards.NAME}-train.array_record-00001-of-00003'
+  lost = f'{shard_files.NAME}-train.array_record-00001-of-00003'
   os.remove(copy / lost)
   with pytest.raises(ValueError, match=f"lacks the files .'{lost}'"):
-    shards.open_split(copy, 'train')
+    shards.open_split(copy, 'train', None)
 
 
 def test_a_field_of_another_shape_is_named(videos, tmp_path, monkeypatch):
   _write(tmp_path, videos)
   monkeypatch.setattr(schema, 'MAX_KEYPOINTS', 16)
   with pytest.raises(ValueError, match=r"'points' is float32\[2, 32, 2\], exp"):
-    shards.open_split(tmp_path, 'train')
+    shards.open_split(tmp_path, 'train', None)
 
 
 @pytest.mark.parametrize('known', [False, True])
@@ -358,7 +360,7 @@ def _flip(bit):
 def test_a_flipped_bit_or_a_lost_tail_is_never_read(written, tmp_path, seed):
   """An error that names the file and the cure; or it is of what is not read."""
   rng = np.random.default_rng(seed)
-  name = f'{shards.NAME}-train.array_record-0000{seed % 3}-of-00003'
+  name = f'{shard_files.NAME}-train.array_record-0000{seed % 3}-of-00003'
   harm = _flip(int(rng.integers(2**21)))
   if seed % 4 == 0:
     harm = lambda content: content[: rng.integers(len(content))]  # noqa: E731
@@ -384,7 +386,7 @@ def _cut(content):
 
 
 def test_the_cure_for_a_damaged_shard(videos, written, tmp_path):
-  name = f'{shards.NAME}-train.array_record-00001-of-00003'
+  name = f'{shard_files.NAME}-train.array_record-00001-of-00003'
   copy = _harmed(written, tmp_path / 'copy', name, _empty)
   with pytest.raises(ValueError, match=f'{name}.* cannot be read'):
     _records(copy, 'train')
@@ -399,7 +401,7 @@ def test_the_cure_for_a_damaged_shard(videos, written, tmp_path):
 def test_damaged_books_are_named(videos, written, tmp_path, name, harm):
   copy = _harmed(written, tmp_path / 'copy', name, harm)
   with pytest.raises(ValueError, match='features.json is damaged.*delete both'):
-    shards.open_split(copy, 'train')
+    shards.open_split(copy, 'train', None)
   for book in ('dataset_info.json', 'features.json'):
     os.remove(copy / book)
   _write(copy, videos)

@@ -32,7 +32,7 @@ def test_videos_of_a_folder_and_below_are_sorted(tmp_path):
   names = 'z.mp4', 'b/c.webm', 'b/a.AVI', 'a.gif', 'b-1.mov', 'm.mkv'
   _touch(tmp_path, *names, 'readme.txt', 'b/mp4', 'a.mp4.part')
   (tmp_path / 'folder.mp4').mkdir()
-  videos = sources.folder_videos(tmp_path)
+  videos = sources.folder_videos(tmp_path).videos
   assert _ids(videos) == sorted(names)
   for video in videos:
     assert video.path == tmp_path / video.source_id
@@ -53,7 +53,7 @@ def test_a_folder_that_holds_nothing_is_named(tmp_path, find):
 def test_frame_folders_and_their_pictures_in_natural_order(tmp_path):
   _touch(tmp_path, 'b/2.png', 'b/10.png', 'b/1.PNG', 'b/._1.png', 'b/notes.txt')
   _touch(tmp_path, 'a/x/f_9.jpg', 'a/x/f_010.jpeg', 'a/x/f_9b.jpg', 'c/no.txt')
-  videos = sources.frame_folders(tmp_path)
+  videos = sources.frame_folders(tmp_path).videos
   assert _ids(videos) == ['a/x', 'b']
   names = [[p.name for p in sources.pictures(v.path)] for v in videos]
   assert names == [
@@ -66,10 +66,10 @@ def test_the_digest_of_a_frame_folder_is_of_its_frames_in_order(tmp_path):
   _touch(tmp_path, 'a/1.png', 'a/2.png', 'b/1.png', 'b/2.png')
   (tmp_path / 'b/1.png').write_bytes(b'a/1.png')
   (tmp_path / 'b/2.png').write_bytes(b'a/2.png')
-  one, other = sources.frame_folders(tmp_path)
+  one, other = sources.frame_folders(tmp_path).videos
   assert one.sha256 == other.sha256
   (tmp_path / 'b/1.png').rename(tmp_path / 'b/3.png')
-  assert sources.frame_folders(tmp_path)[1].sha256 != one.sha256
+  assert sources.frame_folders(tmp_path).videos[1].sha256 != one.sha256
 
 
 def test_pictures_without_a_folder_of_their_own_are_refused(tmp_path):
@@ -106,7 +106,7 @@ def ssv2(tmp_path):
 
 
 def test_ssv2_gives_labels_and_splits(ssv2):
-  videos = sources.ssv2_videos(*ssv2, ('train', 'validation'))
+  videos = sources.ssv2_videos(*ssv2, ('train', 'validation')).videos
   assert [(v.source_id, v.label, v.split) for v in videos] == [
     ('12.webm', 6, 'train'),
     ('3.webm', 6, 'validation'),
@@ -114,7 +114,7 @@ def test_ssv2_gives_labels_and_splits(ssv2):
     ('7.webm', 92, 'train'),
   ]
   assert videos[0].path == ssv2[0] / '12.webm'
-  train = sources.ssv2_videos(*ssv2, ['train'])
+  train = sources.ssv2_videos(*ssv2, ['train']).videos
   assert train == [videos[0], videos[2], videos[3]]
 
 
@@ -198,7 +198,7 @@ def tfds_folder(tmp_path_factory):
 def test_records_of_a_tfds_data_set(tfds_folder):
   records = sources.tfds_records(
     'tiny_videos', tfds_folder, 'train', 'video', 'label'
-  )
+  ).videos
   assert _ids(records) == ['tiny_videos/train/0', 'tiny_videos/train/1']
   found = {len(r.frames()): (r.label, r.frames().max()) for r in records}
   assert found == {3: (1, 0), 5: (0, 10)}
@@ -210,7 +210,7 @@ def test_records_of_a_tfds_data_set(tfds_folder):
 
 def test_frames_that_are_stored_as_pictures(tfds_folder):
   plain, pictures = (
-    sources.tfds_records('tiny_videos', tfds_folder, 'train', name, '')
+    sources.tfds_records('tiny_videos', tfds_folder, 'train', name, '').videos
     for name in ('video', 'film')
   )
   for one, other in zip(plain, pictures, strict=True):
@@ -233,7 +233,7 @@ def test_other_file_formats_need_tensorflow_and_are_refused(
 def test_records_without_labels_and_slices(tfds_folder):
   (record,) = sources.tfds_records(
     'tiny_videos', tfds_folder, 'train[:1]', 'video', ''
-  )
+  ).videos
   assert record.label == -1
 
 

@@ -40,7 +40,7 @@ def _short(videos, shards_dir, **data):
 
 
 def _examples(shards_dir, split='train'):
-  source = shards.open_split(shards_dir, split)
+  source = shards.open_split(shards_dir, split, None)
   return [source[i] for i in range(len(source))]
 
 

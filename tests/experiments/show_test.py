@@ -64,7 +64,7 @@ def _size(path):
 
 
 def test_folders_are_labels(pushes):
-  source = shards.open_split(pushes, 'train')
+  source = shards.open_split(pushes, 'train', None)
   labels = sorted(int(clip['label']) for clip in source)
   assert labels == 5 * [0] + 5 * [1] + 5 * [2]
 

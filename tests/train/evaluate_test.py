@@ -33,7 +33,7 @@ def test_held_out_clips_are_the_same_at_every_call(real_shards):
   assert len(first) == 2
   assert first[0].image.shape == (4, 25, 64, 64, 3)
   jax.tree.map(np.testing.assert_array_equal, first, second)
-  source = shards.open_split(real_shards, 'validation')
+  source = shards.open_split(real_shards, 'validation', None)
   known = {source[i]['image'].tobytes() for i in range(len(source))}
   for batch in first:
     assert {image.tobytes() for image in batch.image} <= known

@@ -97,7 +97,7 @@ def test_the_shipped_model_is_small_and_has_learned(real_shards):
   assert _bytes(folder) < 5e6
   model = pretrained.load(folder)
   assert model.config.preset == 'nano' and model.config.agent == 'drp'
-  clips = clip_batches.spaced(shards.open_split(real_shards, 'train'), 8)
+  clips = clip_batches.spaced(shards.open_split(real_shards, 'train', None), 8)
   K = model.config.dae.num_keypoints
   ((_, batch),) = clip_batches.in_batches(clips, K)
   recon, patches, hidden = model.system.reconstruct_motion(

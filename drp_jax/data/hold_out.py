@@ -1,0 +1,108 @@
+"""Fills a split that came out empty with whole videos of the other.
+
+Which videos are held out whole is decided before any of them is read
+(`clips.whole_splits`), since the shards of a data set are written independently
+of each other. Only when all are written is it known which videos could be used.
+If those that were held out gave no clip, or no others did, the same rule is
+applied once more, now to the videos that gave one, and their clips move.
+"""
+
+import dataclasses
+import pathlib
+from collections.abc import Iterable, Sequence
+
+from drp_jax.data import clips, report, shard_files, sources
+
+
+def settle(
+  shards_dir: pathlib.Path,
+  videos: Iterable[sources.Video],
+  plan: clips.ClipPlan,
+  num_shards: int,
+) -> None:
+  """Moves clips so that neither split is empty, where that is possible.
+
+  A call that was killed is finished by the next one: what is moved does not
+  depend on what has been moved already.
+
+  Args:
+    shards_dir: all of whose shards are there.
+    videos: all that were cut.
+    plan: how.
+    num_shards: of the data set.
+  """
+  tallies = report.tallies(shards_dir, num_shards)
+  first = first_splits(videos, plan)
+  wanted = _wanted(tallies, first, plan)
+  for shard, tally in enumerate(tallies):
+    now = {name: split for name, (split, _) in tally.whole.items()}
+    new = {name: wanted[name] for name in now}
+    if new != now:
+      _rewrite(shards_dir, shard, num_shards, plan, tally, new)
+
+
+def first_splits(
+  videos: Iterable[sources.Video], plan: clips.ClipPlan
+) -> dict[str, str]:
+  """Splits, while no video has been read, of those that are not cut in two."""
+  ids = [video.source_id for video in videos if video.split is None]
+  return clips.whole_splits(ids, plan)
+
+
+def _wanted(
+  tallies: Sequence[report.Tally], first: dict[str, str], plan: clips.ClipPlan
+) -> dict[str, str]:
+  """Source id of each video that was not cut in two -> its split."""
+  counts = dict.fromkeys(clips.SPLITS, 0)  # as they were before any move
+  usable = []
+  for tally in tallies:
+    for split, count in tally.num_clips.items():
+      counts[split] += count
+    for name, (split, count) in tally.whole.items():
+      counts[split] -= count
+      counts[first[name]] += count
+      usable.append(name)
+  held_out = plan.validation_fraction > 0
+  if all(counts.values()) or not held_out:
+    return {name: first[name] for name in usable}
+  return clips.whole_splits(usable, plan)
+
+
+def _rewrite(
+  shards_dir: pathlib.Path,
+  shard: int,
+  num_shards: int,
+  plan: clips.ClipPlan,
+  old: report.Tally,
+  splits: dict[str, str],
+) -> None:
+  """Writes a shard anew, of whose videos some change their split."""
+  (gains,) = {
+    splits[name]
+    for name, (split, _) in old.whole.items()
+    if split != splits[name]
+  }
+  tally = dataclasses.replace(
+    old,
+    num_clips=dict.fromkeys(clips.SPLITS, 0),
+    whole={n: [splits[n], count] for n, (_, count) in old.whole.items()},
+    flow_energy=0.0,
+    flow_count=0,
+  )
+  members = set()
+  # The file that loses clips comes last: a kill in between loses none.
+  with shard_files.shard_writers(
+    shards_dir, shard, num_shards, plan, first=gains
+  ) as writers:
+    for split, example in shard_files.read_shard(
+      shards_dir, shard, num_shards, plan
+    ):
+      name = example['source_id'].decode()
+      split = splits.get(name, split)
+      writers[split](example)
+      tally.add_clip(split, example)
+      members.add((split, name))
+  tally.split_videos = {
+    split: sum(one == split for one, _ in members) for split in clips.SPLITS
+  }
+  report.mark_done(shards_dir, shard, tally, worker=0)
