@@ -68,12 +68,70 @@ def test_a_video_of_a_known_split_gives_all_its_clips_to_it():
     assert clips.clip_starts(20, _PLAN, split) == expected
 
 
+@pytest.mark.parametrize('split', clips.SPLITS)
+@pytest.mark.parametrize(
+  ('num_frames', 'changes'),
+  [(7, {}), (4, {}), (20, {'hold_out': 'videos'})],
+)
+def test_what_is_not_cut_in_two_goes_to_one_split(num_frames, changes, split):
+  plan = _plan(**changes)
+  assert clips.tail(num_frames, plan) == 0
+  starts = range(0, num_frames - 3, 3)
+  found = clips.clip_starts(num_frames, plan, whole=split)
+  assert found == [(split, start) for start in starts]
+
+
+def test_what_is_cut_in_two_does_not_care():
+  assert clips.tail(20, _PLAN) == 5
+  assert clips.clip_starts(20, _PLAN, whole='validation') == (
+    clips.clip_starts(20, _PLAN, whole='train')
+  )
+
+
+def _held_out(ids, **changes):
+  splits = clips.whole_splits(ids, _plan(**changes))
+  assert splits.keys() == set(ids)
+  return {name for name, split in splits.items() if split == 'validation'}
+
+
+@pytest.mark.parametrize(
+  ('count', 'fraction', 'expected'),
+  [
+    (0, 0.5, 0),
+    (1, 0.9, 0),  # there must be something to train on
+    (2, 0.01, 1),  # and to test with
+    (2, 0.99, 1),
+    (100, 0.05, 5),
+    (1000, 0.25, 250),
+    (1000, 0.0, 0),
+  ],
+)
+def test_how_many_videos_are_held_out_whole(count, fraction, expected):
+  ids = [f'{i}.mp4' for i in range(count)]
+  assert len(_held_out(ids, validation_fraction=fraction)) == expected
+
+
+def test_which_videos_are_held_out_depends_on_seed_and_ids_alone():
+  ids = [f'{i}.mp4' for i in range(40)]
+  first = _held_out(ids)
+  assert _held_out(ids[::-1]) == first and len(first) == 10
+  assert _held_out(ids, seed=4) != first
+  # One more video moves at most one other.
+  assert len(first - _held_out([*ids, 'new.mp4'])) <= 1
+  # The ids themselves, since they may not differ between processes.
+  assert _held_out('abcdefgh') == {'a', 'e'}
+
+
 @pytest.mark.parametrize(
   ('changes', 'message'),
   [
     ({'clip_length': 1}, 'config.data.clip_length=1 must be at least 2'),
     ({'clip_stride': 0}, 'config.data.clip_stride=0 must be at least 1'),
     ({'validation_fraction': 1.0}, 'config.data.validation_fraction=1.0 must'),
+    (
+      {'hold_out': 'ends'},
+      r"config.data.hold_out='ends' must .*\('frames', 'v",
+    ),
     ({'validation_fraction': -0.1}, r'validation_fraction=-0.1 .* \[0, 1\)'),
   ],
   ids=str,
@@ -212,6 +270,11 @@ class _Corrupt(ValueError):
     (_Corrupt('after 9 frames'), 'corrupt: _Corrupt: after 9 frames'),
     (clips.UnusableVideo('empty', 'no frames'), 'empty: no frames'),
     (OSError('disk'), 'read_error: OSError: disk'),
+    # Without the path, so that a report is the same wherever the videos lie.
+    (
+      PermissionError(13, 'Permission denied', '/home/me/v.mp4'),
+      'no_permission: PermissionError: Permission denied',
+    ),
     (KeyError('moov'), "read_error: KeyError: 'moov'"),
     # Has a `reason`, which is a sentence and no word to count.
     (UnicodeDecodeError('utf-8', b'x', 0, 1, 'bad start'), 'read_error: Unico'),
@@ -225,6 +288,7 @@ def test_a_video_that_cannot_be_read(video, error, reason):
   with pytest.raises(clips.UnusableVideo) as unusable:
     next(clips.examples(video, _PLAN, read, _arrays, clips.SPLITS))
   assert str(unusable.value).startswith(reason)
+  assert '/home' not in str(unusable.value)
 
 
 def test_a_video_that_is_not_there():

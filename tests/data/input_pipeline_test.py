@@ -170,6 +170,23 @@ def test_validation_clips_are_no_training_clips(small_shards, train):
 
 
 @pytest.mark.parametrize(
+  ('batch_size', 'num_batches', 'sizes'),
+  [(4, 9, [4, 4, 3]), (4, 2, [4, 4]), (20, 1, [11]), (11, 2, [11])],
+)
+def test_a_sample_holds_each_clip_once(
+  small_shards, numbers, stream, batch_size, num_batches, sizes
+):
+  found = input_pipeline.sample(
+    small_shards, 'train', 3, batch_size, num_batches, _K, seed=0
+  )
+  read = numbers(found)
+  assert [len(batch) for batch in read] == sizes
+  first = list(itertools.chain(*stream(3)))[: sum(sizes)]
+  assert list(itertools.chain(*read)) == first  # and in the same order
+  assert found[-1]['points'].shape == (sizes[-1], 3, _K, 2)
+
+
+@pytest.mark.parametrize(
   ('changes', 'message'),
   [
     (dict(num_keypoints=0), r'config.dae.num_keypoints=0 .*\[1, 32\]'),
@@ -177,6 +194,7 @@ def test_validation_clips_are_no_training_clips(small_shards, train):
     (dict(batch_size=0), 'config.data.batch_size=0 must be a positive'),
     (dict(batch_size=-2), 'config.data.batch_size=-2 must be a positive'),
     (dict(num_hosts=3), 'batch_size=4 .* the number of hosts, 3'),
+    (dict(clip_length=4), 'config.data.clip_length=4, but .* have 3 frames'),
     (dict(batch_size=12), "'train' .* 11 clips, .*data.batch_size=12"),
     (dict(split='test'), "no split 'test', only .*'train', 'validation'"),
     (dict(shards_dir='nowhere'), "config.data.shards_dir='nowhere'"),

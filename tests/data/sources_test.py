@@ -3,9 +3,11 @@
 No network: pip is a script that copies a wheel made here.
 """
 
+import errno
 import hashlib
 import io
 import json
+import os
 import shutil
 
 import cv2
@@ -39,6 +41,139 @@ def test_videos_of_a_folder_and_below_are_sorted(tmp_path):
     assert video.label == -1 and video.split is None
     expected = hashlib.sha256(video.source_id.encode()).hexdigest()
     assert video.sha256 == expected
+
+
+def _link(folder, name, target):
+  path = folder / name
+  path.parent.mkdir(parents=True, exist_ok=True)
+  path.symlink_to(target)
+
+
+def test_each_video_is_listed_once_under_its_own_name(tmp_path):
+  """Or, if it lies elsewhere, under the first link to it."""
+  _touch(tmp_path / 'far', '1.mp4', '2.mp4')
+  _touch(tmp_path / 'root', 'b/3.mp4', 'c/copy.mp4')
+  os.link(tmp_path / 'root/b/3.mp4', tmp_path / 'root/b/hard.mp4')
+  _link(tmp_path, 'root/a.mp4', 'b/3.mp4')
+  _link(tmp_path, 'root/c/one.mp4', tmp_path / 'far/1.mp4')
+  _link(tmp_path, 'root/b/other.mp4', tmp_path / 'far/1.mp4')
+  _link(tmp_path, 'root/d', tmp_path / 'far')
+  listing = sources.folder_videos(tmp_path / 'root')
+  assert _ids(listing.videos) == [
+    *('b/3.mp4', 'b/hard.mp4', 'c/copy.mp4', 'd/1.mp4', 'd/2.mp4'),
+  ]
+  assert listing.not_taken == {
+    'a.mp4': 'duplicate: the file is listed as b/3.mp4',
+    'b/other.mp4': 'duplicate: the file is listed as d/1.mp4',
+    'c/one.mp4': 'duplicate: the file is listed as d/1.mp4',
+  }
+
+
+def test_files_of_no_use_are_counted_by_suffix(tmp_path):
+  _touch(tmp_path, '1.mp4', '1.txt', 'a/2.TXT', 'README')
+  listing = sources.folder_videos(tmp_path)
+  assert listing.ignored == {'': 1, '.txt': 2} and not listing.not_taken
+  _touch(tmp_path / 'frames', 'v/1.png', 'v/._1.png', 'v/notes.json', 'v/2.bmp')
+  listing = sources.frame_folders(tmp_path / 'frames')
+  assert listing.ignored == {'.bmp': 1, '.json': 1, '.png': 1}
+
+
+@pytest.fixture
+def classes(tmp_path):
+  """Six classes, of which two give videos that lie in their folders."""
+  _touch(tmp_path / 'far', 'x/1.mp4')
+  root = _touch(tmp_path / 'root', 'b/2.mp4', 'd/deep/3.mp4', 'e/notes.txt')
+  (root / 'a').mkdir()
+  _link(root, 'c', tmp_path / 'far')
+  _link(root, 'f', tmp_path / 'not_mounted')
+  _touch(root, 'readme.txt')
+  _link(root, 'link.txt', 'readme.txt')
+  return root
+
+
+def test_labels_come_from_the_names_of_folders_alone(classes):
+  """Of empty, linked, closed ones, and of those whose link leads nowhere."""
+  listing = sources.class_folders(classes)
+  assert listing.classes == ['a', 'b', 'c', 'd', 'e', 'f']
+  labels = {video.source_id: video.label for video in listing.videos}
+  assert labels == {'b/2.mp4': 1, 'c/x/1.mp4': 2, 'd/deep/3.mp4': 3}
+  assert listing.not_taken == {'f': 'dangling: what it names is not there'}
+  shutil.rmtree(classes / 'b')
+  (classes / 'b').mkdir()
+  after = {v.source_id: v.label for v in sources.class_folders(classes).videos}
+  assert after == {'c/x/1.mp4': 2, 'd/deep/3.mp4': 3}
+
+
+def test_a_closed_class_shifts_no_label(classes, monkeypatch):
+  real = os.scandir
+
+  def scandir(path):
+    if os.fspath(path).endswith('root/b'):
+      raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    return real(path)
+
+  monkeypatch.setattr(os, 'scandir', scandir)
+  listing = sources.class_folders(classes)
+  labels = {video.source_id: video.label for video in listing.videos}
+  assert labels == {'c/x/1.mp4': 2, 'd/deep/3.mp4': 3}
+  assert listing.not_taken['b'] == 'no_permission: Permission denied'
+
+
+def test_a_video_in_no_class_is_named(classes):
+  _touch(classes, 'loose.mp4')
+  with pytest.raises(ValueError, match="but 'loose.mp4' lies in none"):
+    sources.class_folders(classes)
+
+
+def test_frame_folders_behind_links_and_loops(tmp_path):
+  root = _touch(tmp_path / 'root', 'a/1.png', 'a/2.png')
+  _touch(tmp_path / 'far', 'v/1.png')
+  _link(root, 'b', tmp_path / 'far')
+  _link(root, 'a/loop', '..')
+  _link(root, 'a/3.png', '1.png')  # a frame that is shown again
+  _link(root, 'a/4.png', 'nowhere.png')
+  os.mkfifo(root / 'a' / '5.png')
+  listing = sources.frame_folders(root)
+  assert _ids(listing.videos) == ['a', 'b/v']
+  frames = [path.name for path in sources.pictures(listing.videos[0].path)]
+  assert frames == ['1.png', '2.png', '3.png']
+  assert listing.videos[0].sha256
+  assert listing.not_taken == {
+    'a/4.png': 'dangling: what it names is not there',
+    'a/5.png': 'not_a_file: a named pipe (FIFO)',
+    'a/loop': 'loop: leads back to .',
+  }
+
+
+def test_ssv2_links_and_what_is_no_file(ssv2, tmp_path):
+  """What is there but cannot be read is listed, not read."""
+  videos, notes = ssv2
+  _touch(tmp_path / 'far', 'a.webm')
+  for name in ('7.webm', '12.webm'):
+    (videos / name).unlink()
+  _link(videos, '7.webm', tmp_path / 'far/a.webm')
+  _link(videos, '12.webm', '7.webm')
+  os.mkfifo(videos / '4.webm')
+  listing = sources.ssv2_videos(videos, notes, ('train', 'validation'))
+  assert _ids(listing.videos) == ['12.webm', '3.webm']
+  assert listing.not_taken == {
+    '4.webm': 'not_a_file: a named pipe (FIFO)',
+    '7.webm': 'duplicate: the file is listed as 12.webm',
+  }
+  assert listing.ignored == {'.webm': 1}  # 99 has no annotation
+
+
+def test_a_pipe_in_the_place_of_a_video_is_not_waited_for(tmp_path):
+  os.mkfifo(tmp_path / 'pipe.mp4')
+  with pytest.raises(FileNotFoundError, match='no such file'):
+    sources.file_sha256(tmp_path / 'pipe.mp4')
+
+
+@pytest.mark.parametrize('find', [sources.folder_videos, sources.frame_folders])
+def test_what_an_empty_folder_holds_instead_is_said(tmp_path, find):
+  _link(tmp_path, 'videos', 'nowhere')
+  with pytest.raises(ValueError, match=r'holds no .*\(videos: dangling: what'):
+    find(tmp_path)
 
 
 @pytest.mark.parametrize('find', [sources.folder_videos, sources.frame_folders])

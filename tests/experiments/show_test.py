@@ -21,6 +21,8 @@ from experiments import (
   show_predictions,
 )
 
+_FRAMES = 12
+
 
 @pytest.fixture(scope='module')
 def pushes(tmp_path_factory):
@@ -29,16 +31,17 @@ def pushes(tmp_path_factory):
   config = preprocess.get_config('pushes').unlock()
   config.path, config.data.shards_dir = str(root / 'videos'), str(root / 'set')
   config.pushes.clips_per_class = 5
-  config.data.clip_length = config.data.clip_stride = 12
+  config.data.clip_length = config.data.clip_stride = _FRAMES
   config.data.num_workers = 1
   run_preprocess.preprocess(config)
   return config.data.shards_dir
 
 
-def _pretraining(folder, agent):
+def _pretraining(folder, agent, clip_length=_FRAMES):
   """Fills the workdir of a pre-training, with random parameters."""
   config = pretrain.get_config('debug').unlock()
   config.agent = agent
+  config.data.clip_length = clip_length
   system = build.system(config, 1, None)
   tx = optimizers.pretraining(config)
   workdir.begin(folder, config)
@@ -179,6 +182,17 @@ def test_attention(run, pushes, tmp_path):
   assert all(-1 <= x <= 1 for x in found['with_speed'])
   wide, _ = _size(tmp_path / 'see' / 'attention.png')
   assert wide > 2 * (1 + config.dae.num_blocks) * 192
+
+
+def test_clips_of_another_length_are_refused(pushes, tmp_path):
+  run = _pretraining(tmp_path, 'drp', clip_length=25)
+  message = 'config.data.clip_length=25, but .* have 12 frames'
+  with pytest.raises(ValueError, match=message):
+    show_predictions.show({'DRP': run}, pushes, 'train', 5, tmp_path)
+  with pytest.raises(ValueError, match=message):
+    show_actions.show(run, pushes, 'train', (), (), 6, tmp_path)
+  with pytest.raises(ValueError, match=message):
+    show_attention.show(run, pushes, 'train', 5, tmp_path)
 
 
 def test_systems_without_aggregated_action(pushes, tmp_path):

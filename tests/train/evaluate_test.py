@@ -10,9 +10,9 @@ import pytest
 
 from configs import finetune_dmcr, finetune_metaworld
 from configs import pretrain as pretrain_config
-from drp_jax.data import shards
+from drp_jax.data import input_pipeline, shards
 from drp_jax.envs import driver
-from drp_jax.train import evaluate, rollout
+from drp_jax.train import batches, evaluate, rollout
 from experiments import finetune_work
 
 _N = evaluate.CONTEXT_STEPS
@@ -39,10 +39,44 @@ def test_held_out_clips_are_the_same_at_every_call(real_shards):
     assert {image.tobytes() for image in batch.image} <= known
 
 
-def test_there_must_be_a_batch_of_held_out_clips(real_shards):
+@pytest.mark.parametrize(
+  ('batch_size', 'eval_batches', 'sizes'),
+  [(8, 2, [6]), (4, 2, [4, 2]), (4, 1, [4]), (3, 5, [3, 3]), (2, 2, [2, 2])],
+)
+def test_few_held_out_clips_make_smaller_batches(
+  real_shards, batch_size, eval_batches, sizes
+):
+  """Six clips, of which none comes twice."""
   config = _pretrain_config(real_shards)
-  config.data.batch_size = 8  # of 6
-  with pytest.raises(ValueError, match="'validation' .* 6 clips"):
+  config.data.batch_size = batch_size
+  config.pretrain.eval_batches = eval_batches
+  found = evaluate.held_out_batches(config)
+  assert [len(batch.image) for batch in found] == sizes
+  for batch in found:
+    leaves = jax.tree.leaves(batch)
+    assert {len(leaf) for leaf in leaves} == {len(batch.image)}
+  images = {image.tobytes() for batch in found for image in batch.image}
+  assert len(images) == sum(sizes)
+
+
+def test_the_first_held_out_clips_are_those_of_an_endless_stream(real_shards):
+  config = _pretrain_config(real_shards)
+  config.data.batch_size = 2
+  config.pretrain.eval_batches = 3
+  stream = input_pipeline.make_iterator(
+    real_shards, 'validation', 25, 2, config.dae.num_keypoints, evaluate._SEED
+  )
+  for batch in evaluate.held_out_batches(config):
+    expected = batches.video_batch(next(stream))
+    jax.tree.map(np.testing.assert_array_equal, batch, expected)
+
+
+def test_clips_of_another_length_are_not_held_out_clips(real_shards):
+  config = _pretrain_config(real_shards)
+  config.data.clip_length = 24
+  with pytest.raises(
+    ValueError, match='config.data.clip_length=24, but .* have 25 frames'
+  ):
     evaluate.held_out_batches(config)
 
 
@@ -126,6 +160,25 @@ def test_metrics_are_means_over_batches(system, variables, video_batch):
     np.testing.assert_allclose(value, (one[name] + two[name]) / 2, rtol=1e-5)
   assert both['held_out/mae_zero_flow'] > 2 * one['held_out/mae_zero_flow']
   np.testing.assert_array_equal(clip[:, :64, :64], video_batch.image[0])
+
+
+def test_every_clip_counts_alike(system, variables, video_batch):
+  """A mean over three clips and one is no mean of two batches."""
+  parts = [
+    jax.tree.map(lambda x, s=part: x[s], video_batch)
+    for part in (slice(0, 3), slice(3, 4))
+  ]
+  each = [evaluate.held_out(system, variables, [part])[0] for part in parts]
+  both, clip = evaluate.held_out(system, variables, parts)
+  assert len(video_batch.image) == 4 and clip.shape[2] == 3 * 64
+  for name, value in both.items():
+    expected = (3 * each[0][name] + each[1][name]) / 4
+    np.testing.assert_allclose(value, expected, rtol=1e-5)
+  # Those without a random part are those of one batch.
+  whole, _ = evaluate.held_out(system, variables, [video_batch])
+  name = 'held_out/copy_last_mse'
+  np.testing.assert_allclose(both[name], whole[name], rtol=1e-5)
+  assert abs(each[0][name] - each[1][name]) > 1e-3
 
 
 @pytest.fixture(scope='module')

@@ -5,8 +5,11 @@ import json
 import jax
 import numpy as np
 import pytest
+import random_inputs
 
+from configs import preprocess as preprocess_config
 from configs import pretrain as pretrain_config
+from drp_jax.preprocess import video
 from drp_jax.train import (
   build,
   checkpoint,
@@ -14,6 +17,7 @@ from drp_jax.train import (
   logger,
   pretrain,
 )
+from experiments import run_preprocess
 
 
 def _config(shards_dir, num_steps):
@@ -75,6 +79,57 @@ def test_load_part_names_what_does_not_fit(unbroken, tmp_path):
     checkpoint.load_part(workdir, {'params': {'other': np.zeros(3)}})
   with pytest.raises(ValueError, match='init_from=.*no checkpoint'):
     checkpoint.load_part(tmp_path, {'params': state.params})
+
+
+def _short_videos(folder, shards_dir, fraction):
+  """Shards of five videos that are too short to be cut in two."""
+  folder.mkdir()
+  for seed in range(5):
+    frames = random_inputs.moving_squares(30, seed)
+    video.write_video(folder / f'{seed}.mp4', frames, 25)
+  config = preprocess_config.get_config()
+  config.path, config.data.shards_dir = str(folder), str(shards_dir)
+  config.data.clip_stride, config.data.num_workers = 5, 1
+  config.data.validation_fraction = fraction
+  return run_preprocess.preprocess(config)
+
+
+def test_short_videos_are_pre_trained_on_and_measured_with(tmp_path):
+  """Fewer validation clips than a batch."""
+  found = _short_videos(tmp_path / 'videos', tmp_path / 'shards', 0.05)
+  assert found['num_clips'] == {'train': 8, 'validation': 2}
+  assert found['held_out_videos'] == 1
+  config = _config(tmp_path / 'shards', 1)
+  assert config.data.batch_size == 4
+  pretrain.pretrain(config, tmp_path / 'run')
+  names = set().union(*logger.read_metrics(tmp_path / 'run'))
+  assert {'held_out/mae', 'held_out/open_loop_mse'} <= names
+
+
+def test_without_held_out_clips_it_trains_and_warns(tmp_path, caplog):
+  found = _short_videos(tmp_path / 'videos', tmp_path / 'shards', 0.0)
+  assert found['num_clips'] == {'train': 10, 'validation': 0}
+  state = pretrain.pretrain(_config(tmp_path / 'shards', 2), tmp_path / 'run')
+  assert int(state.step) == 2
+  names = set().union(*logger.read_metrics(tmp_path / 'run'))
+  assert 'loss/mae' in names
+  assert not any(name.startswith('held_out') for name in names)
+  assert 'holds no validation clip' in caplog.text
+
+
+@pytest.mark.parametrize('clip_length', [24, 13])
+def test_clips_of_another_length_are_refused(
+  real_shards, tmp_path, clip_length
+):
+  config = _config(real_shards, 2)
+  config.data.clip_length = clip_length
+  with pytest.raises(
+    ValueError,
+    match=f'config.data.clip_length={clip_length}, but the clips of'
+    r' config.data.shards_dir=.* have 25 frames: .*clip_length=25. Set',
+  ):
+    pretrain.pretrain(config, tmp_path / 'run')
+  assert not (tmp_path / 'run' / 'config.json').exists()
 
 
 def test_no_shards_is_said_clearly(tmp_path):
