@@ -149,7 +149,10 @@ def _overview(
           (f'clips to {"train on" if split == "train" else "test with"}',
            f'{num_clips}'),
           ('videos used', f'{books["num_videos"]}'),
+          *_held_out(books),
           ('videos left out', f'{len(books["left_out"])}'),
+          ('videos cut short', f'{len(books.get("cut_short", []))}'),
+          ('names not taken', f'{len(books.get("not_taken", {}))}'),
           ('clips left out', f'{books["clips_left_out"]}'),
           ('flow scale, pixels per frame', f'{books["flow_scale"]:.2f}'),
         ]
@@ -225,19 +228,43 @@ def _labels(found: dict[str, Any]) -> report.Section:
   )
 
 
+def _held_out(books: dict[str, Any]) -> list[tuple[str, str]]:
+  """Facts that only newer shards hold."""
+  if not books.get('split_videos'):
+    return []
+  return [
+    ('videos with validation clips', f'{books["split_videos"]["validation"]}'),
+    ('of these held out whole', f'{books["held_out_videos"]}'),
+  ]
+
+
 def _left_out(books: dict[str, Any]) -> report.Section:
-  reasons = report_lib.count_reasons(books['left_out'])
+  not_taken = [
+    {'source_id': name, 'reason': reason}
+    for name, reason in books.get('not_taken', {}).items()
+  ]
+  return report.Section(
+    'Left out',
+    [
+      _reasons(books['left_out'], 'videos', 'No video was left out.'),
+      _reasons(not_taken, 'names', 'All names in the folder were taken.'),
+    ],
+  )
+
+
+def _reasons(
+  entries: Sequence[dict[str, str]], what: str, none: str
+) -> report.Table | report.Text:
+  """Counts entries by their reason, with one of each."""
+  reasons = report_lib.count_reasons(entries)
   if not reasons:
-    text = 'No video was left out.'
-    return report.Section('Left out', [report.Text(text)])
+    return report.Text(none)
   examples = {}
-  for entry in books['left_out']:
+  for entry in entries:
     word, _, detail = entry['reason'].partition(': ')
     examples.setdefault(word, f'{entry["source_id"]}: {detail}')
   rows = [(word, str(n), examples[word]) for word, n in reasons.items()]
-  return report.Section(
-    'Left out', [report.Table(('reason', 'videos', 'one of them'), rows)]
-  )
+  return report.Table(('reason', what, 'one of them'), rows)
 
 
 def main() -> None:

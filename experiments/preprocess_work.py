@@ -164,7 +164,7 @@ def _count(
   """Frames of a file; None if they cannot be counted, which loses no clip."""
   try:
     return count_frames(path)
-  except (isolated.Ended, MemoryError, OSError, ValueError):
+  except Exception:  # those of FFmpeg are of many kinds
     return None
 
 

@@ -54,6 +54,7 @@ def folder(tmp_path_factory):
     frames = random_inputs.moving_squares(30, seed)
     video.write_video(root / 'videos' / f'{seed}.mp4', frames, 25)
   (root / 'videos' / 'x.mp4').write_text('no video')
+  (root / 'videos' / 'y.mp4').symlink_to('nowhere')
   config = preprocess_config.get_config()
   config.path, config.data.shards_dir = str(root / 'videos'), str(root / 'set')
   config.data.validation_fraction, config.data.num_workers = 0.0, 1
@@ -74,7 +75,10 @@ def test_the_page_and_the_contact_sheet(folder, tmp_path):
   # Two rows of three times four panels of 128 pixels.
   assert sheet.shape == (2 * (18 + 128), 3 * (4 * 128 + 3 * 4) + 20, 3)
   page = (out / 'report.html').read_text()
-  for text in ('Motion', 'have none', 'unreadable', 'x.mp4', 'flow=dis'):
+  for text in (
+    *('Motion', 'have none', 'unreadable', 'x.mp4', 'flow=dis'),
+    *('dangling', 'y.mp4', 'held out whole'),
+  ):
     assert text in page, text
   assert page.count('image/png') == 1 and page.count('image/svg+xml') == 2
 

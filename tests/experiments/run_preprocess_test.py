@@ -109,6 +109,11 @@ def test_no_more_frames_are_read_than_allowed(videos, tmp_path):
   found = run_preprocess.preprocess(config)
   assert found['num_clips']['train'] == 6 * 2
   assert found['extractor']['frames'] == 'whole frame, at most 11'
+  assert found['cut_short'] == [
+    {'source_id': f'{i}.mp4', 'read': 11, 'unread': 4} for i in range(6)
+  ]
+  text = run_preprocess.summary(found, 'here')
+  assert '6 videos are longer than config.data.max_frames, 24 frames' in text
   config.data.max_frames = 4
   with pytest.raises(ValueError, match='max_frames=4 must be at least .*=5'):
     run_preprocess.preprocess(config)
@@ -214,6 +219,47 @@ def test_folders_of_frames(tmp_path):
   assert report.count_reasons(found['left_out']) == {'unreadable': 1}
 
 
+def test_folders_of_more_frames_than_are_read(tmp_path):
+  for name, count in (('long', 29), ('short', 20)):
+    folder = tmp_path / 'frames' / name
+    folder.mkdir(parents=True)
+    for t, frame in enumerate(random_inputs.moving_squares(count, 0)):
+      cv2.imwrite(str(folder / f'{t}.png'), frame)
+  config = _config('frames', tmp_path / 'frames', tmp_path / 'shards')
+  config.data.clip_length = config.data.max_frames = 20
+  found = run_preprocess.preprocess(config)
+  assert found['num_videos'] == 2
+  assert found['cut_short'] == [{'source_id': 'long', 'read': 20, 'unread': 9}]
+
+
+def test_short_videos_in_jobs_of_an_array(videos, tmp_path):
+  """Each sees one shard, yet all agree on which videos are held out."""
+  whole = run_preprocess.preprocess(
+    _short(videos, tmp_path / 'whole', validation_fraction=0.05)
+  )
+  assert whole['num_clips'] == {'train': 5, 'validation': 1}
+  assert whole['held_out_videos'] == 1
+  for part in (3, 1, 5, 0, 4, 2, 'finish'):
+    config = _short(videos, tmp_path / 'jobs', validation_fraction=0.05)
+    config.shards = f'{part}/6'
+    found = run_preprocess.preprocess(config)
+  assert found == whole
+  assert _contents(tmp_path / 'jobs') == _contents(tmp_path / 'whole')
+  assert '1 validation clips of 6 videos' in run_preprocess.summary(found, '')
+
+
+def test_whole_videos_are_held_out_if_asked_for(videos, tmp_path):
+  config = _config('folder', videos, tmp_path, clip_length=5, clip_stride=5)
+  config.data.hold_out, config.data.validation_fraction = 'videos', 0.34
+  found = run_preprocess.preprocess(config)
+  assert found['num_clips'] == {'train': 12, 'validation': 6}
+  train, validation = (
+    {e['source_id'] for e in _examples(tmp_path, split)}
+    for split in ('train', 'validation')
+  )
+  assert len(validation) == 2 and not train & validation
+
+
 def test_the_centre_of_wide_frames(tmp_path):
   frames = random_inputs.moving_squares(25, 0)
   wide = np.concatenate([frames[:, :, :32], frames, frames[:, :, :32]], 2)
@@ -295,6 +341,10 @@ def test_a_tfds_data_set(tmp_path):
   assert example['label'] == 5
   assert example['source_id'].decode().startswith('squares/test/')
   assert report.count_reasons(found['left_out']) == {'too_short': 1}
+  config.data.clip_length, config.data.max_frames = 20, 20
+  config.data.shards_dir = str(tmp_path / 'cut')
+  (cut,) = run_preprocess.preprocess(config)['cut_short']
+  assert (cut['read'], cut['unread']) == (20, 5)
 
 
 def test_renders_with_the_truth_about_them(tmp_path):

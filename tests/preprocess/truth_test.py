@@ -3,6 +3,8 @@
 That they are true of MuJoCo's renders is in simulator_test.py.
 """
 
+import os
+
 import numpy as np
 import pytest
 
@@ -176,3 +178,19 @@ def test_a_scene_with_objects_is_not_run(tmp_path):
   np.savez(tmp_path / 'a.scene.npz', geom=np.array([{}], dtype=object))
   with pytest.raises(ValueError, match='allow_pickle'):
     truth.load(tmp_path / 'a.mp4')
+
+
+def test_a_scene_is_beside_the_video_or_beside_what_its_link_leads_to(tmp_path):
+  for folder in ('far', 'here'):
+    (tmp_path / folder).mkdir()
+  np.savez(tmp_path / 'far' / 'a.scene.npz', focal=1.0)
+  (tmp_path / 'far' / 'a.mp4').touch()
+  link = tmp_path / 'here' / 'b.mp4'
+  link.symlink_to('../far/a.mp4')
+  assert truth.load(tmp_path / 'far' / 'a.mp4')['focal'] == 1
+  assert truth.load(link)['focal'] == 1
+  np.savez(tmp_path / 'here' / 'b.scene.npz', focal=2.0)
+  assert truth.load(link)['focal'] == 2
+  assert truth.load(tmp_path / 'far' / 'c.mp4') is None
+  os.mkfifo(tmp_path / 'far' / 'd.scene.npz')  # is not waited for
+  assert truth.load(tmp_path / 'far' / 'd.mp4') is None
