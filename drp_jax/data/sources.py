@@ -129,9 +129,9 @@ def class_folders(folder: str | os.PathLike) -> Listing:
 
   Returns:
     Videos whose label is the place of the class's folder among all of them in
-    the order of their names, from 0. Folders count that hold no video, cannot
-    be listed or are links, wherever these lead: a label depends on nothing but
-    the names of the folders.
+    the order of their names, from 0. Folders that hold no video or cannot be
+    listed and links that lead nowhere count as well: a label depends on nothing
+    but the names of the folders.
 
   Raises:
     ValueError: if there is no such folder, no video in it, or one that lies in
@@ -139,7 +139,9 @@ def class_folders(folder: str | os.PathLike) -> Listing:
   """
   tree = walk.Walk(_existing(folder))
   listing = _folder_videos(tree, folder)
-  labels = {name: label for label, name in enumerate(tree.top_folders)}
+  lost = [n for n in tree.top_lost if walk.suffix(n) not in VIDEO_SUFFIXES]
+  classes = sorted(tree.top_folders + lost)
+  labels = {name: label for label, name in enumerate(classes)}
   videos = []
   for video in listing.videos:
     name, slash, _ = video.source_id.partition('/')
@@ -149,7 +151,7 @@ def class_folders(folder: str | os.PathLike) -> Listing:
         f' but {name!r} lies in none.'
       )
     videos.append(dataclasses.replace(video, label=labels[name]))
-  return dataclasses.replace(listing, videos=videos, classes=tree.top_folders)
+  return dataclasses.replace(listing, videos=videos, classes=classes)
 
 
 def frame_folders(folder: str | os.PathLike) -> Listing:

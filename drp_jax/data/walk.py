@@ -69,8 +69,10 @@ class Walk:
   Attributes:
     not_taken: name -> reason.
     ignored: suffix in lower case -> files that the source has no use for.
-    top_folders: names of the folders in the root as text, sorted. Folders that
-      cannot be listed, and links whose target is missing, are among them.
+    top_folders: names of the folders in the root as text, whether or not they
+      can be listed.
+    top_lost: names of the links in the root of which nobody can say whether
+      they lead to a folder.
   """
 
   def __init__(self, root: str | os.PathLike):
@@ -81,6 +83,7 @@ class Walk:
     self.not_taken: dict[str, str] = {}
     self.ignored: collections.Counter[str] = collections.Counter()
     self.top_folders: list[str] = []
+    self.top_lost: list[str] = []
 
   def __iter__(self) -> Iterator[Folder]:
     """Yields every folder once.
@@ -101,8 +104,10 @@ class Walk:
       for entry in sorted(entries, key=lambda entry: entry.name):
         kind = self._kind(way, entry)
         below = _Way(_join(way.name, entry.name), way.path / entry.name, key)
-        if not way.name and kind in ('folder', 'folder link', 'lost link'):
+        if not way.name and kind in ('folder', 'folder link'):
           self.top_folders.append(below.name)
+        elif not way.name and kind == 'lost link':
+          self.top_lost.append(below.name)
         if kind == 'file':
           files.append(entry.name)
         elif kind == 'file link':

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import pathlib
 
 import numpy as np
@@ -295,6 +296,25 @@ def test_a_video_that_is_not_there():
   video = sources.VideoId('gone.mp4', pathlib.Path('gone.mp4'))
   with pytest.raises(clips.UnusableVideo, match='^missing: FileNotFoundError'):
     _examples(video)
+
+
+def test_a_video_that_may_not_be_read(video, monkeypatch):
+  video.path.chmod(0)
+  # From inside, since folders of pytest are closed to others.
+  video.path.parent.chmod(0o755)
+  monkeypatch.chdir(video.path.parent)
+  here = dataclasses.replace(video, path=pathlib.Path(video.path.name))
+  root = os.geteuid() == 0
+  if root:  # who may read everything
+    os.seteuid(65534)
+  try:
+    with pytest.raises(
+      clips.UnusableVideo, match='^no_permission: PermissionError: Permission'
+    ):
+      _examples(here)
+  finally:
+    if root:
+      os.seteuid(0)
 
 
 def test_a_video_that_is_too_short(video):

@@ -178,7 +178,8 @@ def test_every_clip_counts_alike(system, variables, video_batch):
   whole, _ = evaluate.held_out(system, variables, [video_batch])
   name = 'held_out/copy_last_mse'
   np.testing.assert_allclose(both[name], whole[name], rtol=1e-5)
-  assert abs(each[0][name] - each[1][name]) > 1e-3
+  # A mean of the two would be another number.
+  assert abs(each[0][name] - each[1][name]) > 1e-3 * whole[name]
 
 
 @pytest.fixture(scope='module')
