@@ -23,7 +23,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from drp_jax import files
-from drp_jax.train import pretrain
+from drp_jax.train import build, limits, pretrain, ranges
 from experiments import demo_report, finetune_work, launch, run_preprocess
 
 _BEAT = 2.0  # seconds of a killed stage that may go uncounted
@@ -57,6 +57,10 @@ def demo(config: ml_collections.ConfigDict, directory: str) -> None:
     ValueError: for settings that do not fit, or other ones than the workdir was
       begun with.
   """
+  limits.check(config, ranges.DEMO)
+  limits.check_preprocessing(config.preprocess, 'config.preprocess')
+  build.check(config.pretrain, 'config.pretrain')
+  build.check(config.finetune, 'config.finetune')
   folder = pathlib.Path(directory)
   _begin(config, folder)
   config = _in_workdir(config, folder)

@@ -47,11 +47,6 @@ def make_job(config: ml_collections.ConfigDict) -> Job:
   Raises:
     ValueError: for settings or folders that do not fit, naming the key.
   """
-  if config.data.max_frames < config.data.clip_length:
-    raise ValueError(
-      f'config.data.max_frames={config.data.max_frames} must be at least '
-      f'config.data.clip_length={config.data.clip_length}.'
-    )
   estimators = backends.make_backends(**config.extract.to_dict())
   shape = 'centre square' if config.data.centre_crop else 'whole frame'
   plan = clips.ClipPlan(

@@ -33,7 +33,7 @@ from drp_jax import files
 from drp_jax.data import embedded, engines, shards
 from drp_jax.data import report as report_lib
 from drp_jax.preprocess import video
-from drp_jax.train import logger, workdir
+from drp_jax.train import limits, logger, workdir
 from experiments import launch, preprocess_work
 
 
@@ -53,6 +53,7 @@ def preprocess(config: ml_collections.ConfigDict) -> dict | None:
       folder, or it cannot be written to.
     SystemExit: with code 0, on SIGTERM; the shards that are whole are kept.
   """
+  limits.check_preprocessing(config)
   for key, folder in (
     ('config.path', config.path),
     ('config.data.shards_dir', config.data.shards_dir),

@@ -20,7 +20,7 @@ from ml_collections import config_flags
 
 from drp_jax import files
 from drp_jax.envs import dmcr, metaworld, renders
-from drp_jax.train import logger
+from drp_jax.train import limits, logger
 from drp_jax.viz import contact_sheet, overlay, video
 from experiments import finetune_work, launch
 
@@ -87,6 +87,7 @@ def task_names(suite: str) -> Sequence[str]:
 
 def main() -> None:
   config = _CONFIG.value
+  limits.check_run(config)
   tasks = _TASKS.value or [config.task]
   if tasks == ['all']:
     tasks = task_names(config.env.suite)

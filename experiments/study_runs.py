@@ -15,7 +15,7 @@ import numpy as np
 from configs import ablations, base, finetune_dmcr, finetune_metaworld, pretrain
 from configs.studies import systems, throughput
 from drp_jax.data import report
-from drp_jax.train import logger
+from drp_jax.train import build, limits, logger, ranges
 
 _MODULES = {
   'pretrain': 'experiments.run_pretrain',
@@ -94,6 +94,7 @@ def cells(study: ml_collections.ConfigDict) -> list[Cell]:
   Raises:
     ValueError: for what there is not, naming the key of the study.
   """
+  limits.check(study, ranges.STUDY)
   for key, allowed in (
     ('systems', tuple(systems.SYSTEMS)),
     ('presets', base.PRESETS),
@@ -118,7 +119,12 @@ def cells(study: ml_collections.ConfigDict) -> list[Cell]:
 
 
 def runs(study: ml_collections.ConfigDict) -> list[Run]:
-  """The different runs of a study, every pre-training before its first use."""
+  """The different runs of a study, every pre-training before its first use.
+
+  Raises:
+    ValueError: for settings of a run that its command would refuse, or as
+      `cells`.
+  """
   found = {}
   for cell in cells(study):
     name = systems.SYSTEMS[cell.system].pretraining
@@ -126,6 +132,8 @@ def runs(study: ml_collections.ConfigDict) -> list[Run]:
       run = _pretrain(study, name, cell.preset)
       found.setdefault(run.folder, run)
     found.setdefault(cell.run.folder, cell.run)
+  for run in found.values():
+    _check(run)
   return list(found.values())
 
 
@@ -316,6 +324,15 @@ def _set(config: ml_collections.ConfigDict, setting: str) -> None:
     raise ValueError(
       f'{setting!r} does not fit configs/base.py: {error}'
     ) from error
+
+
+def _check(run: Run) -> None:
+  config = run.config.copy_and_resolve_references()
+  config.init_from = run.needs or ''
+  try:
+    build.check(config)
+  except ValueError as error:
+    raise ValueError(f'{run.folder}: {error}') from error
 
 
 def _key(config: ml_collections.ConfigDict, others: list[str | None]) -> str:

@@ -8,6 +8,20 @@ import jax.numpy as jnp
 from drp_jax.ops import noise
 
 
+def num_hidden(length: int, num_keypoints: int, ratio: float) -> int:
+  """Counts the atomic actions of a clip that are hidden (B12).
+
+  Args:
+    length: T, frames of the clip; the first has no atomic action.
+    num_keypoints: K.
+    ratio: rho in (0, 1).
+
+  Returns:
+    floor(ratio * K * (T - 1)).
+  """
+  return math.floor(ratio * num_keypoints * (length - 1) + 1e-6)  # .7 * 10 is 7
+
+
 def random_hidden(
   keys: jax.Array, valid: jax.Array, num_keypoints: int, ratio: float
 ) -> jax.Array:
@@ -27,7 +41,7 @@ def random_hidden(
   """
   B, T = valid.shape
   K = num_keypoints
-  count = math.floor(ratio * K * (T - 1) + 1e-6)  # 0.7 * 10 is 7
+  count = num_hidden(T, K, ratio)
   scores = noise.draw(keys, jax.random.uniform, (T, K))
   scores = jnp.where(valid[..., None], scores, 2.0).reshape(B, T * K)
   rank = jnp.argsort(jnp.argsort(scores, -1), -1)

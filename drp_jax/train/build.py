@@ -40,6 +40,7 @@ from drp_jax.models import (
   single_model,
   stacked_model,
 )
+from drp_jax.ops import masking
 from drp_jax.train import intrinsic, limits
 
 AGENTS = {
@@ -79,7 +80,11 @@ def system(
     ValueError: for an unknown name, and for values that do not fit each other;
       names the key.
   """
-  _check(config)
+  check(config)
+  return _system(config, action_size, axis_name)
+
+
+def _system(config, action_size, axis_name) -> system_lib.System:
   kind, c = _kind(config), config
   shared = dict(
     weights=world_model.LossWeights(**config.loss.to_dict()),
@@ -122,11 +127,6 @@ def system(
     built = dreamerv2.DreamerV2(
       model=_single_model(config, action_size), **shared
     )
-  if config.init_from and not built.pretrained:
-    raise ValueError(
-      f'config.agent={config.agent!r} has no pre-training, so there is nothing'
-      f' to load from config.init_from={config.init_from!r}.'
-    )
   return built
 
 
@@ -141,10 +141,6 @@ def learns_jointly(config: ml_collections.ConfigDict) -> bool:
 
 
 def _kind(config):
-  if config.agent not in AGENTS:
-    raise ValueError(
-      f'config.agent={config.agent!r} must be one of {tuple(AGENTS)}.'
-    )
   return AGENTS[config.agent]
 
 
@@ -389,13 +385,20 @@ def intrinsic_settings(config: ml_collections.ConfigDict) -> intrinsic.Settings:
   return intrinsic.Settings(**config.intrinsic.to_dict())
 
 
-def _check(config: ml_collections.ConfigDict) -> None:
-  if config.compute_dtype not in _DTYPES:
-    raise ValueError(
-      f'config.compute_dtype={config.compute_dtype!r} must be one of'
-      f' {tuple(_DTYPES)}.'
-    )
+def check(config: ml_collections.ConfigDict, prefix: str = 'config') -> None:
+  """Checks all settings of a run, before anything is written or loaded.
+
+  Args:
+    config: configs/base.py.
+    prefix: stands before the key in errors.
+
+  Raises:
+    ValueError: for unknown names, impossible numbers and values that do not fit
+      each other; names the key, the value and what is allowed.
+  """
   for key, value, allowed in (
+    ('agent', config.agent, tuple(AGENTS)),
+    ('compute_dtype', config.compute_dtype, tuple(_DTYPES)),
     ('motion', config.motion, _MOTIONS),
     ('adapter.kind', config.adapter.kind, _ADAPTERS),
     ('prelar.rank', config.prelar.rank, _RANKS),
@@ -403,8 +406,41 @@ def _check(config: ml_collections.ConfigDict) -> None:
     ('dreamerv3.size', config.dreamerv3.size, tuple(dreamerv3_model.SIZES)),
   ):
     if value not in allowed:
-      raise ValueError(f'config.{key}={value!r} must be one of {allowed}.')
-  c = config.dae
-  if not 0.0 < c.mask_ratio < 1.0:
-    raise ValueError(f'config.dae.mask_ratio={c.mask_ratio} must be in (0, 1).')
-  limits.check(config)
+      raise ValueError(f'{prefix}.{key}={value!r} must be one of {allowed}.')
+  limits.check_run(config, prefix)
+  _check_masking(config, prefix)
+  _check_loading(config, prefix)
+
+
+def _check_masking(config, prefix):
+  K, ratio = config.dae.num_keypoints, config.dae.mask_ratio
+  for key in ('data.clip_length', 'replay.segment_length'):
+    section, name = key.split('.')
+    T = config[section][name]
+    count, total = masking.num_hidden(T, K, ratio), K * (T - 1)
+    if not 0 < count < total:
+      raise ValueError(
+        f'{prefix}.dae.mask_ratio={ratio} hides {count} of the {total} patches'
+        f' of {prefix}.dae.num_keypoints={K} in {prefix}.{key}={T} frames; it'
+        ' must hide at least one and leave at least one.'
+      )
+
+
+def _check_loading(config, prefix):
+  pretrained = _system(config, 1, None).pretrained
+  source = f'{prefix}.init_from={config.init_from!r}'
+  if config.init_from and not pretrained:
+    raise ValueError(
+      f'{prefix}.agent={config.agent!r} has no pre-training, so there is'
+      f' nothing to load from {source}.'
+    )
+  # What leaves everything out needs nothing to leave it out of (E6).
+  none = pretrained and set(pretrained) <= set(config.init_without)
+  if config.init_from or none:
+    return
+  for key in ('init_without', 'init_zero'):
+    if config[key]:
+      raise ValueError(
+        f'{prefix}.{key}={config[key]} is about what is loaded, but {source}'
+        ' names no pre-training.'
+      )

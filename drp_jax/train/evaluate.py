@@ -15,11 +15,11 @@ from drp_jax import losses, types
 from drp_jax.agents import system as system_lib
 from drp_jax.data import input_pipeline, report
 from drp_jax.ops import images, noise
-from drp_jax.train import batches, build, rollout
+from drp_jax.train import batches, build, ranges, rollout
 
 _log = logging.getLogger(__name__)
 
-CONTEXT_STEPS = 5  # frames seen before open-loop prediction       [E9]
+CONTEXT_STEPS = ranges.CONTEXT_STEPS  # of open-loop prediction    [E9]
 _SEED = 1_000_003  # of episodes and noise; training never uses it
 
 

@@ -66,11 +66,7 @@ def finetune(
       finite.
     SystemExit: with code 0, on SIGTERM.
   """
-  episodes = config.finetune.eval_episodes
-  if episodes < 1:
-    raise ValueError(
-      f'config.finetune.eval_episodes={episodes} must be at least 1.'
-    )
+  build.check(config)
   with contextlib.ExitStack() as stack:
     stack.enter_context(workdir.locked(directory))
     sigterm = stack.enter_context(preemption.Preemption())
@@ -120,7 +116,6 @@ class _Run:
       'bad_steps': [0, 0],
       'round': None,
     }
-    self.taken = ()  # actions of the round that is gone on with
     self._restore(schema.replay_fields(num_keypoints, envs.action_size))
     self.log.say(evaluate.schedule(c))
     self.log.say(self.replay.describe())

@@ -120,6 +120,7 @@ def pretrain(
       or step after step is not finite.
     SystemExit: with code 0, on SIGTERM.
   """
+  build.check(config)
   own = parallel.own_folder(directory)
   with workdir.locked(own), preemption.Preemption() as sigterm:
     return _pretrain(config, pathlib.Path(directory), own, sigterm)

@@ -104,18 +104,18 @@ def test_unusable_videos_are_listed_with_their_reasons(tmp_path):
 
 
 def test_no_more_frames_are_read_than_allowed(videos, tmp_path):
-  config = _config('folder', videos, tmp_path, clip_length=5, clip_stride=5)
-  config.data.max_frames = 11
+  config = _config('folder', videos, tmp_path, clip_length=6, clip_stride=6)
+  config.data.max_frames = 13
   found = run_preprocess.preprocess(config)
   assert found['num_clips']['train'] == 6 * 2
-  assert found['extractor']['frames'] == 'whole frame, at most 11'
+  assert found['extractor']['frames'] == 'whole frame, at most 13'
   assert found['cut_short'] == [
-    {'source_id': f'{i}.mp4', 'read': 11, 'unread': 4} for i in range(6)
+    {'source_id': f'{i}.mp4', 'read': 13, 'unread': 2} for i in range(6)
   ]
   text = run_preprocess.summary(found, 'here')
-  assert '6 videos are longer than config.data.max_frames, 24 frames' in text
+  assert '6 videos are longer than config.data.max_frames, 12 frames' in text
   config.data.max_frames = 4
-  with pytest.raises(ValueError, match='max_frames=4 must be at least .*=5'):
+  with pytest.raises(ValueError, match='max_frames=4 must be at least .*=6'):
     run_preprocess.preprocess(config)
 
 
