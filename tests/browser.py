@@ -64,7 +64,7 @@ def look(page: str, folder: pathlib.Path) -> Seen:
     ],
     capture_output=True,
     text=True,
-    timeout=120,
+    timeout=600,
     env={**os.environ, 'HOME': str(folder)},
     check=False,
   )

@@ -11,7 +11,7 @@ import time
 import gymnasium
 import numpy as np
 
-_PATIENCE = 60.0  # seconds
+_PATIENCE = 600.0  # seconds, however busy the machine is
 
 
 class March(gymnasium.Env):

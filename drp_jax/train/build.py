@@ -80,11 +80,7 @@ def system(
     ValueError: for an unknown name, and for values that do not fit each other;
       names the key.
   """
-  check(config)
-  return _system(config, action_size, axis_name)
-
-
-def _system(config, action_size, axis_name) -> system_lib.System:
+  _check_values(config, 'config')
   kind, c = _kind(config), config
   shared = dict(
     weights=world_model.LossWeights(**config.loss.to_dict()),
@@ -126,6 +122,11 @@ def _system(config, action_size, axis_name) -> system_lib.System:
   else:
     built = dreamerv2.DreamerV2(
       model=_single_model(config, action_size), **shared
+    )
+  if config.init_from and not built.pretrained:
+    raise ValueError(
+      f'config.agent={config.agent!r} has no pre-training, so there is nothing'
+      f' to load from config.init_from={config.init_from!r}.'
     )
   return built
 
@@ -386,7 +387,7 @@ def intrinsic_settings(config: ml_collections.ConfigDict) -> intrinsic.Settings:
 
 
 def check(config: ml_collections.ConfigDict, prefix: str = 'config') -> None:
-  """Checks all settings of a run, before anything is written or loaded.
+  """Checks all settings of a run, before it writes or loads anything.
 
   Args:
     config: configs/base.py.
@@ -396,6 +397,19 @@ def check(config: ml_collections.ConfigDict, prefix: str = 'config') -> None:
     ValueError: for unknown names, impossible numbers and values that do not fit
       each other; names the key, the value and what is allowed.
   """
+  _check_values(config, prefix)
+  # What leaves everything out needs nothing to leave it out of (E6).
+  pretrained = system(config, 1, None).pretrained
+  none = pretrained and set(pretrained) <= set(config.init_without)
+  for key in ('init_without', 'init_zero'):
+    if config[key] and not config.init_from and not none:
+      raise ValueError(
+        f'{prefix}.{key}={config[key]} is about what is loaded, but'
+        f" {prefix}.init_from='' must name a pre-training then."
+      )
+
+
+def _check_values(config, prefix):
   for key, value, allowed in (
     ('agent', config.agent, tuple(AGENTS)),
     ('compute_dtype', config.compute_dtype, tuple(_DTYPES)),
@@ -408,11 +422,6 @@ def check(config: ml_collections.ConfigDict, prefix: str = 'config') -> None:
     if value not in allowed:
       raise ValueError(f'{prefix}.{key}={value!r} must be one of {allowed}.')
   limits.check_run(config, prefix)
-  _check_masking(config, prefix)
-  _check_loading(config, prefix)
-
-
-def _check_masking(config, prefix):
   K, ratio = config.dae.num_keypoints, config.dae.mask_ratio
   for key in ('data.clip_length', 'replay.segment_length'):
     section, name = key.split('.')
@@ -423,24 +432,4 @@ def _check_masking(config, prefix):
         f'{prefix}.dae.mask_ratio={ratio} hides {count} of the {total} patches'
         f' of {prefix}.dae.num_keypoints={K} in {prefix}.{key}={T} frames; it'
         ' must hide at least one and leave at least one.'
-      )
-
-
-def _check_loading(config, prefix):
-  pretrained = _system(config, 1, None).pretrained
-  source = f'{prefix}.init_from={config.init_from!r}'
-  if config.init_from and not pretrained:
-    raise ValueError(
-      f'{prefix}.agent={config.agent!r} has no pre-training, so there is'
-      f' nothing to load from {source}.'
-    )
-  # What leaves everything out needs nothing to leave it out of (E6).
-  none = pretrained and set(pretrained) <= set(config.init_without)
-  if config.init_from or none:
-    return
-  for key in ('init_without', 'init_zero'):
-    if config[key]:
-      raise ValueError(
-        f'{prefix}.{key}={config[key]} is about what is loaded, but {source}'
-        ' names no pre-training.'
       )

@@ -12,6 +12,9 @@ import pytest
 
 from drp_jax.data import engines
 
+_PATIENCE = 300.0  # seconds, however busy the machine is
+_FOR_EVER = 24 * 3600.0  # seconds: nobody waits for a worker that sleeps
+
 
 def _note(folder, worker, num_workers):
   """Leaves a file with the number of this process."""
@@ -37,12 +40,12 @@ def _fail(folder, worker, num_workers):
   _note(folder, worker, num_workers)
   if worker == 1:
     raise ValueError(f'config.path={folder!r} is wrong.')
-  time.sleep(60)
+  time.sleep(_FOR_EVER)
 
 
 def _sleep(folder, worker, num_workers):
   _note(folder, worker, num_workers)
-  time.sleep(60)
+  time.sleep(_FOR_EVER)
 
 
 def _pids(folder):
@@ -66,10 +69,8 @@ def test_a_worker_that_dies_again_and_again_ends_the_build(tmp_path):
 
 
 def test_what_a_worker_raises_comes_out_and_the_others_stop(tmp_path):
-  start = time.monotonic()
   with pytest.raises(ValueError, match='config.path=.* is wrong'):
     engines.run_processes(functools.partial(_fail, str(tmp_path)), 2)
-  assert time.monotonic() - start < 50
   for (pid,) in _pids(tmp_path).values():
     with pytest.raises(ProcessLookupError):
       os.kill(int(pid), 0)
@@ -102,11 +103,12 @@ def test_workers_end_with_a_parent_that_is_killed(tmp_path):
   parent.kill()
   parent.wait()
   (pid,) = pids['0-of-1']
-  for _ in range(200):
-    if not _runs(pid):
-      return
+  end = time.monotonic() + _PATIENCE
+  while _runs(pid):
+    if time.monotonic() > end:
+      os.kill(int(pid), signal.SIGKILL)
+      pytest.fail(f'worker {pid} lives on')
     time.sleep(0.05)
-  pytest.fail(f'worker {pid} lives on')
 
 
 def _runs(pid):

@@ -210,7 +210,7 @@ from drp_jax.envs import driver
 envs = driver.Driver(functools.partial(marching.Waiting, 'never'), 2)
 envs.reset([1, 2])
 print(*envs.pids, flush=True)
-time.sleep(60)
+time.sleep(3600)
 """
 
 
@@ -223,7 +223,7 @@ def _runs(pid):
 
 
 def _wait_for_end(pids):
-  end = time.monotonic() + 30
+  end = time.monotonic() + 300  # seconds, however busy the machine is
   while any(_runs(pid) for pid in pids) and time.monotonic() < end:
     time.sleep(0.05)
   return not any(_runs(pid) for pid in pids)

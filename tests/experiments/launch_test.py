@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 
 import jax
 import jax.numpy as jnp
@@ -44,9 +45,14 @@ def test_a_trace_holds_what_was_computed(tmp_path):
   def computed_under_the_profiler(x):
     return x @ x
 
-  with launch.traced(str(tmp_path), after=0.0, seconds=60.0):
-    step = jax.jit(computed_under_the_profiler)
-    step(jnp.ones((8, 8))).block_until_ready()
+  step = jax.jit(computed_under_the_profiler)
+  with launch.traced(str(tmp_path), after=0.0, seconds=2.0):
+    # Until it is written, since another thread records it when its turn comes.
+    end = time.monotonic() + 300  # seconds, however busy the machine is
+    while not list(tmp_path.rglob('perfetto_trace.json.gz')):
+      assert time.monotonic() < end
+      step(jnp.ones((8, 8))).block_until_ready()
+      time.sleep(0.01)
   [path] = tmp_path.rglob('perfetto_trace.json.gz')
   with gzip.open(path) as file:
     events = json.load(file)['traceEvents']

@@ -1,16 +1,13 @@
 """The command, on real files: every source, killed workers, arrays, Beam."""
 
+import functools
 import json
-import multiprocessing
-import os
 import pathlib
 import shutil
-import signal
 import subprocess
 import sys
-import threading
-import time
 
+import crashing
 import cv2
 import numpy as np
 import odd_videos
@@ -22,7 +19,7 @@ from configs import preprocess as preprocess_config
 from drp_jax.data import report, shards
 from drp_jax.preprocess import video
 from drp_jax.train import workdir
-from experiments import run_preprocess
+from experiments import preprocess_work, run_preprocess
 
 
 def _config(variant, path, shards_dir, **data):
@@ -119,26 +116,18 @@ def test_no_more_frames_are_read_than_allowed(videos, tmp_path):
     run_preprocess.preprocess(config)
 
 
-def test_a_killed_worker_loses_nothing(videos, undisturbed, tmp_path):
+def test_a_killed_worker_loses_nothing(
+  videos, undisturbed, tmp_path, monkeypatch
+):
   """And two workers write what one writes."""
-  children = set()
-
-  def kill_one():
-    while not list(tmp_path.glob('progress/*.json')):
-      children.update(multiprocessing.active_children())
-      time.sleep(0.005)
-    os.kill(multiprocessing.active_children()[0].pid, signal.SIGKILL)
-    while threading.main_thread().is_alive() and len(children) < 3:
-      children.update(multiprocessing.active_children())
-      time.sleep(0.005)
-
-  killer = threading.Thread(target=kill_one, daemon=True)
-  killer.start()
-  config = _short(videos, tmp_path, num_workers=2)
-  run_preprocess.preprocess(config)
-  killer.join(1.0)
-  assert len(children) == 3 and not killer.is_alive()
-  assert _contents(tmp_path) == _contents(undisturbed)
+  pids, folder = tmp_path / 'pids', tmp_path / 'shards'
+  pids.mkdir()
+  work = functools.partial(crashing.preprocess_and_die_once, str(pids))
+  monkeypatch.setattr(preprocess_work, 'work', work)
+  run_preprocess.preprocess(_short(videos, folder, num_workers=2))
+  lives = {p.name: len(p.read_text().split()) for p in pids.iterdir()}
+  assert lives == {'0': 2, '1': 1}
+  assert _contents(folder) == _contents(undisturbed)
 
 
 def test_jobs_of_an_array_write_a_shard_each(videos, undisturbed, tmp_path):

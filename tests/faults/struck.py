@@ -30,12 +30,13 @@ def main() -> None:
   clock, off = time.time, float(os.environ.get('STRUCK_CLOCK', 0))
   time.time = lambda: clock() + off
   folder, change = os.path.abspath(folder), int(change)
-  count, now = 0, threading.Event()
+  count, now, struck = 0, threading.Event(), threading.Event()
 
   def strike():
     now.wait()
     time.sleep(float(delay))
     os.kill(os.getpid(), int(number))
+    struck.set()
 
   def hook(event, arguments):
     nonlocal count
@@ -46,7 +47,7 @@ def main() -> None:
       if count == change:
         now.set()
         if not float(delay):
-          time.sleep(1.0)  # so that it happens here and not later
+          struck.wait()  # so that it happens here and not later
 
   threading.Thread(target=strike, daemon=True).start()
   sys.addaudithook(hook)

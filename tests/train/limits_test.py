@@ -239,15 +239,15 @@ def test_several_values_at_once_never_end_in_another_error(values):
     ),
     (
       {'init_without': ('latent_dynamics',)},
-      r"init_without=\('latent_dynamics',\) .*config\.init_from='' names no",
+      r"init_without=\('latent_dynamics',\) .*config\.init_from='' must name",
     ),
     (
       {'init_zero': ('latent_dynamics/action_in/kernel',)},
-      r"init_zero=\('latent.*',\) .*config\.init_from='' names no",
+      r"init_zero=\('latent.*',\) .*config\.init_from='' must name",
     ),
     (
       {'agent': 'dreamerv2', 'init_without': ('dae',)},
-      r"init_without=\('dae',\) .*config\.init_from='' names no",
+      r"init_without=\('dae',\) .*config\.init_from='' must name",
     ),
   ],
 )
