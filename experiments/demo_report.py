@@ -33,13 +33,14 @@ _CLEARLY = 0.9  # a loss below this part of another is clearly lower  [ours]
 _KEPT = 0.9  # share of keypoints that a clip worth showing keeps     [ours]
 _CLIPS = 4  # predicted clips on the page
 _EPISODE_STRIDE, _EPISODE_FPS = 4, 12
+_MAE = 'squared L2 norm per hidden patch'
 _PRETRAIN_LOSSES = {
-  'loss/mae': 'L1 per hidden patch (Eq. 5)',
+  'loss/mae': f'{_MAE} (Eq. 5)',
   'loss/image_z': 'image of L_dyn (Eq. 6)',
   'loss/kl_z': 'KL of z, nats (Eq. 6)',
 }
 _FINETUNE_LOSSES = {
-  'loss/mae': 'L1 per hidden patch (Eq. 5)',
+  'loss/mae': f'{_MAE} (Eq. 5)',
   'loss/image': 'image of L_action (Eq. 9)',
   'loss/kl_s': 'KL of s, nats (Eq. 9)',
   'loss/aux_reward': 'squared error, reward (Eq. 9)',
@@ -241,7 +242,7 @@ def _pretraining(
     'Pre-training without actions',
     [
       report.Figure(
-        curves.compared_curves(metrics, held_out, 'L1 per hidden patch'),
+        curves.compared_curves(metrics, held_out, _MAE),
         'Loss on held-out clips over steps, beside constant predictions',
         'Held-out clips: the loss of Eq. 5 on the patches that the model did'
         ' not see, beside what constant predictions reach.',

@@ -25,16 +25,8 @@ from collections.abc import Sequence
 import jax
 import numpy as np
 from absl import flags
-from sklearn import (
-  linear_model,
-  manifold,
-  model_selection,
-  neighbors,
-  pipeline,
-  preprocessing,
-)
 
-from drp_jax import files
+from drp_jax import extras, files
 from drp_jax.data import shards
 from drp_jax.ops import patches
 from drp_jax.train import batches, build, pretrained
@@ -73,6 +65,7 @@ def show(
   Raises:
     ValueError: for a workdir or shards that do not fit.
   """
+  extras.require('show_actions', 'figures', 'sklearn')
   model = pretrained.load(workdir)
   if not hasattr(model.system, 'encode_motion'):
     raise ValueError(
@@ -90,12 +83,8 @@ def show(
   videos = np.array([clip['source_id'].decode() for clip in clips])
   scores = {name: probe(x, groups, videos) for name, x in vectors.items()}
   folder = pathlib.Path(out)
-  x = preprocessing.StandardScaler().fit_transform(vectors['a_agg'])
-  tsne = manifold.TSNE(
-    perplexity=min(_PERPLEXITY, (len(x) - 1) / 3), random_state=0
-  )
   figure = scatter.draw_groups(
-    tsne.fit_transform(x), groups, names, 't-SNE of aggregated actions'
+    _tsne(vectors['a_agg']), groups, names, 't-SNE of aggregated actions'
   )
   files.write(folder / 'tsne.svg', plot_style.svg(figure))
   files.write(folder / 'tsne.png', plot_style.png(figure))
@@ -112,6 +101,15 @@ def show(
     },
   )
   return scores
+
+
+def _tsne(vectors: np.ndarray) -> np.ndarray:
+  """[N, D] -> [N, 2]."""
+  from sklearn import manifold, preprocessing
+
+  x = preprocessing.StandardScaler().fit_transform(vectors)
+  perplexity = min(_PERPLEXITY, (len(x) - 1) / 3)
+  return manifold.TSNE(perplexity=perplexity, random_state=0).fit_transform(x)
 
 
 def mean_actions(
@@ -148,6 +146,14 @@ def probe(
   Raises:
     ValueError: if a class has fewer videos than there are folds.
   """
+  from sklearn import (
+    linear_model,
+    model_selection,
+    neighbors,
+    pipeline,
+    preprocessing,
+  )
+
   counts = [len(set(videos[groups == g])) for g in np.unique(groups)]
   if len(counts) < 2 or min(counts) < FOLDS:
     raise ValueError(

@@ -16,9 +16,8 @@ import pathlib
 import jax
 import numpy as np
 from absl import flags
-from scipy import stats
 
-from drp_jax import files
+from drp_jax import extras, files
 from drp_jax.data import shards
 from drp_jax.ops import patches
 from drp_jax.train import build, pretrained
@@ -51,6 +50,7 @@ def show(
   Raises:
     ValueError: for a workdir or shards that do not fit.
   """
+  extras.require('show_attention', 'figures', 'scipy')
   model = pretrained.load(workdir)
   if not hasattr(model.system, 'mat_attention'):
     raise ValueError(
@@ -90,6 +90,8 @@ def _weights(model: pretrained.Pretrained, clips: list[dict]) -> np.ndarray:
 
 
 def _numbers(clips: list[dict], weights: np.ndarray) -> dict[str, list[float]]:
+  from scipy import stats
+
   weights = weights[:, 1:]  # entry 0 has no motion
   L, tokens = weights.shape[2:]
   K = tokens - 1

@@ -21,12 +21,11 @@ import json
 import pathlib
 from collections.abc import Sequence
 
-import dm_pix
 import jax
 import numpy as np
 from absl import flags
 
-from drp_jax import files
+from drp_jax import extras, files
 from drp_jax.data import shards
 from drp_jax.ops import images, noise
 from drp_jax.train import build, evaluate, pretrained
@@ -62,6 +61,7 @@ def show(
   Raises:
     ValueError: for a workdir or shards that do not fit.
   """
+  extras.require('show_predictions', 'figures', 'dm_pix')
   for workdir in models.values():  # all must be made for such clips
     length = workdir_lib.read_config(workdir).data.clip_length
     source = shards.open_split(shards_dir, split, length)
@@ -130,6 +130,8 @@ def _frames(
 @jax.jit
 def _frame_errors(true: jax.Array, model: jax.Array) -> dict[str, jax.Array]:
   """Of frames [T, H, W, 3] uint8 at 0..1: T numbers each."""
+  import dm_pix
+
   true, model = true / 255.0, model / 255.0
   return {
     'mse': dm_pix.mse(true, model),

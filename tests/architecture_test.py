@@ -13,17 +13,27 @@ _PACKAGE = _ROOT / 'drp_jax'
 # Folder or module of drp_jax -> what it may import of drp_jax beside itself.
 _MAY_IMPORT = {
   'types': (),
+  'extras': (),
   'files': (),
   'ops': ('types',),
   'losses': ('types', 'ops'),
   'models': ('types', 'ops'),
   'agents': ('types', 'ops', 'losses', 'models'),
-  'train': ('types', 'ops', 'losses', 'models', 'agents', 'data', 'files'),
+  'train': (
+    'types',
+    'ops',
+    'losses',
+    'models',
+    'agents',
+    'data',
+    'files',
+    'extras',
+  ),
   'convert': ('types', 'models', 'train.checkpoint', 'preprocess.weights'),
-  'data': ('files',),
-  'envs': (),
-  'viz': ('files',),
-  'preprocess': ('data.schema', 'data.shards'),
+  'data': ('files', 'extras'),
+  'envs': ('extras',),
+  'viz': ('files', 'extras'),
+  'preprocess': ('data.schema', 'data.shards', 'extras'),
 }
 _NO_JAX = ('data', 'envs', 'preprocess')
 _TORCH = ('preprocess', 'convert')

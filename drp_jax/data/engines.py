@@ -12,6 +12,8 @@ import threading
 from collections.abc import Callable, Sequence
 from multiprocessing import connection, process
 
+from drp_jax import extras
+
 # work(worker, num_workers); a function of a module, or a partial of one, since
 # it travels to other processes.
 Work = Callable[[int, int], None]
@@ -91,13 +93,10 @@ def run_beam(
   Raises:
     ValueError: if Apache Beam is not installed.
   """
-  try:
-    import apache_beam as beam
-    from apache_beam.options import pipeline_options
-  except ImportError as error:
-    raise ValueError(
-      f'config.beam_runner={runner!r} needs Apache Beam, the extra [beam].'
-    ) from error
+  extras.require(f'config.beam_runner={runner!r}', 'beam', 'apache_beam')
+  import apache_beam as beam
+  from apache_beam.options import pipeline_options
+
   flags = pipeline_options.PipelineOptions([f'--runner={runner}', *options])
   with beam.Pipeline(options=flags) as pipeline:
     _ = (

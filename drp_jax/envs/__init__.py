@@ -1,0 +1,5 @@
+"""Simulated robots: what an agent sees and does, several at once."""
+
+from drp_jax import extras
+
+extras.require(__name__, 'envs', 'cloudpickle', 'gymnasium', 'PIL')

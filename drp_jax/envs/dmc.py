@@ -5,6 +5,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 
+from drp_jax import extras
 from drp_jax.envs import gl, scene
 
 IMAGE_SIZE = 64  # [Table 5]
@@ -18,6 +19,7 @@ def split_task(task: str) -> tuple[str, str]:
     ValueError: the suite has no such task.
     RuntimeError: there is no OpenGL to render with.
   """
+  extras.require("config.env.suite='dmc' or 'dmcr'", 'envs', 'dm_control')
   gl.select_backend()  # before dm_control imports mujoco, hence imported here
   from dm_control import suite
 

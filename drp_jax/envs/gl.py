@@ -18,6 +18,8 @@ import os
 import subprocess
 import sys
 
+from drp_jax import extras
+
 logger = logging.getLogger(__name__)
 
 # Hardware or llvmpipe without a display, then pure software.
@@ -80,7 +82,9 @@ def select_backend(candidates: tuple[str, ...] = CANDIDATES) -> str:
 
   Raises:
     RuntimeError: no candidate works; the message says what to install.
+    extras.MissingExtra: there is no MuJoCo.
   """
+  extras.require('MuJoCo', 'envs', 'mujoco')
   chosen = os.environ.get('MUJOCO_GL')
   if chosen:
     return chosen

@@ -17,6 +17,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 
+from drp_jax import extras
 from drp_jax.envs import gl, scene
 
 IMAGE_SIZE = 64  # [Table 5]
@@ -37,6 +38,7 @@ def tasks() -> list[str]:
   Raises:
     RuntimeError: there is no OpenGL to render with.
   """
+  extras.require("config.env.suite='metaworld'", 'envs', 'metaworld')
   gl.select_backend()  # before mujoco is imported, hence imported here
   from metaworld import env_dict
 

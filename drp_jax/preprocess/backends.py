@@ -6,12 +6,12 @@ imported when it is chosen, and only then.
 
 import dataclasses
 import importlib.metadata
-import importlib.util
 import pathlib
 from typing import Any
 
 import cv2
 
+from drp_jax import extras
 from drp_jax.preprocess import flow as flow_lib
 from drp_jax.preprocess import segment as segment_lib
 from drp_jax.preprocess import track as track_lib
@@ -144,8 +144,7 @@ def _make_mask(
     return truth.mask, name
 
   if name == 'grounded_sam':
-    packages = ('transformers',)
-    _prepare_torch('mask', name, name, packages, device, threads)
+    _prepare_torch('mask', name, name, ('transformers',), device, threads)
     from drp_jax.preprocess import grounded_sam as grounded_sam_lib
 
     mask = grounded_sam_lib.make_mask(device=device, flow=flow, **grounded_sam)
@@ -160,7 +159,7 @@ def _make_mask(
       ('torch', 'transformers'),
     )
 
-  _require('mask', name, 'onnx', ('onnxruntime',))
+  extras.require(f'config.extract.mask={name!r}', 'onnx', 'onnxruntime')
   from drp_jax.preprocess import onnx_mask
 
   mask = onnx_mask.make_mask(device=device, threads=threads, flow=flow, **onnx)
@@ -192,8 +191,7 @@ def _make_tracker(
     files = {'weights': cotracker3['weights']}
     return tracker, _describe(name, {}, files, ('torch',))
 
-  packages = ('einshape', 'tree')
-  _prepare_torch('tracker', name, 'tapir', packages, device, threads)
+  _prepare_torch('tracker', name, name, ('einshape', 'tree'), device, threads)
   from drp_jax.preprocess import tapir as tapir_lib
 
   tracker = tapir_lib.Tapir(device=device, **tapir)
@@ -209,18 +207,6 @@ def _check_name(key: str, name: str, allowed: tuple[str, ...]) -> None:
     )
 
 
-def _require(
-  key: str, name: str, extra: str, packages: tuple[str, ...]
-) -> None:
-  """Raises ValueError, naming the extra, if a package is missing."""
-  missing = [p for p in packages if importlib.util.find_spec(p) is None]
-  if missing:
-    raise ValueError(
-      f'config.extract.{key}={name!r} needs {", ".join(missing)}, which is not '
-      f"installed: pip install -c constraints.txt '.[{extra}]'."
-    )
-
-
 def _prepare_torch(
   key: str,
   name: str,
@@ -230,7 +216,9 @@ def _prepare_torch(
   threads: int,
 ) -> None:
   """Checks that torch, `packages` and the device are there; sets threads."""
-  _require(key, name, extra, ('torch', 'safetensors', *packages))
+  extras.require(
+    f'config.extract.{key}={name!r}', extra, 'torch', 'safetensors', *packages
+  )
   import torch
 
   # Left to itself torch takes all cores: up to ten times slower when shared.

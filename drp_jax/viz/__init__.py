@@ -1,0 +1,6 @@
+"""Pictures, videos and pages for people."""
+
+from drp_jax import extras
+
+extras.require(__name__, 'train', 'matplotlib', 'PIL')
+extras.require(__name__, 'data', 'cv2')

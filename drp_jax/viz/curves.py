@@ -30,7 +30,7 @@ class ReturnCurve:
 
 def loss_curves(
   metrics: Sequence[Mapping[str, float]],
-  names: Sequence[str],
+  names: Mapping[str, str],
   unit: str = 'gradient steps',
 ) -> bytes:
   """Draws one small plot per metric.
@@ -38,7 +38,7 @@ def loss_curves(
   Args:
     metrics: lines of a run, as `train.logger.read_metrics` gives them; lines
       without a metric and NaN leave it out.
-    names: which metrics, in this order, to what they measure and its unit.
+    names: metric to what it measures and its unit, in the order of the plots.
     unit: of the lines' 'step'.
 
   Returns:

@@ -2,7 +2,7 @@
 
 import io
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import matplotlib
 import numpy as np
@@ -254,8 +254,8 @@ def _framed(videos: np.ndarray, border: np.ndarray, scale: int) -> np.ndarray:
 def _with_labels(
   panel: np.ndarray,
   row_labels: list[str],
-  cell: int,
-  column_labels: list[str] | tuple = (),
+  cell: tuple[int, int],
+  column_labels: Sequence[str] = (),
 ) -> np.ndarray:
   """Adds a margin with a label per row on the left, per column on top."""
   font = ImageFont.load_default(size=14)
