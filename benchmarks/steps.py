@@ -11,6 +11,7 @@ from configs import pretrain as pretrain_config
 from drp_jax.train import (
   batches,
   build,
+  finetune,
   finetune_step,
   optimizers,
   pretrain,
@@ -61,6 +62,9 @@ def make_step(
     preset: of configs/base.py.
     agent: `config.agent`.
     batch_size: of examples; None is the config's.
+
+  Raises:
+    ValueError: for the pre-training of a system that has none.
   """
   files = {
     'pretrain': pretrain_config,
@@ -73,6 +77,8 @@ def make_step(
     config.data.batch_size = config.replay.batch_size = batch_size
   if stage == 'pretrain':
     tx, system = optimizers.pretraining(config), build.system(config, 1, None)
+    if not system.pretrained:
+      raise ValueError(f'config.agent={agent!r} has no pre-training.')
     return Step(
       config,
       pretrain.pretrain_step,
@@ -86,15 +92,11 @@ def make_step(
     )
   action_size = 6 if stage == 'dmcr' else 4  # of walker; of the robot arm
   system, c = build.system(config, action_size, None), config.finetune
+  function, settings = finetune.update_step(config)
   return Step(
     config,
-    finetune_step.finetune_step,
-    dict(
-      model_tx=optimizers.world_model(config),
-      behavior_tx=optimizers.behavior(config),
-      bonus=build.intrinsic_settings(config),
-      slow_critic_every=config.behavior.slow_critic_every,
-    ),
+    function,
+    settings,
     action_size,
     jax.eval_shape(
       lambda: finetune_step.init_state(config, system, action_size)

@@ -215,6 +215,7 @@ def test_metaworld_is_as_the_lineage_ran_it():
     'finetune.prefill': 5_000,
     'finetune.train_every': 5,
     'image.context_erasing': True,
+    'image.no_erasing_in': ('drawer-open',),
     'intrinsic.scale': 1.0,
     'loss.free_nats': 0.0,
     'optim.encoder_frozen_updates': 100,

@@ -209,8 +209,9 @@ def _stacked_model(config, action_size, axis_name):
     ),
     aux_reward=_scalar(config) if has_context else None,
     concat_embed=c.adapter.concat_embed,
-    # IPV's results on this one task are without it.
-    context_erasing=c.image.context_erasing and c.task != 'drawer-open',
+    context_erasing=(
+      c.image.context_erasing and c.task not in c.image.no_erasing_in
+    ),
     dtype=_DTYPES[c.compute_dtype],
     **_heads(config, action_size),
   )

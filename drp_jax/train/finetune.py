@@ -11,7 +11,6 @@ import jax
 import ml_collections
 import numpy as np
 
-from drp_jax.agents import system as system_lib
 from drp_jax.data import replay as replay_lib
 from drp_jax.data import schema
 from drp_jax.train import (
@@ -121,7 +120,8 @@ class _Run:
     self.log.say(self.replay.describe())
     self.state = parallel.replicate(self.state)
     self.variables = self._variables()
-    update = _pmapped_step(c, self.system)
+    step, settings = update_step(c)
+    update = parallel.pmap_step(step, system=self.system, **settings)
     # A minute on two cores, in which the first episodes are collected.
     shape = c.replay.batch_size, c.replay.segment_length
     example = batches.example_replay_batch(c, envs.action_size, shape)
@@ -350,24 +350,25 @@ class _Run:
     )
 
 
-def _pmapped_step(
-  config: ml_collections.ConfigDict, system: system_lib.System
-) -> Callable:
-  """What an update is: `finetune_step`, or of one loss `joint_step`."""
-  shared = dict(
-    system=system,
+def update_step(
+  config: ml_collections.ConfigDict,
+) -> tuple[Callable, dict[str, Any]]:
+  """Chooses what an update is: `finetune_step`, or of one loss `joint_step`.
+
+  Args:
+    config: configs/base.py.
+
+  Returns:
+    `step(state, batch, key, system=..., axis_name=..., **settings)`, and the
+    settings.
+  """
+  settings = dict(
     model_tx=optimizers.world_model(config),
     behavior_tx=optimizers.behavior(config),
   )
   if build.learns_jointly(config):
-    return parallel.pmap_step(
-      joint_step.joint_step,
-      slow_critic_rate=config.dreamerv3.slow_rate,
-      **shared,
-    )
-  return parallel.pmap_step(
-    finetune_step.finetune_step,
-    bonus=build.intrinsic_settings(config),
-    slow_critic_every=config.behavior.slow_critic_every,
-    **shared,
-  )
+    settings['slow_critic_rate'] = config.dreamerv3.slow_rate
+    return joint_step.joint_step, settings
+  settings['bonus'] = build.intrinsic_settings(config)
+  settings['slow_critic_every'] = config.behavior.slow_critic_every
+  return finetune_step.finetune_step, settings

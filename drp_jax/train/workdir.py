@@ -93,8 +93,12 @@ def begin(workdir: str | pathlib.Path, config: ml_collections.ConfigDict):
   files.write_json(folder / 'run.json', describe())
 
 
+# Settings that configs of older runs lack, and what held before there was one.
+_SINCE = {'image.no_erasing_in': ('drawer-open',)}
+
+
 def read_config(workdir: str | pathlib.Path) -> ml_collections.ConfigDict:
-  """Reads what `begin` recorded.
+  """Reads what `begin` recorded; what is newer is as it was without it.
 
   Raises:
     ValueError: if there is no `config.json`.
@@ -104,7 +108,12 @@ def read_config(workdir: str | pathlib.Path) -> ml_collections.ConfigDict:
     raise ValueError(
       f'{str(workdir)!r} is no workdir of a run: it holds no config.json.'
     )
-  return ml_collections.ConfigDict(json.loads(path.read_text('utf-8')))
+  config = ml_collections.ConfigDict(json.loads(path.read_text('utf-8')))
+  for key, value in _SINCE.items():
+    section, _, name = key.rpartition('.')
+    if name not in config[section]:
+      config[section][name] = value
+  return config
 
 
 def describe() -> dict[str, Any]:

@@ -154,14 +154,18 @@ def test_each_group_is_clipped_by_itself(agent, groups):
     assert shrunk == set(group) - {name}
 
 
-def test_erasing_spares_the_one_task_of_the_lineage():
-  config = _config('ipv', 'debug')
-  for erasing, task, expected in (
-    (True, 'drawer-close', True),
-    (True, 'drawer-open', False),
-    (False, 'drawer-close', False),
+def test_erasing_spares_the_tasks_that_the_config_names():
+  """By default the one of the lineage."""
+  for erasing, task, changes, expected in (
+    (True, 'drawer-close', {}, True),
+    (True, 'drawer-open', {}, False),
+    (False, 'drawer-close', {}, False),
+    (True, 'drawer-open', {'no_erasing_in': ()}, True),
+    (True, 'reach', {'no_erasing_in': ('reach', 'door-lock')}, False),
   ):
-    config.image.context_erasing, config.task = erasing, task
+    config = _config('ipv', 'debug')
+    config.image.update(context_erasing=erasing, **changes)
+    config.task = task
     model = build.system(config, 2, None).model
     assert model.context_erasing == expected
 

@@ -11,8 +11,8 @@ import sys
 import jax
 import pytest
 
-from configs import base
-from drp_jax.train import workdir
+from configs import base, finetune_metaworld
+from drp_jax.train import build, workdir
 
 _ROOT = pathlib.Path(__file__).parents[2]
 
@@ -118,3 +118,20 @@ def test_a_disk_that_is_full_later_on(tmp_path):
   with pytest.raises(PermissionError):
     with workdir.locked(tmp_path):
       raise PermissionError(errno.EACCES, 'Permission denied', '/elsewhere')
+
+
+def test_a_config_of_an_older_run_means_what_it_meant(tmp_path):
+  """It lacks the key that names the tasks without erasing."""
+  config = finetune_metaworld.get_config('debug')
+  config.agent, config.task = 'ipv', 'drawer-open'
+  old = json.loads(config.to_json())
+  del old['image']['no_erasing_in']
+  (tmp_path / 'config.json').write_text(json.dumps(old))
+  found = workdir.read_config(tmp_path)
+  assert not build.system(found, 4, None).model.context_erasing
+  assert json.loads(found.to_json()) == json.loads(config.to_json())
+  # A value that was chosen stays.
+  old['image']['no_erasing_in'] = []
+  (tmp_path / 'config.json').write_text(json.dumps(old))
+  found = workdir.read_config(tmp_path)
+  assert build.system(found, 4, None).model.context_erasing
