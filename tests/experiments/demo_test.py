@@ -1,6 +1,8 @@
 """Tests of the demo: the whole path in debug size, and its bookkeeping."""
 
+import base64
 import json
+import re
 import time
 
 import numpy as np
@@ -51,6 +53,18 @@ def test_the_whole_path_ends_in_a_report(finished):
   assert 'square_' in page and '4 clips to train on and 4 held out' in page
   assert page.count('image/webp') == 6  # three clips, each with its still
   assert page.count('image/svg+xml') == 4 and page.count('image/png') == 1
+
+
+def test_the_loss_of_patches_is_called_what_it_is(finished):
+  """A squared L2 norm, see `losses.mae_loss`."""
+  page = (finished[1] / 'report.html').read_text()
+  pictures = [
+    base64.b64decode(data).decode()
+    for data in re.findall(r'image/svg\+xml;base64,([^"]+)', page)
+  ]
+  named = [p for p in pictures if 'squared L2 norm per hidden patch' in p]
+  assert len(named) == 3  # held out, and the losses of both stages
+  assert not any('L1 per' in p for p in (page, *pictures))
 
 
 def test_a_second_call_does_nothing_again(finished, capsys):
