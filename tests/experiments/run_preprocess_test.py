@@ -238,7 +238,7 @@ def test_short_videos_in_jobs_of_an_array(videos, tmp_path):
 
 
 def test_whole_videos_are_held_out_if_asked_for(videos, tmp_path):
-  config = _config('folder', videos, tmp_path, clip_length=5, clip_stride=5)
+  config = _config('folder', videos, tmp_path, clip_length=7, clip_stride=4)
   config.data.hold_out, config.data.validation_fraction = 'videos', 0.34
   found = run_preprocess.preprocess(config)
   assert found['num_clips'] == {'train': 12, 'validation': 6}
