@@ -206,7 +206,11 @@ def _paper() -> ml_collections.ConfigDict:
   env.action_repeat = 2  #                                      [Sec. 10.2.1]
   # Of drp_jax/envs/looks.py; None: all seven, for hopper not the camera.
   env.factors = config_dict.placeholder(tuple)  #               [D13]
-  env.episode_length = 500  # agent steps                       [D14]
+  # Agent steps, at most, of every environment; then truncated.
+  env.episode_length = 500  #                                   [D14]
+  # Seconds that opening an environment, a reset or a step may take. What takes
+  # longer hangs, and is treated like an environment that died.
+  env.max_seconds = 300.0  #                                    [ours]
   env.shadow_size = 2048  # pixels of MuJoCo's shadow map       [MuJoCo]
   env.texture_size = 256  # pixels of sky and floor textures    [ours]
   env.texture_folder = ''  # of DMC Remastered's; '' is our set [N5]

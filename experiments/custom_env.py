@@ -4,7 +4,8 @@ r"""Fine-tunes on an environment of your own; here on one of Gymnasium's.
       --config=configs/base.py:nano
 
 `make_env` is what you write. Observations are images [64, 64, 3] of uint8, and
-actions lie in [-1, 1]; `info['success']` is counted where there is one.
+actions lie in [-1, 1]; `info['success']` is counted where there is one. An
+episode ends after `config.env.episode_length` steps if not before.
 """
 
 from typing import Any
@@ -29,6 +30,7 @@ def make_env(config: ml_collections.ConfigDict) -> gymnasium.Env:
 
 def finetune(config: ml_collections.ConfigDict, workdir: str) -> Any:
   """Runs fine-tuning in `workdir`, going on where it was."""
+  gl.select_backend()  # once, not in every process
   env = {'suite': 'gymnasium', 'action_repeat': 1}  # for the logs
   config.update({'task': 'Reacher-v5', 'env': env})
   return finetune_work.finetune(config, workdir, make_env)

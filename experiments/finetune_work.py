@@ -16,12 +16,33 @@ from ml_collections import config_flags
 from drp_jax.envs import driver, gl, make
 from experiments import launch
 
+OpenEnv = Callable[[ml_collections.ConfigDict], gymnasium.Env]
+
 
 def make_env(
   config: ml_collections.ConfigDict, draw: bool = True
 ) -> gymnasium.Env:
+  """Opens the environment of `open_suite` as agents meet it."""
+  return limited(config, functools.partial(open_suite, draw=draw))
+
+
+def limited(
+  config: ml_collections.ConfigDict, open_env: OpenEnv
+) -> gymnasium.Env:
+  """Opens an environment whose episodes end after `config.env.episode_length`.
+
+  Then they are truncated, which is not terminal.
+  """
+  return gymnasium.wrappers.TimeLimit(
+    open_env(config), config.env.episode_length
+  )
+
+
+def open_suite(
+  config: ml_collections.ConfigDict, draw: bool = True
+) -> gymnasium.Env:
   """Opens the environment that `config.env` names; see `make.make_env`."""
-  env = make.make_env(
+  return make.make_env(
     config.env.suite,
     config.task,
     action_repeat=config.env.action_repeat,
@@ -32,28 +53,28 @@ def make_env(
     v2_button=config.env.v2_button,
     draw=draw,
   )
-  return gymnasium.wrappers.TimeLimit(env, config.env.episode_length)
 
 
 def make_envs(
-  config: ml_collections.ConfigDict,
-  open_env: Callable[[ml_collections.ConfigDict], gymnasium.Env] = make_env,
+  config: ml_collections.ConfigDict, open_env: OpenEnv = open_suite
 ) -> driver.Driver:
   """Opens `config.env.num_envs` environments in processes of their own.
 
   Args:
     config: configs/base.py.
-    open_env: opens an environment by the config, in those processes.
+    open_env: opens an environment by the config, in those processes; `limited`
+      sees to the length of its episodes.
   """
   from drp_jax.train import build
 
-  if open_env is make_env:
+  if open_env is open_suite:
     gl.select_backend()  # once, not in every process
   names = config.extract.flow, config.extract.mask, config.extract.tracker
   return driver.Driver(
-    functools.partial(open_env, config),
+    functools.partial(limited, config, open_env),
     config.env.num_envs,
     scenes='sim' in names and build.keypoints(config) is not None,
+    max_seconds=config.env.max_seconds,
   )
 
 
@@ -81,7 +102,7 @@ def make_extractor(config: ml_collections.ConfigDict, seed: int) -> Any:
 def finetune(
   config: ml_collections.ConfigDict,
   workdir: str,
-  open_env: Callable[[ml_collections.ConfigDict], gymnasium.Env] = make_env,
+  open_env: OpenEnv = open_suite,
 ) -> Any:
   """Runs fine-tuning in `workdir`, going on where it was.
 

@@ -83,6 +83,13 @@ def run(main: Callable[[], None], several_processes: bool = False) -> None:
       )
       with traced(_PROFILE.value, _PROFILE_AFTER.value, _PROFILE_SECONDS.value):
         main()
+    except SystemExit as end:
+      if end.code or several_processes:  # these take leave of each other
+        raise
+      # SIGTERM: what had to be saved is. A compiler's thread may take minutes.
+      sys.stdout.flush()
+      sys.stderr.flush()
+      os._exit(0)
     except (ValueError, RuntimeError) as error:
       # Of runtime errors only our own plain ones, not those of JAX.
       ours = isinstance(error, ValueError) or type(error) is RuntimeError

@@ -102,6 +102,8 @@ def _leaving_on_sigterm(shards_dir: str) -> Iterator[None]:
   """
 
   def leave(*_):
+    # `timeout` sends it twice; the second must not disturb what is closed.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     print(
       f'SIGTERM: whole shards are kept in {shards_dir}; the same command goes'
       ' on.',

@@ -60,7 +60,7 @@ class Faulty(gymnasium.Wrapper):
 
 def open_env(config: ml_collections.ConfigDict) -> gymnasium.Env:
   """Opens the environment of the soak, in its own process."""
-  return Faulty(finetune_work.make_env(config))
+  return Faulty(finetune_work.open_suite(config))
 
 
 class Troubles:

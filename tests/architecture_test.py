@@ -15,6 +15,7 @@ _MAY_IMPORT = {
   'types': (),
   'extras': (),
   'files': (),
+  'processes': (),
   'ops': ('types',),
   'losses': ('types', 'ops'),
   'models': ('types', 'ops'),
@@ -30,10 +31,10 @@ _MAY_IMPORT = {
     'extras',
   ),
   'convert': ('types', 'models', 'train.checkpoint', 'preprocess.weights'),
-  'data': ('files', 'extras'),
-  'envs': ('extras',),
+  'data': ('files', 'extras', 'processes'),
+  'envs': ('extras', 'processes'),
   'viz': ('files', 'extras'),
-  'preprocess': ('data.schema', 'data.shards', 'extras'),
+  'preprocess': ('data.schema', 'data.shards', 'extras', 'processes'),
 }
 _NO_JAX = ('data', 'envs', 'preprocess')
 _TORCH = ('preprocess', 'convert')

@@ -7,12 +7,10 @@ worker that died.
 
 import collections
 import multiprocessing
-import os
-import threading
 from collections.abc import Callable, Sequence
 from multiprocessing import connection, process
 
-from drp_jax import extras
+from drp_jax import extras, processes
 
 # work(worker, num_workers); a function of a module, or a partial of one, since
 # it travels to other processes.
@@ -71,7 +69,7 @@ def run_processes(work: Work, num_workers: int) -> None:
         start(worker)
   finally:
     for child, _ in running.values():
-      child.terminate()
+      child.kill()  # it takes no notice of SIGTERM
       child.join()
 
 
@@ -110,7 +108,7 @@ def run_beam(
 def _run_worker(
   work: Work, worker: int, num_workers: int, errors: connection.Connection
 ) -> None:
-  threading.Thread(target=_end_with_parent, daemon=True).start()
+  processes.follow(process.parent_process().pid)
   try:
     work(worker, num_workers)
   except Exception as error:
@@ -124,9 +122,3 @@ def _raise_sent(errors: connection.Connection) -> None:
   except EOFError:
     return
   raise error
-
-
-def _end_with_parent() -> None:
-  """Ends this process when its parent does, even if that was killed."""
-  connection.wait([process.parent_process().sentinel])
-  os._exit(1)

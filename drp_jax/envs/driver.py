@@ -4,35 +4,36 @@ Episodes come in rounds: `reset` begins one in every environment, and the next
 round begins when all are over. So an episode is a function of its seed and its
 actions, however many run beside it. An environment that fails (an exception, a
 reward that is not finite, a frame of another type or shape, the death of its
-process) loses its episode and gets a new process; the others go on.
+process, no answer within its time) loses its episode and gets a new process;
+the others go on.
 
 `gymnasium.vector.AsyncVectorEnv` begins each episode as soon as it can and
 gives up with the first failure. Its shared memory would save a copy of 12 kB,
 some ten microseconds of a step.
 """
 
+import collections
 import dataclasses
 import logging
-import multiprocessing
-import os
-import subprocess
-import sys
-from collections.abc import Callable, Sequence
+import math
+import time
+from collections.abc import Callable, Iterable, Sequence
+from multiprocessing import connection
 
 import cloudpickle
 import gymnasium
 import numpy as np
 
+from drp_jax import processes
 from drp_jax.envs import worker as worker_lib
 
 logger = logging.getLogger(__name__)
 
 MAX_FAILURES = 10  # in a row, without an episode that was finished   [ours]
-_PATIENCE = 5.0  # seconds in which a worker may end by itself
+_PATIENCE = 5.0  # seconds in which workers may end by themselves
+_POLL = 0.1  # seconds between questions whether to wait on
 
-# Not `multiprocessing.Process`, whose workers would import the main file again,
-# and all of JAX with it.
-_COMMAND = 'from drp_jax.envs import worker; worker.main()'
+Answer = worker_lib.Opened | worker_lib.Frame | worker_lib.Failure
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,6 +79,7 @@ class Driver:
     make_env: Callable[[], gymnasium.Env],
     num_envs: int,
     scenes: bool = False,
+    max_seconds: float = math.inf,
   ):
     """Starts the processes and waits until all environments are open.
 
@@ -88,6 +90,8 @@ class Driver:
       num_envs: N.
       scenes: whether frames come with what the simulator knows of them, by a
         method `scene()` of the unwrapped environment.
+      max_seconds: that `make_env`, a reset or a step may take; what takes
+        longer has failed.
 
     Raises:
       ValueError: if N is not positive, or from `make_env`.
@@ -97,36 +101,52 @@ class Driver:
       raise ValueError(f'config.env.num_envs={num_envs} must be at least 1.')
     self.num_envs = num_envs
     self._task = cloudpickle.dumps((make_env, scenes))
+    self._max_seconds = max_seconds
     self._running = np.zeros(num_envs, bool)
     self._failures = 0  # since the last episode that was finished
     self._workers = [_Worker(self._task) for _ in range(num_envs)]
-    for worker in self._workers:
-      opened = worker.receive()
-      if isinstance(opened, worker_lib.Failure):
-        self.close()
-        if opened.wrong_setting:
-          raise ValueError(opened.message)
-        raise RuntimeError(f'The environment does not open:\n{opened.details}')
-      self.action_size = opened.action_size
+    try:
+      for opened in self._collect(range(num_envs)).values():
+        if isinstance(opened, worker_lib.Failure):
+          if opened.wrong_setting:
+            raise ValueError(opened.message)
+          raise RuntimeError(
+            f'The environment does not open:\n{opened.details}'
+          )
+        self.action_size = opened.action_size
+    except BaseException:  # a signal's, too
+      self.close()
+      raise
 
   @property
   def pids(self) -> list[int]:
     """Of the processes."""
-    return [worker.pid for worker in self._workers]
+    return [worker.process.pid for worker in self._workers]
 
-  def reset(self, seeds: Sequence[int]) -> Frames:
+  def reset(
+    self,
+    seeds: Sequence[int | None],
+    stop: Callable[[], bool] = lambda: False,
+  ) -> Frames | None:
     """Begins episodes and waits for their first frames.
 
     Args:
       seeds: of at most N episodes; the first goes to environment 0, and so on.
+        None begins no episode there.
+      stop: as for `receive`.
+
+    Returns:
+      The frames, or None, as `receive`.
 
     Raises:
       RuntimeError: as `receive`.
     """
-    self._running = np.arange(self.num_envs) < len(seeds)
-    for worker, seed in zip(self._workers, seeds, strict=False):
-      worker.send(int(seed))
-    return self.receive()
+    self._running[:] = False
+    for index, seed in enumerate(seeds):
+      if seed is not None:
+        self._running[index] = True
+        self._workers[index].send('reset', int(seed))
+    return self.receive(stop)
 
   def send(self, actions: np.ndarray) -> None:
     """Begins a step of all environments whose episodes go on.
@@ -135,15 +155,25 @@ class Driver:
       actions: [N, A] float32; the rows of the others are not read.
     """
     for index in np.flatnonzero(self._running):
-      self._workers[index].send(actions[index])
+      self._workers[index].send('step', actions[index])
 
-  def receive(self) -> Frames:
+  def receive(self, stop: Callable[[], bool] = lambda: False) -> Frames | None:
     """Waits for the frames of the step that was begun.
+
+    Args:
+      stop: asked again and again while frames are waited for, whether to give
+        them up.
+
+    Returns:
+      The frames; None if `stop` said so. Then the driver can only be closed.
 
     Raises:
       RuntimeError: environments failed `MAX_FAILURES` times, and none finished
         an episode in between.
     """
+    answers = self._collect(np.flatnonzero(self._running), stop)
+    if answers is None:
+      return None
     N = self.num_envs
     out = Frames(
       arrived=np.zeros(N, bool),
@@ -156,10 +186,7 @@ class Driver:
       scene=None,
     )
     scenes = []
-    for index in np.flatnonzero(self._running):
-      frame = self._workers[index].receive()
-      if isinstance(frame, worker_lib.Opened):  # it was restarted
-        frame = self._workers[index].receive()
+    for index, frame in answers.items():
       if isinstance(frame, worker_lib.Failure):
         out.failed[index] = True
         self._restart(index, frame)
@@ -182,13 +209,52 @@ class Driver:
   def close(self) -> None:
     """Ends the processes."""
     for worker in self._workers:
-      worker.hang_up()
+      worker.pipe.close()
+    last = time.monotonic() + _PATIENCE
     for worker in self._workers:
-      worker.end()
+      processes.end(worker.process, last - time.monotonic())
+
+  def _collect(
+    self,
+    indices: Iterable[int],
+    stop: Callable[[], bool] = lambda: False,
+  ) -> dict[int, Answer] | None:
+    """Waits for the answers of workers, in the order of `indices`.
+
+    Returns:
+      Index -> answer to the last thing asked for, or why there is none; None if
+      `stop` said so.
+    """
+    answers = dict.fromkeys(indices)
+    waited = dict.fromkeys(answers, 0.0)  # seconds
+    while waited:
+      before = time.monotonic()
+      pipes = [self._workers[index].pipe for index in waited]
+      ready = connection.wait(pipes, _POLL)
+      # A process that is suspended, and then waits on, has not waited so long.
+      seconds = min(time.monotonic() - before, 2 * _POLL)
+      for index in tuple(waited):
+        worker = self._workers[index]
+        waited[index] += seconds
+        if worker.pipe in ready or worker.has_ended():
+          answers[index] = worker.take()
+          waited[index] = 0.0
+        elif waited[index] > self._max_seconds:
+          answers[index] = _late(worker.asked[0], self._max_seconds)
+        failed = isinstance(answers[index], worker_lib.Failure)
+        if failed or not worker.asked:
+          del waited[index]
+        # What ends this process may have made it fail.
+        if failed and stop():
+          return None
+      if not ready and stop():
+        return None
+    return answers
 
   def _restart(self, index: int, failure: worker_lib.Failure) -> None:
     """Replaces a worker. The new one opens its environment in the meantime."""
     self._failures += 1
+    processes.kill(self._workers[index].process)
     if self._failures >= MAX_FAILURES:
       self.close()
       raise RuntimeError(
@@ -199,60 +265,53 @@ class Driver:
       'An environment failed and is started anew; its episode is dropped: %s',
       failure.message,
     )
-    self._workers[index].kill()
+    self._workers[index].pipe.close()
     self._workers[index] = _Worker(self._task)
 
 
 class _Worker:
-  """The driver's end of one process; see `drp_jax/envs/worker.py`."""
+  """The driver's end of one process; see `drp_jax/envs/worker.py`.
+
+  Attributes:
+    process: that runs the environment.
+    pipe: to it.
+    asked: what it has not answered yet, the oldest first.
+  """
 
   def __init__(self, task: bytes):
     """Starts the process; it answers `task` with `Opened` or `Failure`."""
-    self._pipe, theirs = multiprocessing.Pipe()
-    self._process = subprocess.Popen(
-      [sys.executable, '-c', _COMMAND, str(theirs.fileno())],
-      pass_fds=[theirs.fileno()],
-      # Where we find modules, the worker finds them too.
-      env={**os.environ, 'PYTHONPATH': os.pathsep.join(sys.path)},
+    self.process, self.pipe = processes.start(
+      'from drp_jax.envs import worker; worker.main(pipe)'
     )
-    theirs.close()  # so that the pipe breaks when the process dies
-    self._pipe.send_bytes(task)
+    self.asked = collections.deque(['make_env'])
+    self.pipe.send_bytes(task)
 
-  @property
-  def pid(self) -> int:
-    """Of the process."""
-    return self._process.pid
-
-  def send(self, request: int | np.ndarray) -> None:
-    """Asks for a step; that nobody listens will show in `receive`."""
+  def send(self, what: str, request: int | np.ndarray) -> None:
+    """Asks for a step; that nobody listens will show in `take`."""
+    self.asked.append(what)
     try:
-      self._pipe.send(request)
+      self.pipe.send(request)
     except OSError:
       pass
 
-  def receive(
-    self,
-  ) -> worker_lib.Opened | worker_lib.Frame | worker_lib.Failure:
-    """Waits for an answer; a process that has died leaves a `Failure`."""
+  def take(self) -> Answer:
+    """The next answer; a process that has died leaves a `Failure`."""
+    self.asked.popleft()
     try:
-      return self._pipe.recv()
+      if self.pipe.poll():
+        return self.pipe.recv()
     except (EOFError, OSError):
-      message = f'Its process ended with code {self._process.wait()}.'
-      return worker_lib.Failure(message, message, wrong_setting=False)
+      pass
+    processes.end(self.process, _PATIENCE)
+    message = f'Its process ended with code {self.process.returncode}.'
+    return worker_lib.Failure(message, message, wrong_setting=False)
 
-  def hang_up(self) -> None:
-    """Tells the process to end."""
-    self._pipe.close()
+  def has_ended(self) -> bool:
+    """Whether the process has; what it started may still hold the pipe."""
+    return self.process.poll() is not None
 
-  def end(self) -> None:
-    """Waits for the end of the process, not for long."""
-    try:
-      self._process.wait(_PATIENCE)
-    except subprocess.TimeoutExpired:
-      self.kill()
 
-  def kill(self) -> None:
-    """Ends the process at once."""
-    self._pipe.close()
-    self._process.kill()
-    self._process.wait()
+def _late(what: str, seconds: float) -> worker_lib.Failure:
+  """Of an environment that did not answer in time."""
+  message = f'{what} took longer than config.env.max_seconds={seconds:g}.'
+  return worker_lib.Failure(message, message, wrong_setting=False)

@@ -30,9 +30,15 @@ CURE = (
   'apt-get install -y --no-install-recommends libosmesa6'
 )
 
+# The value of MUJOCO_GL that rendered an image in this process or its parent.
+_TRIED = 'DRP_JAX_TRIED_GL'
+
 _TIMEOUT = 60  # seconds; a first import on a cold disk takes several
 
 _PROBE = """
+import sys
+from drp_jax import processes
+processes.follow(int(sys.argv[1]))  # a back end may hang
 import mujoco
 model = mujoco.MjModel.from_xml_string(
     '<mujoco><worldbody><light pos="0 0 3"/>'
@@ -47,12 +53,13 @@ with mujoco.Renderer(model, 8, 8) as renderer:
 
 def works(backend: str) -> bool:
   """Tells whether `backend` renders an image, tried in a child process."""
-  env = {**os.environ, 'MUJOCO_GL': backend}
+  path = os.pathsep.join(sys.path)
+  env = {**os.environ, 'PYTHONPATH': path, 'MUJOCO_GL': backend}
   if backend in ('egl', 'osmesa'):
     env['PYOPENGL_PLATFORM'] = backend
   try:
     done = subprocess.run(
-      [sys.executable, '-c', _PROBE],
+      [sys.executable, '-c', _PROBE, str(os.getpid())],
       env=env,
       capture_output=True,
       text=True,
@@ -69,13 +76,14 @@ def works(backend: str) -> bool:
 
 
 def select_backend(candidates: tuple[str, ...] = CANDIDATES) -> str:
-  """Sets `MUJOCO_GL`, unless the user did, to the first back end that works.
+  """Sets `MUJOCO_GL` to the first back end that works.
 
   Call it before mujoco or dm_control is imported. The answer is kept in the
   environment: later calls, and child processes, do not probe again.
 
   Args:
-    candidates: values of `MUJOCO_GL` in the order to try.
+    candidates: values of `MUJOCO_GL` in the order to try. If the user has set
+      it, only that value is.
 
   Returns:
     The value of `MUJOCO_GL`.
@@ -86,28 +94,34 @@ def select_backend(candidates: tuple[str, ...] = CANDIDATES) -> str:
   """
   extras.require('MuJoCo', 'envs', 'mujoco')
   chosen = os.environ.get('MUJOCO_GL')
-  if chosen:
+  if chosen and chosen == os.environ.get(_TRIED):
     return chosen
-  if 'dm_control' in sys.modules:
+  if 'dm_control' in sys.modules and not chosen:
     logger.warning('dm_control was imported before its GL back end was chosen.')
-  for backend in candidates:
+  for backend in (chosen,) if chosen else candidates:
     if works(backend):
-      os.environ['MUJOCO_GL'] = backend
+      os.environ['MUJOCO_GL'] = os.environ[_TRIED] = backend
       if backend in ('egl', 'osmesa'):
         os.environ['PYOPENGL_PLATFORM'] = backend
       return backend
+  if chosen:
+    raise RuntimeError(
+      f'{CURE} (MUJOCO_GL={chosen} does not work here; unset it to let'
+      f' {" and ".join(CANDIDATES)} be tried)'
+    )
   raise RuntimeError(CURE)
 
 
 def main(argv: list[str]) -> int:
   """Prints the back end, or the cure; tries `argv` instead of the defaults."""
-  chosen = os.environ.get('MUJOCO_GL')
-  for backend in argv or ([chosen] if chosen else CANDIDATES):
-    if works(backend):
-      print(backend)
-      return 0
-  print(CURE)
-  return 1
+  if argv:
+    os.environ.pop('MUJOCO_GL', None)
+  try:
+    print(select_backend(tuple(argv) or CANDIDATES))
+  except RuntimeError as error:
+    print(error)
+    return 1
+  return 0
 
 
 if __name__ == '__main__':

@@ -1,14 +1,13 @@
 """The process that runs one environment for `drp_jax/envs/driver.py`.
 
 It imports what the environment needs and nothing of JAX. It ends when the pipe
-to the driver is closed, which the death of the driver's process does too, and
+to the driver is closed, with the driver's process (`drp_jax/processes.py`), and
 when its environment fails; then its last message is a `Failure`.
 """
 
+import contextlib
 import dataclasses
 import math
-import signal
-import sys
 import traceback
 from multiprocessing import connection
 from typing import Any
@@ -64,17 +63,17 @@ class Failure:
   wrong_setting: bool
 
 
-def main() -> None:
-  """Serves the pipe whose number is the last argument of the command line.
+def main(pipe: connection.Connection) -> None:
+  """Serves the driver at the other end of `pipe`.
 
   It first receives, pickled, a function that opens the environment and whether
   frames come with their scene. Then every int is a seed to begin an episode
   with, and every [A] an action.
   """
-  # An interrupt from the keyboard reaches all processes; the driver decides.
-  signal.signal(signal.SIGINT, signal.SIG_IGN)
-  pipe = connection.Connection(int(sys.argv[-1]))
-  task = pipe.recv_bytes()
+  try:
+    task = pipe.recv_bytes()
+  except EOFError:  # the driver died, or gave up
+    return
   try:
     make_env, scenes = cloudpickle.loads(task)
     env = make_env()
@@ -83,9 +82,10 @@ def main() -> None:
     while request is not None:
       request = _exchange(pipe, _advance(env, request, scenes))
   except Exception as error:  # of the environment, whatever it may be
-    pipe.send(
-      Failure(str(error), traceback.format_exc(), isinstance(error, ValueError))
-    )
+    wrong_setting = isinstance(error, ValueError)
+    failure = Failure(str(error), traceback.format_exc(), wrong_setting)
+    with contextlib.suppress(OSError):  # nobody listens any more
+      pipe.send(failure)
   else:
     env.close()
 

@@ -5,19 +5,15 @@ asks for all memory ends its own process; the next file gets a new one. So does
 the answer of a single file depend on no other.
 """
 
-import multiprocessing
-import os
 import pathlib
 import resource
 import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from multiprocessing import connection
 from typing import Any
 
-# Not `multiprocessing.Process`, which workers of a pool may not start.
-_COMMAND = 'from drp_jax.preprocess import isolated; isolated.main()'
+from drp_jax import processes
+
 _SLOWER = 10.0  # than its limit of CPU time may a call be by the clock  [ours]
 
 
@@ -71,8 +67,7 @@ class Isolated:
     """Ends the process."""
     if self._process is not None:
       self._pipe.close()
-      self._process.kill()
-      self._process.wait()
+      processes.kill(self._process)
       self._process = None
 
   def _call(self, args: Any) -> Any:
@@ -99,26 +94,20 @@ class Isolated:
     return answer
 
   def _start(self) -> None:
-    self._pipe, theirs = multiprocessing.Pipe()
-    self._process = subprocess.Popen(
-      [sys.executable, '-c', _COMMAND, str(theirs.fileno())],
-      pass_fds=[theirs.fileno()],
-      start_new_session=True,  # what ends a job is no fault of the file
+    self._process, self._pipe = processes.start(
+      'from drp_jax.preprocess import isolated; isolated.main(pipe)',
       # There is a process for each core already.
-      env={**os.environ, 'OMP_NUM_THREADS': '1', 'OPENBLAS_NUM_THREADS': '1'},
+      {'OMP_NUM_THREADS': '1', 'OPENBLAS_NUM_THREADS': '1'},
     )
-    theirs.close()  # so that the pipe breaks when the process dies
-    self._pipe.send(sys.path)
     self._pipe.send(self._task)
 
 
-def main() -> None:
-  """Serves the pipe whose number is the last argument of the command line."""
-  for number in (signal.SIGINT, signal.SIGTERM):  # the other end decides
-    signal.signal(number, signal.SIG_IGN)
-  pipe = connection.Connection(int(sys.argv[-1]))
-  sys.path[:] = pipe.recv()
-  function, max_seconds, max_bytes = pipe.recv()
+def main(pipe: connection.Connection) -> None:
+  """Serves the other end of `pipe`."""
+  try:
+    function, max_seconds, max_bytes = pipe.recv()
+  except EOFError:
+    return
   pages = int(pathlib.Path('/proc/self/statm').read_text().split()[0])
   limit = pages * resource.getpagesize() + max_bytes
   resource.setrlimit(resource.RLIMIT_AS, (limit, limit))

@@ -33,6 +33,7 @@ from drp_jax.train import (
 from drp_jax.train import state as state_lib
 
 EPISODE_FILE = 'eval_episode.npy'  # frames of the newest evaluation episode
+_POLL = 0.1  # seconds between questions whether to end
 
 
 def finetune(
@@ -45,8 +46,9 @@ def finetune(
 
   Checkpoints are taken between rounds of episodes; every episode is a function
   of its number, so a run that was killed repeats what it lost, to the same
-  numbers. SIGTERM saves at once, in the middle of a round too, and ends the
-  process; then the environments are led to the same place by the same actions.
+  numbers. SIGTERM saves at once, in the middle of a round too and whatever is
+  waited for, and ends the process; the next one leads the environments to the
+  same place by the same actions.
 
   Args:
     config: configs/base.py.
@@ -69,8 +71,9 @@ def finetune(
   with contextlib.ExitStack() as stack:
     stack.enter_context(workdir.locked(directory))
     sigterm = stack.enter_context(preemption.Preemption())
-    envs = stack.enter_context(contextlib.closing(make_envs()))
-    eval_envs = stack.enter_context(contextlib.closing(make_envs()))
+    with sigterm.nothing_to_save():
+      envs = stack.enter_context(contextlib.closing(make_envs()))
+      eval_envs = stack.enter_context(contextlib.closing(make_envs()))
     run = _Run(config, pathlib.Path(directory), envs, eval_envs, make_extractor)
     return run.train(sigterm)
 
@@ -105,7 +108,8 @@ class _Run:
     # What a checkpoint's JSON holds beside the replay: agent steps taken,
     # episodes begun and those of them that were dropped, the agent step of the
     # newest evaluation, lines of metrics, updates that were skipped, and, in
-    # the middle of a round, how many actions were taken and whether at random.
+    # the middle of a round, how many actions were taken, whether at random, and
+    # which environments failed.
     self.meta = {
       'agent_step': 0,
       'episode': 0,
@@ -125,7 +129,7 @@ class _Run:
     # A minute on two cores, in which the first episodes are collected.
     shape = c.replay.batch_size, c.replay.segment_length
     example = batches.example_replay_batch(c, envs.action_size, shape)
-    self.update = parallel.compile_ahead(
+    self.update, self.compiled = parallel.compile_ahead(
       update, self.state, parallel.shard(example), self.update_key
     )
     self.updates = int(self.state.step)
@@ -154,6 +158,7 @@ class _Run:
     c, meta = self.config.finetune, self.meta
     try:
       if not self._exploring():
+        self._wait_for_compiler()
         while self.updates < c.initial_updates:
           self._leave_if_asked()
           self._update()
@@ -168,6 +173,11 @@ class _Run:
     if last or meta['agent_step'] - self.saved_at >= c.checkpoint_every:
       self._save()
     return last
+
+  def _wait_for_compiler(self) -> None:
+    while not self.compiled():
+      self._leave_if_asked()
+      time.sleep(_POLL)
 
   def _leave_if_asked(self) -> None:
     if self.sigterm.requested:
@@ -203,6 +213,8 @@ class _Run:
     numbers = range(first, first + count)
     middle = meta['round']
     explore = middle['explore'] if middle else self._exploring()
+    if not explore:
+      self._wait_for_compiler()
     actor = self.random if explore else self.actor
     actor.begin(numbers)
     taken = self._go_on(middle) if middle else ()
@@ -216,11 +228,16 @@ class _Run:
         functools.partial(self._advance, explore),
         lambda: self.sigterm.requested,
         taken,
+        middle.get('failed', ()) if middle else (),
       )
     except rollout.Stopped as stopped:
       steps = len(stopped.actions)
       if steps:  # otherwise the round has not begun
-        meta['round'] = {'steps': steps, 'explore': explore}
+        meta['round'] = {
+          'steps': steps,
+          'explore': explore,
+          'failed': stopped.failed,
+        }
         self._save({'actions': stopped.actions, 'carry': self.actor.carry})
       else:
         self._save()

@@ -67,7 +67,9 @@ def _compiled_together(pmapped: Callable) -> Callable:
   return step
 
 
-def compile_ahead(step: Callable, state: Any, batch: Any, key: Any) -> Callable:
+def compile_ahead(
+  step: Callable, state: Any, batch: Any, key: Any
+) -> tuple[Callable, Callable[[], bool]]:
   """Compiles a step in a thread, while the caller does something else.
 
   For one process: what pmap does before and after, for several, is left out.
@@ -79,13 +81,14 @@ def compile_ahead(step: Callable, state: Any, batch: Any, key: Any) -> Callable:
     key: typed key.
 
   Returns:
-    A function like `step`, whose first call waits for the compiler. It takes
-    arguments of these shapes and types only.
+    A function like `step`, whose first call waits for the compiler, and one
+    that tells whether it is compiled. The first takes arguments of these shapes
+    and types only.
   """
   lowered = jax.tree.map(jax.typeof, (state, batch, key))
   thread = futures.ThreadPoolExecutor(1, 'compile')
   compiled = thread.submit(lambda: step.lower(*lowered).compile())
-  return lambda *args: compiled.result()(*args)
+  return lambda *args: compiled.result()(*args), compiled.done
 
 
 def shard(batch: Any, devices: int | None = None) -> Any:

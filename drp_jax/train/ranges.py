@@ -134,6 +134,7 @@ BASE = {
   'env.num_envs': _PROCESSES,
   'env.action_repeat': (1, 1000),  # control steps, DMC's longest episode
   'env.episode_length': (1, 10**5),  # steps in memory at 28 KB
+  'env.max_seconds': (1e-3, 10**6),  # seconds
   'env.shadow_size': (1, 2**14),  # texels, the side that OpenGL has
   'env.texture_size': (1, 2**13),  # texels, 200 MB a texture
   'replay.capacity': _COUNT,

@@ -24,14 +24,19 @@ class Environments(Protocol):
   num_envs: int
   action_size: int
 
-  def reset(self, seeds: Sequence[int]) -> Any:
-    """Begins at most N episodes, returns their first frames."""
+  def reset(
+    self, seeds: Sequence[int | None], stop: Callable[[], bool] = ...
+  ) -> Any | None:
+    """Begins at most N episodes, returns their first frames, as `receive`.
+
+    None in the place of a seed begins none there.
+    """
 
   def send(self, actions: np.ndarray) -> None:
     """Begins a step, by actions [N, A]."""
 
-  def receive(self) -> Any:
-    """Waits for its frames."""
+  def receive(self, stop: Callable[[], bool] = ...) -> Any | None:
+    """Waits for its frames; None if `stop`, asked meanwhile, says to leave."""
 
   def close(self) -> None:
     """Ends the environments."""
@@ -82,11 +87,12 @@ class Stopped(Exception):
 
   Attributes:
     actions: [t, N, A] float32, all that were taken in it.
+    failed: places in 0..N-1 of the environments that have failed in it.
   """
 
-  def __init__(self, actions: np.ndarray):
-    super().__init__(len(actions))
-    self.actions = actions
+  def __init__(self, actions: np.ndarray, failed: Sequence[int] = ()):
+    super().__init__(len(actions), failed)
+    self.actions, self.failed = actions, failed
 
 
 def episode_seed(seed: int, number: int) -> int:
@@ -103,6 +109,7 @@ def play_round(
   meanwhile: Callable[[int], None] = lambda _: None,
   stop: Callable[[], bool] = lambda: False,
   taken: Sequence[np.ndarray] = (),
+  lost: Sequence[int] = (),
 ) -> list[Episode]:
   """Plays episodes at the same time, until all are over.
 
@@ -119,10 +126,12 @@ def play_round(
     numbers: of the episodes, at most N.
     meanwhile: called with the number of steps that have been begun, before
       their frames are waited for.
-    stop: asked before each step whether to leave the round. It is played to its
-      end all the same once an environment has failed in it.
+    stop: asked before each step, and while frames are waited for, whether to
+      leave the round. Then the environments can only be closed.
     taken: actions [t, N, A] of a round that was stopped, to be taken again,
       without `act` and `meanwhile`, before it goes on.
+    lost: places of environments that failed in that round; their episodes are
+      not begun again.
 
   Returns:
     The episodes in the order of `numbers`, without those whose environment
@@ -133,12 +142,20 @@ def play_round(
   """
   seeds = [episode_seed(seed, number) for number in numbers]
   actions = np.zeros((envs.num_envs, envs.action_size), np.float32)
-  frames = envs.reset(seeds)
   played = [[] for _ in numbers]
   history = []
   success = np.zeros(envs.num_envs, bool)
-  failed = np.zeros(envs.num_envs, bool)
+  failed = np.isin(np.arange(envs.num_envs), lost)
   is_first = True
+
+  def stopped() -> Stopped:
+    known = history if len(history) > len(taken) else taken
+    return Stopped(np.array(known, np.float32), np.flatnonzero(failed).tolist())
+
+  begun = [None if failed[i] else seeds[i] for i in range(len(seeds))]
+  frames = envs.reset(begun, stop)
+  if frames is None:
+    raise stopped()
   while frames.arrived.any():
     steps = {
       'image': frames.image,
@@ -156,9 +173,9 @@ def play_round(
     going_on = frames.arrived & ~frames.is_last
     if not going_on.any():
       break
+    if stop():
+      raise stopped()
     again = len(history) < len(taken)
-    if not again and not failed.any() and stop():
-      raise Stopped(np.array(history, np.float32))
     actions = np.asarray(
       taken[len(history)] if again else act(steps), np.float32
     )
@@ -166,7 +183,9 @@ def play_round(
     envs.send(actions)
     if not again:
       meanwhile(int(going_on.sum()))
-    frames, is_first = envs.receive(), False
+    frames, is_first = envs.receive(stop), False
+    if frames is None:
+      raise stopped()
   failed |= frames.failed
   return [
     Episode(

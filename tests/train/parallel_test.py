@@ -202,7 +202,7 @@ def test_a_step_compiled_ahead_is_the_step():
   pmapped = parallel.pmap_step(step)
   batch = parallel.shard(np.arange(8, dtype=np.float32))
   start = jax.device_put(np.float32(1), jax.devices()[0])
-  ahead = parallel.compile_ahead(
+  ahead, done = parallel.compile_ahead(
     pmapped, parallel.replicate(start), np.zeros_like(batch), jax.random.key(0)
   )
   key, expected = jax.random.key(1), jax.numpy.float32(1)
@@ -210,7 +210,7 @@ def test_a_step_compiled_ahead_is_the_step():
   for _ in range(2):
     state, metrics = ahead(state, batch, key)
     expected, _ = pmapped(expected, batch, key)
-    assert state == expected and metrics['total'] == 7
+    assert state == expected and metrics['total'] == 7 and done()
   with pytest.raises(TypeError, match='float32'):
     ahead(state, batch[:, :1], key)
 
