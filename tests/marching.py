@@ -3,6 +3,7 @@
 Workers import this file, so it imports neither JAX nor a simulator.
 """
 
+import ctypes
 import os
 import pathlib
 import signal
@@ -102,6 +103,44 @@ class Fragile(gymnasium.Wrapper):
     return image, reward, *others
 
 
+class Hanging(gymnasium.Wrapper):
+  """Hangs for ever in those episodes whose seeds are named.
+
+  How: 'sleep', 'loop' in Python, or 'lock', in C code that never lets another
+  thread of Python run. Before that it may send SIGTERM to its parent, and to
+  itself as what ends a job does.
+  """
+
+  def __init__(self, env, hangs, at_step, tell=False):
+    """At step 0, `reset` hangs."""
+    super().__init__(env)
+    self._hangs, self._at_step, self._tell = hangs, at_step, tell
+
+  def reset(self, *, seed=None, options=None):
+    self._how, self._count = self._hangs.get(seed), 0
+    self._hang_if_due()
+    return self.env.reset(seed=seed, options=options)
+
+  def step(self, action):
+    self._count += 1
+    self._hang_if_due()
+    return self.env.step(action)
+
+  def _hang_if_due(self):
+    if self._how and self._count == self._at_step:
+      if self._tell:
+        for pid in os.getppid(), os.getpid():
+          os.kill(pid, signal.SIGTERM)
+      hang(self._how)
+
+
+class Endless(March):
+  """Has no end of its own, and counts steps in the reward."""
+
+  def __init__(self):
+    super().__init__(None)
+
+
 class Waiting(March):
   """Steps only when a file is there."""
 
@@ -140,6 +179,15 @@ class Buttons(March):
   def __init__(self):
     super().__init__(2)
     self.action_space = gymnasium.spaces.Discrete(3)
+
+
+def hang(how):
+  """Never returns; see `Hanging`."""
+  while True:
+    if how == 'sleep':
+      time.sleep(1000)
+    if how == 'lock':  # PyDLL keeps the lock of the interpreter
+      ctypes.PyDLL(None).sleep(1000)
 
 
 def uneven_length(seed):

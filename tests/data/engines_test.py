@@ -8,6 +8,8 @@ import subprocess
 import sys
 import time
 
+import living
+import marching
 import pytest
 
 from drp_jax.data import engines
@@ -48,6 +50,18 @@ def _sleep(folder, worker, num_workers):
   time.sleep(_FOR_EVER)
 
 
+def _hang(folder, how, worker, num_workers):
+  _note(folder, worker, num_workers)
+  marching.hang(how)
+
+
+def _note_signals(folder, worker, num_workers):
+  """Gets what ends a job."""
+  for number in signal.SIGTERM, signal.SIGINT:
+    os.kill(os.getpid(), number)
+  _note(folder, worker, num_workers)
+
+
 def _pids(folder):
   return {p.name: p.read_text().split() for p in pathlib.Path(folder).iterdir()}
 
@@ -79,23 +93,29 @@ def test_what_a_worker_raises_comes_out_and_the_others_stop(tmp_path):
 _PARENT = """
 import functools, sys
 sys.path.insert(0, sys.argv[1])
-import engines_test
+import engines_test, marching
 from drp_jax.data import engines
 if __name__ == '__main__':
-  work = functools.partial(engines_test._sleep, sys.argv[2])
+  work = functools.partial(engines_test._hang, sys.argv[2], sys.argv[3])
   engines.run_processes(work, 1)
 """
 
 
-def test_workers_end_with_a_parent_that_is_killed(tmp_path):
+def test_workers_leave_signals_to_their_parent(tmp_path):
+  engines.run_processes(functools.partial(_note_signals, str(tmp_path)), 1)
+  assert len(_pids(tmp_path)['0-of-1']) == 1
+
+
+@pytest.mark.parametrize('how', ['sleep', 'lock'])
+def test_workers_end_with_a_parent_that_is_killed(tmp_path, how):
   script, folder = tmp_path / 'parent.py', tmp_path / 'pids'
   script.write_text(_PARENT)
   folder.mkdir()
   here = pathlib.Path(__file__).parent
   root = here.parents[1]
   parent = subprocess.Popen(
-    [sys.executable, script, str(here), str(folder)],
-    env={**os.environ, 'PYTHONPATH': str(root)},
+    [sys.executable, script, str(here), str(folder), how],
+    env={**os.environ, 'PYTHONPATH': os.pathsep.join([str(root), *sys.path])},
   )
   while not (pids := _pids(folder)) or not pids['0-of-1']:
     assert parent.poll() is None
@@ -103,18 +123,4 @@ def test_workers_end_with_a_parent_that_is_killed(tmp_path):
   parent.kill()
   parent.wait()
   (pid,) = pids['0-of-1']
-  end = time.monotonic() + _PATIENCE
-  while _runs(pid):
-    if time.monotonic() > end:
-      os.kill(int(pid), signal.SIGKILL)
-      pytest.fail(f'worker {pid} lives on')
-    time.sleep(0.05)
-
-
-def _runs(pid):
-  """Whether a process is there, and not only its exit code (a zombie)."""
-  try:
-    state = pathlib.Path('/proc', pid, 'stat').read_text().rpartition(')')[2]
-  except FileNotFoundError:
-    return False
-  return state.split()[0] != 'Z'
+  assert living.all_end([int(pid)])

@@ -1,12 +1,16 @@
 """Environments in processes: rounds, failures, and how they end."""
 
 import functools
+import itertools
+import math
 import os
+import pathlib
 import signal
 import subprocess
 import sys
-import time
+from multiprocessing import connection
 
+import living
 import marching
 import numpy as np
 import pytest
@@ -202,48 +206,209 @@ def test_workers_do_without_jax_and_without_our_main_file(opened):
   assert opened(functools.partial(Looking, 1), 1).reset([1]).success.all()
 
 
+@pytest.mark.parametrize('at_step', [0, 1])
+@pytest.mark.parametrize('how', ['sleep', 'loop', 'lock'])
+def test_an_environment_that_hangs_is_one_that_died(
+  opened, how, at_step, caplog
+):
+  """In a reset or a step; its process is ended, and the next one serves."""
+
+  def make_env():
+    return marching.Hanging(marching.March(3), {7: how}, at_step)
+
+  envs = opened(make_env, 1)
+  [pid] = envs.pids
+  envs._max_seconds = 0.2  # not before: opening may take as long as it likes
+  frames = envs.reset([7])
+  if at_step:
+    assert frames.arrived.all()
+    frames = _step(envs)
+  assert frames.failed.all() and not frames.arrived.any()
+  what = 'step' if at_step else 'reset'
+  assert f'{what} took longer than config.env.max_seconds=0.2' in caplog.text
+  assert not living.runs(pid)
+  envs._max_seconds = math.inf
+  assert envs.reset([8]).arrived.all()
+  assert _step(envs).arrived.all()
+
+
+def test_the_others_do_not_suffer_from_one_that_hangs(opened):
+  def make_env():
+    return marching.Hanging(marching.March(3), {7: 'sleep'}, 1)
+
+  envs = opened(make_env)
+  envs.reset([7, 8])
+  envs.send(_REST)
+  connection.wait([envs._workers[1].pipe])  # however long its step takes
+  envs._max_seconds = 0.2
+  frames = envs.receive()
+  np.testing.assert_array_equal(frames.failed, [True, False])
+  np.testing.assert_array_equal(frames.arrived, [False, True])
+
+
+def test_one_that_hangs_while_it_opens_is_an_error():
+  with pytest.raises(
+    RuntimeError, match='not open:\nmake_env took .*max_seconds=0.2'
+  ):
+    driver.Driver(lambda: marching.hang('sleep'), 1, max_seconds=0.2)
+
+
+def test_one_that_hangs_when_it_is_opened_again_fails_again(
+  opened, monkeypatch, tmp_path
+):
+  """Opened for the first time it dies in the first step."""
+  monkeypatch.setattr(driver, 'MAX_FAILURES', 3)
+
+  def make_env():
+    if (tmp_path / 'opened').exists():
+      marching.hang('sleep')
+    (tmp_path / 'opened').touch()
+    return marching.Fragile(marching.March(2), {7: 'die'}, 1)
+
+  envs = opened(make_env, 1)
+  envs.reset([7])
+  assert _step(envs).failed.all()
+  envs._max_seconds = 0.2
+  assert envs.reset([8]).failed.all()
+  with pytest.raises(RuntimeError, match=r'(?s)failed 3 times.*make_env took'):
+    envs.reset([8])
+
+
+def test_time_in_which_nobody_waited_does_not_count(opened, monkeypatch):
+  """As of a job that was suspended for a day."""
+  clock = itertools.count(0, 86_400)
+  envs = opened(functools.partial(marching.March, 1), 1)
+  envs._max_seconds = 1000.0
+  monkeypatch.setattr(driver.time, 'monotonic', lambda: next(clock))
+  assert envs.reset([1]).arrived.all()
+  assert _step(envs).arrived.all()
+
+
+def test_waiting_ends_when_it_is_told_to(opened):
+  """Unless the frames are there."""
+
+  def make_env():
+    return marching.Hanging(marching.March(3), {7: 'loop'}, 2)
+
+  envs = opened(make_env, 1)
+  envs.reset([7])
+  envs.send(_REST)
+  connection.wait([envs._workers[0].pipe])
+  assert envs.receive(stop=lambda: True).arrived.all()
+  envs.send(_REST)
+  assert envs.receive(stop=lambda: True) is None
+
+
+def test_a_failure_does_not_count_when_all_is_told_to_end(opened):
+  """What ends the job may have ended the environment."""
+
+  def make_env():
+    return marching.Fragile(marching.March(3), {7: 'die'}, 1)
+
+  envs = opened(make_env, 1)
+  envs.reset([7])
+  envs.send(_REST)
+  envs._workers[0].process.wait()
+  assert envs.receive(stop=lambda: True) is None
+
+
+def test_environments_without_an_episode_wait(opened):
+  envs = opened(functools.partial(marching.March, 1))
+  frames = envs.reset([None, 3])
+  np.testing.assert_array_equal(frames.arrived, [False, True])
+  np.testing.assert_array_equal(frames.image[1], marching.picture(3))
+  np.testing.assert_array_equal(_step(envs).is_last, [False, True])
+
+
+@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT])
+def test_signals_to_workers_change_nothing(opened, tmp_path, number):
+  """While they wait, and in the middle of a step."""
+  envs = opened(functools.partial(marching.Waiting, tmp_path / 'go'))
+  for pid in envs.pids:
+    os.kill(pid, number)
+  envs.reset([1, 2])
+  envs.send(_REST)
+  for pid in envs.pids:
+    os.killpg(pid, number)
+  (tmp_path / 'go').touch()
+  assert envs.receive().arrived.all()
+
+
+def test_a_death_is_noticed_though_the_pipe_is_held(opened):
+  """By a process that the environment has forked; it ends as well."""
+
+  class Forking(marching.March):
+    def reset(self, **_):
+      if os.fork() == 0:
+        marching.hang('sleep')
+      os.kill(os.getpid(), signal.SIGKILL)
+
+  envs = opened(functools.partial(Forking, 1), 1)
+  [pid] = envs.pids
+  assert envs.reset([1]).failed.all()
+  assert living.all_end([p for p in _group(pid) if living.runs(p)])
+
+
+def _group(leader):
+  """Processes of a group."""
+  found = []
+  for path in pathlib.Path('/proc').glob('[0-9]*'):
+    try:
+      if os.getpgid(int(path.name)) == leader:
+        found.append(int(path.name))
+    except ProcessLookupError:
+      pass
+  return found
+
+
 _SCRIPT = """
-import functools, time
+import os, sys, time
 import marching
+import numpy as np
 from drp_jax.envs import driver
 
-envs = driver.Driver(functools.partial(marching.Waiting, 'never'), 2)
-envs.reset([1, 2])
+where, how = sys.argv[1:]
+
+def make_env():
+  if where == 'make_env':
+    print(os.getpid(), flush=True)
+    marching.hang(how)
+  return marching.Hanging(marching.March(9), {7: how}, 1)
+
+envs = driver.Driver(make_env, 1)
+if where != 'idle':
+  envs.reset([7])
+  envs.send(np.zeros((1, 2), np.float32))
 print(*envs.pids, flush=True)
-time.sleep(3600)
+time.sleep(10_000)
 """
 
 
-def _runs(pid):
-  try:
-    os.kill(pid, 0)
-  except ProcessLookupError:
-    return False
-  return True
-
-
-def _wait_for_end(pids):
-  end = time.monotonic() + 300  # seconds, however busy the machine is
-  while any(_runs(pid) for pid in pids) and time.monotonic() < end:
-    time.sleep(0.05)
-  return not any(_runs(pid) for pid in pids)
-
-
-def test_workers_end_when_the_driver_s_process_is_killed():
+@pytest.mark.parametrize(
+  ('where', 'how'),
+  [
+    ('idle', ''),
+    ('make_env', 'lock'),
+    ('step', 'sleep'),
+    ('step', 'loop'),
+    ('step', 'lock'),
+  ],
+)
+def test_workers_end_when_the_driver_s_process_is_killed(where, how):
   with subprocess.Popen(
-    [sys.executable, '-c', _SCRIPT],
+    [sys.executable, '-c', _SCRIPT, where, how],
     env={**os.environ, 'PYTHONPATH': os.pathsep.join(sys.path)},
     stdout=subprocess.PIPE,
     text=True,
   ) as process:
-    pids = [int(pid) for pid in process.stdout.readline().split()]
-    assert len(pids) == 2 and all(map(_runs, pids))
+    pid = int(process.stdout.readline())
+    assert living.runs(pid)
     process.send_signal(signal.SIGKILL)
-  assert _wait_for_end(pids)
+    assert living.all_end([pid])
 
 
 def test_close_ends_the_workers(opened):
   envs = opened(functools.partial(marching.March, 1))
   pids = envs.pids
   envs.close()
-  assert not any(map(_runs, pids))
+  assert not any(map(living.runs, pids))

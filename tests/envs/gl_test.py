@@ -49,8 +49,53 @@ def test_select_raises_the_cure(monkeypatch):
 
 
 def test_select_respects_the_user(monkeypatch):
-  monkeypatch.setenv('MUJOCO_GL', 'glfw')
-  assert gl.select_backend(('no_such_backend',)) == 'glfw'
+  monkeypatch.delenv('MUJOCO_GL', raising=False)
+  works = gl.select_backend()
+  monkeypatch.setenv('MUJOCO_GL', works)
+  monkeypatch.delenv(gl._TRIED)
+  assert gl.select_backend(('no_such_backend',)) == works
+
+
+@pytest.mark.parametrize('chosen', ['no_such_backend', 'off'])
+def test_the_user_s_choice_that_does_not_work_gets_the_cure(
+  monkeypatch, chosen
+):
+  """The hint of an unset one, in one line, which names the choice, too."""
+  monkeypatch.setenv('MUJOCO_GL', chosen)
+  with pytest.raises(RuntimeError) as error:
+    gl.select_backend()
+  assert str(error.value).startswith(gl.CURE)
+  assert f'MUJOCO_GL={chosen} does not work' in str(error.value)
+  assert len(str(error.value).splitlines()) == 1
+  assert os.environ['MUJOCO_GL'] == chosen
+
+
+_COMMANDS = {
+  'run_dmcr': ['--config=configs/finetune_dmcr.py:debug', '--workdir={}'],
+  'run_metaworld': [
+    '--config=configs/finetune_metaworld.py:debug',
+    '--workdir={}',
+  ],
+  'custom_env': ['--config=configs/base.py:debug', '--workdir={}'],
+  'show_envs': ['--tasks=walker_run', '--out={}'],
+  'run_preprocess': [
+    '--config=configs/preprocess.py:sim',
+    '--config.path={}/videos',
+    '--config.data.shards_dir={}/shards',
+  ],
+}
+
+
+@pytest.mark.parametrize('command', _COMMANDS)
+def test_every_command_that_renders_gives_the_cure(tmp_path, command):
+  """In one line, without a traceback."""
+  arguments = [argument.format(tmp_path) for argument in _COMMANDS[command]]
+  done = run(
+    ['-m', f'experiments.{command}', *arguments], MUJOCO_GL='no_such_backend'
+  )
+  assert done.returncode == 1
+  assert f'Error: {gl.CURE} (MUJOCO_GL=no_such_backend' in done.stderr
+  assert 'Traceback' not in done.stderr
 
 
 def test_select_tells_child_processes(monkeypatch):

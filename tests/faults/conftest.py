@@ -10,6 +10,11 @@ import numpy as np
 import pytest
 
 _ROOT = pathlib.Path(__file__).parents[2]
+_ENV = {
+  **os.environ,
+  'PYTHONPATH': os.pathsep.join([str(_ROOT), str(_ROOT / 'tests')]),
+  'JAX_COMPILATION_CACHE_DIR': str(_ROOT / '.cache' / 'xla'),
+}
 _STRUCK = pathlib.Path(__file__).with_name('struck.py')
 
 
@@ -32,17 +37,25 @@ class Command:
         *(argument.format(folder) for argument in self._arguments),
       ],
       cwd=_ROOT,
-      env={
-        **os.environ,
-        'PYTHONPATH': str(_ROOT),
-        'JAX_COMPILATION_CACHE_DIR': str(_ROOT / '.cache' / 'xla'),
-        'STRUCK_CLOCK': str(clock),
-      },
+      env={**_ENV, 'STRUCK_CLOCK': str(clock)},
+      start_new_session=True,  # whose group may be struck
       capture_output=True,
       text=True,
       check=False,
     )
     return done.returncode, done.stderr
+
+  def start(self, folder):
+    """Starts it, in a group of its own."""
+    arguments = [argument.format(folder) for argument in self._arguments]
+    return subprocess.Popen(
+      [sys.executable, f'experiments/{self._script}.py', *arguments],
+      cwd=_ROOT,
+      env=_ENV,
+      start_new_session=True,
+      stderr=subprocess.PIPE,
+      text=True,
+    )
 
   def changes(self, folder):
     """How many there were when it ran unharmed."""

@@ -9,8 +9,10 @@ What they leave in the end equals what an unbroken run leaves, to the bit. The
 import pathlib
 import shutil
 import signal
+import time
 
 import jax
+import living
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
@@ -102,16 +104,24 @@ def finetuning(make_command, tmp_path_factory):
 
 
 @pytest.fixture(scope='module')
-def preprocessing(make_command, small_videos, tmp_path_factory):
-  command = make_command(
-    'run_preprocess',
-    '--config=configs/preprocess.py',
-    f'--config.path={small_videos}',
-    '--config.data.num_workers=1',
-    '--config.data.clip_length=15',
-    '--config.data.clip_stride=15',
-    '--config.data.shards_dir={}',
-  )
+def make_preprocessing(make_command, small_videos):
+  def make(num_workers):
+    return make_command(
+      'run_preprocess',
+      '--config=configs/preprocess.py',
+      f'--config.path={small_videos}',
+      f'--config.data.num_workers={num_workers}',
+      '--config.data.clip_length=15',
+      '--config.data.clip_stride=15',
+      '--config.data.shards_dir={}',
+    )
+
+  return make
+
+
+@pytest.fixture(scope='module')
+def preprocessing(make_preprocessing, tmp_path_factory):
+  command = make_preprocessing(num_workers=1)
   folder = tmp_path_factory.mktemp('preprocessing') / 'unbroken'
   command.finish(folder)
   return command, folder
@@ -148,7 +158,7 @@ def test_preprocessing(preprocessing, tmp_path, kills):
 @pytest.mark.slow
 @pytest.mark.parametrize('at', [0.2, 0.4, 0.6])  # later, it is at its end
 def test_fine_tuning_is_told_to_end(finetuning, tmp_path, at):
-  """SIGTERM: it saves, ends with code 0, and goes on from there."""
+  """SIGTERM to all of it: it saves, exits with 0, and goes on from there."""
   command, unbroken = finetuning
   change = int(at * command.changes(unbroken))
   folder = tmp_path / 'told'
@@ -186,6 +196,26 @@ def test_the_clock_is_put_back_while_pre_training_rests(pretraining, tmp_path):
   times = [line['wall_time'] for line in logger.read_metrics(folder)]
   assert min(times) < max(times) - 86_400
   _assert_same_run(folder, unbroken)
+
+
+def test_preprocessing_by_several_processes_is_told_to_end(
+  make_preprocessing, preprocessing, tmp_path
+):
+  """All of them are, while they write; none is left."""
+  _, unbroken = preprocessing
+  command, folder = make_preprocessing(num_workers=2), tmp_path / 'told'
+  with command.start(folder) as process:
+    while not list(folder.rglob('*record*')):
+      assert process.poll() is None, process.stderr.read()[-3000:]
+      time.sleep(0.01)
+    pids = living.descendants(process.pid)
+    living.tell_all(process.pid, signal.SIGTERM)
+    said = process.stderr.read()
+  assert process.returncode == 0, said[-3000:]
+  assert 'SIGTERM: whole shards are kept' in said, said[-3000:]
+  assert len(pids) >= 2 and living.all_end(pids)
+  command.finish(folder)
+  assert _files(folder) == _files(unbroken)
 
 
 def test_preprocessing_is_told_to_end(preprocessing, tmp_path):

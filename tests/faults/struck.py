@@ -6,14 +6,20 @@ The <change>-th time that the process opens, makes, renames or deletes anything
 in <folder>, counted from 1, it gets the signal, <delay> seconds later. With
 <change> 0 it is left alone, and the number of changes is written to
 <folder>.changes at its end. Its clock is off by STRUCK_CLOCK seconds.
+
+SIGTERM goes to whatever the process has started as well, and twice to the
+process and its group, as schedulers and `timeout` send it.
 """
 
 import os
 import pathlib
 import runpy
+import signal
 import sys
 import threading
 import time
+
+import living
 
 _EVENTS = (
   'open',
@@ -35,7 +41,10 @@ def main() -> None:
   def strike():
     now.wait()
     time.sleep(float(delay))
-    os.kill(os.getpid(), int(number))
+    if int(number) == signal.SIGTERM:
+      living.tell_all(os.getpid(), signal.SIGTERM)
+    else:
+      os.kill(os.getpid(), int(number))
     struck.set()
 
   def hook(event, arguments):

@@ -8,6 +8,7 @@ import shutil
 import signal
 
 import jax
+import living
 import marching
 import numpy as np
 import pytest
@@ -44,6 +45,12 @@ def _config(**changes):
   return config
 
 
+def _tell(envs):
+  """SIGTERM to this process and to those of environments."""
+  for pid in (*envs.pids, os.getpid()):
+    os.kill(pid, signal.SIGTERM)
+
+
 class _Watched(driver.Driver):
   """Does something before one of its steps."""
 
@@ -57,7 +64,7 @@ class _Watched(driver.Driver):
     super().send(actions)
 
 
-def _run(config, workdir, copy_to=None, told_at=None):
+def _run(config, workdir, copy_to=None, told_at=None, hangs=None):
   """Runs in `workdir`, which is copied in the middle, as a kill leaves it.
 
   Args:
@@ -65,20 +72,23 @@ def _run(config, workdir, copy_to=None, told_at=None):
     workdir: of the run.
     copy_to: where the copy goes, if anywhere.
     told_at: (0 for training, 1 for evaluation, step of those environments) to
-      be told to end at, by SIGTERM.
+      be told to end at, by SIGTERM to all processes.
+    hangs: (seed, step) at which an environment does, after such SIGTERMs.
   """
   seed = rollout.episode_seed(config.seed, _LOST_EPISODE)
 
   def make_env():
     env = finetune_work.make_env(config)
-    return marching.Fragile(env, {seed: 'die'}, _LOST_AT)
+    env = marching.Fragile(env, {seed: 'die'}, _LOST_AT)
+    if hangs is None:
+      return env
+    return marching.Hanging(env, {hangs[0]: 'sleep'}, hangs[1], tell=True)
 
   def make_envs():
     envs = _Watched(make_env, config.env.num_envs)
     envs.watch(_KILLED_AT, copy if not opened else lambda: None)
     if told_at is not None and len(opened) == told_at[0]:
-      tell = functools.partial(os.kill, os.getpid(), signal.SIGTERM)
-      envs.watch(told_at[1], tell)
+      envs.watch(told_at[1], functools.partial(_tell, envs))
     opened.append(envs)
     return envs
 
@@ -145,6 +155,77 @@ def test_a_run_that_is_told_to_end_goes_on_from_there(
   jax.tree.map(np.testing.assert_array_equal, state, resumed)
   assert _timeless(workdir) == _timeless(tmp_path)
   assert episode_table.read(workdir) == episode_table.read(tmp_path)
+
+
+def _train_seed(number):
+  return rollout.episode_seed(_config().seed, number)
+
+
+@pytest.mark.parametrize(
+  ('hangs', 'step'),
+  [
+    # Of the second round only one episode was left by then.
+    ((_train_seed(2), 12), 40 + 12 + _LOST_AT),
+    pytest.param((_train_seed(0), 0), 0, marks=pytest.mark.slow),
+    pytest.param((_train_seed(5), 1), 69, marks=pytest.mark.slow),
+    pytest.param(
+      (rollout.episode_seed(evaluate._SEED, 1), 5), 40, marks=pytest.mark.slow
+    ),
+  ],
+)
+def test_a_run_that_waits_for_what_hangs_is_told_to_end(
+  unbroken, tmp_path, hangs, step
+):
+  """It saves, ends, and goes on to the numbers of an unbroken one."""
+  state, workdir, _ = unbroken
+  with pytest.raises(SystemExit) as end:
+    _run(_config(), tmp_path, hangs=hangs)
+  assert end.value.code == 0
+  assert checkpoint.Checkpoints(tmp_path).latest_step() == step
+  resumed = _run(_config(), tmp_path)
+  jax.tree.map(np.testing.assert_array_equal, state, resumed)
+  assert _timeless(workdir) == _timeless(tmp_path)
+  assert episode_table.read(workdir) == episode_table.read(tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('update', [1, 4])
+def test_a_run_that_is_told_to_end_in_an_update_goes_on(
+  unbroken, tmp_path, monkeypatch, update
+):
+  """Between rounds, and in the middle of one."""
+  state, workdir, _ = unbroken
+  original = finetune._Run._update
+
+  def told(run):
+    if run.updates + 1 == update:
+      _tell(run.envs)
+    original(run)
+
+  with monkeypatch.context() as patch:
+    patch.setattr(finetune._Run, '_update', told)
+    with pytest.raises(SystemExit) as end:
+      _run(_config(), tmp_path)
+  assert end.value.code == 0
+  resumed = _run(_config(), tmp_path)
+  jax.tree.map(np.testing.assert_array_equal, state, resumed)
+  assert _timeless(workdir) == _timeless(tmp_path)
+  assert episode_table.read(workdir) == episode_table.read(tmp_path)
+
+
+def test_a_run_that_waits_for_its_environment_to_open_is_told_to_end(tmp_path):
+  """There is nothing to save, and no process is left."""
+  before, parent = set(living.descendants(os.getpid())), os.getpid()
+
+  def open_env(config):
+    del config
+    os.kill(parent, signal.SIGTERM)
+    marching.hang('lock')
+
+  with pytest.raises(SystemExit) as end:
+    finetune_work.finetune(_config(), str(tmp_path), open_env)
+  assert end.value.code == 0
+  assert not set(living.descendants(os.getpid())) - before
 
 
 def test_what_a_run_leaves(unbroken):
