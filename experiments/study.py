@@ -198,9 +198,10 @@ class Queue:
     self._say(f'FAILED: {job.name}: {why}')
 
   def _stop(self, number: int, _) -> None:
-    """Lets the runs save; a second signal ends the study at once."""
+    """Lets the runs save; a second Ctrl-C ends the study at once."""
     self._stopping = True
-    signal.signal(number, signal.SIG_DFL)
+    if number == signal.SIGINT:  # `timeout` sends SIGTERM twice by itself
+      signal.signal(number, signal.SIG_DFL)
     for process in self._active:
       process.popen.terminate()
 

@@ -41,6 +41,32 @@ def test_a_command_for_one_process_says_so():
     launch.join('auto', None, None, allowed=False)
 
 
+_WAITING = """
+import threading
+from experiments import launch
+
+def main():
+  threading.Thread(target=threading.Event().wait).start()
+  print('saved')
+  raise SystemExit(0)
+
+launch.run(main)
+"""
+
+
+def test_who_was_told_to_end_waits_for_no_thread():
+  """Of a compiler, say, which takes minutes."""
+  done = subprocess.run(
+    [sys.executable, '-c', _WAITING],
+    env={**os.environ, 'PYTHONPATH': os.pathsep.join(sys.path)},
+    capture_output=True,
+    text=True,
+    check=False,
+    timeout=300,
+  )
+  assert (done.returncode, done.stdout) == (0, 'saved\n'), done.stderr
+
+
 def test_a_trace_holds_what_was_computed(tmp_path):
   def computed_under_the_profiler(x):
     return x @ x

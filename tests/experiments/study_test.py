@@ -449,6 +449,7 @@ def save(*_):
   os._exit(0)
 signal.signal(signal.SIGTERM, save)
 os.kill(os.getppid(), signal.SIGTERM)
+os.kill(os.getppid(), signal.SIGTERM)
 time.sleep(3600)
 """
   jobs = [

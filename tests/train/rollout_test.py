@@ -146,6 +146,56 @@ def test_an_episode_that_fails_is_left_out(extractor, how):
       np.testing.assert_array_equal(array, episode.steps[name], err_msg=name)
 
 
+def test_a_round_in_which_one_failed_is_left_and_gone_on_with(extractor):
+  """Without the one that failed, and to what an unbroken round gives."""
+  failures = {rollout.episode_seed(3, 0): 'raise'}
+
+  def make_env():
+    return marching.Fragile(marching.March(9), failures, at_step=2)
+
+  def open_envs():
+    return contextlib.closing(driver.Driver(make_env, 2))
+
+  counts, stop = [], lambda: len(counts) == 4
+  with open_envs() as envs:
+    [unbroken] = _play(envs, extractor)
+    with pytest.raises(rollout.Stopped) as stopped:
+      _play(envs, extractor, meanwhile=counts.append, stop=stop)
+  actions, failed = stopped.value.actions, stopped.value.failed
+  assert (len(actions), failed, counts) == (4, [0], [2, 2, 1, 1])
+  with open_envs() as envs:
+    act = _counting_actions()
+    for _ in range(4):
+      act(None)
+    settings = dict(act=act, taken=actions, lost=failed)
+    # Told to end before it is there again, it knows what it knew.
+    with pytest.raises(rollout.Stopped) as stopped:
+      _play(envs, extractor, stop=lambda: True, **settings)
+    np.testing.assert_array_equal(stopped.value.actions, actions)
+    assert stopped.value.failed == failed
+  with open_envs() as envs:
+    [episode] = _play(envs, extractor, **settings)
+  assert (episode.number, episode.length) == (1, 9)
+  for name, array in unbroken.steps.items():
+    np.testing.assert_array_equal(array, episode.steps[name], err_msg=name)
+
+
+@pytest.mark.parametrize('at_step', [0, 2])
+def test_a_round_that_waits_for_what_hangs_is_left(at_step):
+  """With the actions that were taken."""
+  seed = rollout.episode_seed(3, 1)
+
+  def make_env():
+    return marching.Hanging(marching.March(9), {seed: 'sleep'}, at_step)
+
+  counts, stop = [], lambda: len(counts) == at_step
+  with contextlib.closing(driver.Driver(make_env, 2)) as envs:
+    with pytest.raises(rollout.Stopped) as stopped:
+      _play(envs, None, meanwhile=counts.append, stop=stop)
+  assert len(stopped.value.actions) == at_step
+  assert stopped.value.failed == []
+
+
 def test_an_episode_is_a_function_of_its_number(extractor):
   """In a real environment, whatever ran in it before."""
 
