@@ -13,12 +13,12 @@ some ten microseconds of a step.
 """
 
 import collections
+import contextlib
 import dataclasses
 import logging
 import math
 import time
 from collections.abc import Callable, Iterable, Sequence
-from multiprocessing import connection
 
 import cloudpickle
 import gymnasium
@@ -228,27 +228,24 @@ class Driver:
     answers = dict.fromkeys(indices)
     waited = dict.fromkeys(answers, 0.0)  # seconds
     while waited:
+      index = next(iter(waited))
+      worker = self._workers[index]
       before = time.monotonic()
-      pipes = [self._workers[index].pipe for index in waited]
-      ready = connection.wait(pipes, _POLL)
+      ready = worker.pipe.poll(_POLL)
       # A process that is suspended, and then waits on, has not waited so long.
       seconds = min(time.monotonic() - before, 2 * _POLL)
-      for index in tuple(waited):
-        worker = self._workers[index]
-        waited[index] += seconds
-        if worker.pipe in ready or worker.has_ended():
-          answers[index] = worker.take()
-          waited[index] = 0.0
-        elif waited[index] > self._max_seconds:
-          answers[index] = _late(worker.asked[0], self._max_seconds)
-        failed = isinstance(answers[index], worker_lib.Failure)
-        if failed or not worker.asked:
-          del waited[index]
-        # What ends this process may have made it fail.
-        if failed and stop():
-          return None
-      if not ready and stop():
+      waited = {other: w + seconds for other, w in waited.items()}
+      if ready or worker.has_ended():
+        answers[index] = worker.take(ready)
+        waited[index] = 0.0
+      elif waited[index] > self._max_seconds:
+        answers[index] = _late(worker.asked[0], self._max_seconds)
+      failed = isinstance(answers[index], worker_lib.Failure)
+      # What ends this process may have made it fail.
+      if (failed or not ready) and stop():
         return None
+      if failed or not worker.asked:
+        del waited[index]
     return answers
 
   def _restart(self, index: int, failure: worker_lib.Failure) -> None:
@@ -294,14 +291,12 @@ class _Worker:
     except OSError:
       pass
 
-  def take(self) -> Answer:
-    """The next answer; a process that has died leaves a `Failure`."""
+  def take(self, ready: bool) -> Answer:
+    """The next answer, if there is one; who has died leaves a `Failure`."""
     self.asked.popleft()
-    try:
-      if self.pipe.poll():
+    if ready:
+      with contextlib.suppress(EOFError, OSError):
         return self.pipe.recv()
-    except (EOFError, OSError):
-      pass
     processes.end(self.process, _PATIENCE)
     message = f'Its process ended with code {self.process.returncode}.'
     return worker_lib.Failure(message, message, wrong_setting=False)
