@@ -110,6 +110,13 @@ def _timeless(workdir):
   ]
 
 
+@pytest.fixture(autouse=True)
+def _forget_compiled_functions():
+  """As conftest.py's, after each test: runs compile a lot, and are many."""
+  yield
+  jax.clear_caches()
+
+
 @pytest.fixture(scope='module')
 def unbroken(tmp_path_factory):
   """The final state, the workdir, and what a kill would have left of it."""
