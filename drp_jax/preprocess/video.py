@@ -18,9 +18,14 @@ import numpy as np
 from drp_jax.data import schema
 
 # Visually lossless: at 64 pixels FFmpeg's defaults blur the texture that flow
-# and tracking live on.
+# and tracking live on. x264's macroblock tree reads memory that it never wrote,
+# so it encodes the same frames differently from call to call; and the fastest
+# code for one processor rounds differently from that for another.
 _CODECS = {
-  '.mp4': ('libx264', {'crf': '10'}),
+  '.mp4': (
+    'libx264',
+    {'crf': '10', 'x264-params': 'mbtree=0:cpu-independent=1'},
+  ),
   '.webm': ('libvpx-vp9', {'crf': '10', 'b:v': '0', 'cpu-used': '4'}),
 }
 
@@ -180,6 +185,10 @@ def read(path: str | os.PathLike, num_frames: int) -> np.ndarray:
 def write_video(path: str | os.PathLike, frames: np.ndarray, fps: int) -> None:
   """Writes frames to a video file, which appears only when it is whole.
 
+  Its bytes are a function of the frames, `fps` and the suffix, whatever the
+  process did before and however many cores there are. Another version of PyAV
+  may write others.
+
   Args:
     path: its suffix chooses the codec: .mp4 is H.264, .webm is VP9.
     frames: [T, H, W, 3] uint8 RGB; H and W even (chroma is halved).
@@ -206,10 +215,12 @@ def write_video(path: str | os.PathLike, frames: np.ndarray, fps: int) -> None:
     )
   codec, options = _CODECS[path.suffix]
   unfinished = path.with_name(f'.{path.stem}.unfinished{path.suffix}')
-  with av.open(f'file:{unfinished}', 'w') as container:
+  bitexact = {'fflags': '+bitexact'}  # otherwise WebM holds a random number
+  with av.open(f'file:{unfinished}', 'w', options=bitexact) as container:
     stream = container.add_stream(codec, rate=fps, options=options)
     stream.height, stream.width = frames.shape[1:3]
     stream.pix_fmt = 'yuv420p'
+    stream.codec_context.thread_count = 1  # another number, other bytes
     for frame in frames:
       picture = av.VideoFrame.from_ndarray(
         np.ascontiguousarray(frame), format='rgb24'

@@ -14,6 +14,7 @@ import odd_videos
 import pytest
 import random_inputs
 import tensorflow_datasets as tfds
+import unlike
 
 from configs import preprocess as preprocess_config
 from drp_jax.data import report, shards
@@ -354,6 +355,31 @@ def test_renders_with_the_truth_about_them(tmp_path):
   config.source, config.data.shards_dir = 'folder', str(tmp_path / 'again')
   with pytest.raises(ValueError, match='None of 1 videos.*no_scene'):
     run_preprocess.preprocess(config)
+
+
+_RENDER = """
+import sys
+from configs import preprocess
+from experiments import run_preprocess
+config = preprocess.get_config(sys.argv[1])
+config.path = sys.argv[2]
+config.sim.tasks, config.sim.clips_per_task = ('walker_walk',), 1
+config.sim.frames = 60
+config.pushes.clips_per_class = 1
+run_preprocess.fetch(config)
+"""
+
+
+@pytest.mark.parametrize(('source', 'count'), [('sim', 2), ('pushes', 3)])
+def test_renders_are_a_function_of_their_seed(tmp_path, source, count):
+  """To the last bit of the files, in processes unlike each other."""
+  folders = [tmp_path / str(number) for number in range(3)]
+  for number, folder in enumerate(folders):
+    unlike.run(_RENDER, number, source, str(folder))
+  first, *others = map(_contents, folders)
+  assert len(first) == count
+  for other in others:
+    assert other == first
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,8 @@ import cv2
 import numpy as np
 import odd_videos
 import pytest
+import random_inputs
+import unlike
 
 from drp_jax.preprocess import video
 
@@ -37,6 +39,27 @@ def test_what_is_written_is_read(tmp_path, suffix):
   difference = np.abs(back.astype(int) - frames)[:, 4:28, 4:28]
   assert difference.mean() < 5
   assert [p.name for p in tmp_path.iterdir()] == [f'a{suffix}']
+
+
+_WRITE = """
+import sys
+import numpy as np
+from drp_jax.preprocess import video
+video.write_video(sys.argv[2], np.load(sys.argv[1]), 25)
+"""
+
+
+@pytest.mark.parametrize('suffix', ['.mp4', '.webm'])
+@pytest.mark.parametrize('scale', [1, 4])
+def test_a_file_is_a_function_of_its_frames(tmp_path, suffix, scale):
+  """Whatever a process has in its memory, and however many cores it has."""
+  frames = random_inputs.moving_squares(40, 0)
+  frames = frames.repeat(scale, 1).repeat(scale, 2)
+  np.save(tmp_path / 'frames.npy', frames)
+  paths = [tmp_path / f'{seed}{suffix}' for seed in range(4)]
+  for seed, path in enumerate(paths):
+    unlike.run(_WRITE, seed, str(tmp_path / 'frames.npy'), str(path))
+  assert len({path.read_bytes() for path in paths}) == 1
 
 
 def test_frames_are_resized_by_area_without_keeping_the_aspect(tmp_path):
