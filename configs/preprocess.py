@@ -47,6 +47,7 @@ def get_config(variant: str = 'folder') -> ml_collections.ConfigDict:
   data.clip_stride = 25  # frames between starts of clips       [ours]
   data.validation_fraction = 0.05  # of what hold_out says      [ours]
   data.hold_out = 'frames'  # ends of videos; or whole 'videos' [N2]
+  data.fps = 0.0  # frames per second, by time stamps; 0 is all [ours]
   data.max_frames = 3000  # read of one video, 37 MB            [ours]
   data.max_seconds = 300  # of CPU time to decode them          [ours]
   data.centre_crop = False  # true keeps the aspect             [IPV]

@@ -47,7 +47,9 @@ def make_job(config: ml_collections.ConfigDict) -> Job:
   Raises:
     ValueError: for settings or folders that do not fit, naming the key.
   """
+  names = (config.extract.flow, config.extract.mask, config.extract.tracker)
   estimators = backends.make_backends(**config.extract.to_dict())
+  rate = f', {config.data.fps:g} a second' if config.data.fps else ''
   shape = 'centre square' if config.data.centre_crop else 'whole frame'
   plan = clips.ClipPlan(
     clip_length=config.data.clip_length,
@@ -57,10 +59,9 @@ def make_job(config: ml_collections.ConfigDict) -> Job:
     seed=config.seed,
     extractor={
       'description': estimators.description,
-      'frames': f'{shape}, at most {config.data.max_frames}',
+      'frames': f'{shape}, at most {config.data.max_frames}{rate}',
     },
   )
-  names = (config.extract.flow, config.extract.mask, config.extract.tracker)
   return Job(
     listing=list_videos(config),
     plan=plan,
@@ -74,6 +75,7 @@ def make_job(config: ml_collections.ConfigDict) -> Job:
       ),
       max_frames=config.data.max_frames,
       centre_crop=config.data.centre_crop,
+      fps=config.data.fps,
       with_scene='sim' in names,
     ),
     extract=lambda footage, rng: extract.extract_clip(footage, estimators, rng),
@@ -113,10 +115,11 @@ def list_videos(config: ml_collections.ConfigDict) -> sources.Listing:
 
 def read_frames(
   video_id: sources.Video,
-  decode: Callable[[Any, int, bool], np.ndarray],
-  count_frames: Callable[[Any], int],
+  decode: Callable[[Any, int, bool, float], np.ndarray],
+  count_frames: Callable[[Any, float], int],
   max_frames: int,
   centre_crop: bool,
+  fps: float,
   with_scene: bool,
 ) -> schema.Footage:
   """Decodes a video.
@@ -128,6 +131,7 @@ def read_frames(
     count_frames: `frame_count.count_frames`, alike.
     max_frames: of a longer video only so many are read, its first.
     centre_crop: see preprocess/video.py.
+    fps: frames per second to bring files to; 0 takes all.
     with_scene: read what the simulator knows, too.
 
   Raises:
@@ -136,29 +140,31 @@ def read_frames(
   total = 0  # frames of the video, where they are counted at all
   if isinstance(video_id, sources.Record):
     frames = video_id.frames()
-    images = [video.to_image(f, centre_crop) for f in frames[:max_frames]]
+    images = video.collect(
+      (video.to_image(frame, centre_crop) for frame in frames), max_frames
+    )
     total = len(frames)
   elif video_id.path.is_dir():
     paths = sources.pictures(video_id.path)
-    images = decode(paths, max_frames, centre_crop)
+    images = decode(paths, max_frames, centre_crop, 0.0)
     total = len(paths)
   else:
-    images = decode(video_id.path, max_frames, centre_crop)
+    images = decode(video_id.path, max_frames, centre_crop, fps)
     if len(images) == max_frames:
-      total = _count(count_frames, video_id.path)
+      total = _count(count_frames, video_id.path, fps)
   if not len(images):
     raise clips.UnusableVideo('empty', 'no frames')
   scene = _scene(video_id, len(images)) if with_scene else None
   unread = None if total is None else max(0, total - len(images))
-  return schema.Footage(np.asarray(images), scene, unread)
+  return schema.Footage(images, scene, unread)
 
 
 def _count(
-  count_frames: Callable[[Any], int], path: pathlib.Path
+  count_frames: Callable[[Any, float], int], path: pathlib.Path, fps: float
 ) -> int | None:
   """Frames of a file; None if they cannot be counted, which loses no clip."""
   try:
-    return count_frames(path)
+    return count_frames(path, fps)
   except Exception:  # those of FFmpeg are of many kinds
     return None
 

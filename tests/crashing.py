@@ -10,6 +10,9 @@ import signal
 import sys
 
 
+_left = []
+
+
 def double(x):
   return 2 * x
 
@@ -29,6 +32,10 @@ def act(how, file):
       pass
   elif how == 'memory':
     return len(bytearray(2**33))
+  elif how == 'large_answer':
+    return bytes(7 * 2**27)  # of 2**30 bytes, twice
+  elif how == 'leave':
+    _left.append(bytes(5 * 2**27))
   elif how == 'killed_once' and not os.path.exists(file):
     pathlib.Path(file).touch()
     os.kill(os.getpid(), signal.SIGKILL)

@@ -60,6 +60,31 @@ def ten_bit(path: pathlib.Path) -> None:
   _encode(path, 'ffv1', 'yuv420p10le', frames())
 
 
+def cover(path: pathlib.Path) -> None:
+  """Cover art beside the film."""
+  _with_picture(path, av.stream.Disposition.attached_pic)
+
+
+def still(path: pathlib.Path) -> None:
+  """A picture before the film, larger and said to be what players show."""
+  _with_picture(path, av.stream.Disposition.default)
+
+
+def preview(path: pathlib.Path) -> None:
+  """A small copy of the film before the film."""
+  with av.open(str(path), 'w') as container:
+    films = [container.add_stream('libx264', rate=25) for _ in range(2)]
+    for film, side in zip(films, (16, 64), strict=True):
+      film.height, film.width, film.pix_fmt = side, side, 'yuv420p'
+    for image in frames():
+      for film in films:
+        step = 64 // film.width
+        small = np.ascontiguousarray(image[::step, ::step])
+        container.mux(film.encode(av.VideoFrame.from_ndarray(small, 'rgb24')))
+    for film in films:
+      container.mux(film.encode())
+
+
 def truncated(path: pathlib.Path) -> None:
   """The first half of a file whose index is at the end."""
   plain(path)
@@ -71,16 +96,28 @@ def zero_bytes(path: pathlib.Path) -> None:
   path.touch()
 
 
-def sound_only(path: pathlib.Path) -> None:
+def sound_only(path: pathlib.Path, with_cover: bool = False) -> None:
   """An MP4 with a second of silence."""
   with av.open(str(path), 'w') as container:
     stream = container.add_stream('aac', rate=8000, layout='mono')
+    if with_cover:
+      picture = container.add_stream('mjpeg', rate=25)
+      picture.height, picture.width, picture.pix_fmt = 64, 64, 'yuvj420p'
+      picture.disposition = av.stream.Disposition.attached_pic
+      image = av.VideoFrame.from_ndarray(frames(1)[0], 'rgb24')
+      container.mux(picture.encode(image))
+      container.mux(picture.encode())
     silence = av.AudioFrame.from_ndarray(
       np.zeros((1, 8000), np.float32), format='fltp', layout='mono'
     )
     silence.sample_rate = 8000
     container.mux(stream.encode(silence))
     container.mux(stream.encode())
+
+
+def song(path: pathlib.Path) -> None:
+  """Sound and cover art."""
+  sound_only(path, with_cover=True)
 
 
 def one_frame(path: pathlib.Path) -> None:
@@ -100,7 +137,7 @@ def text(path: pathlib.Path) -> None:
   path.write_text('This is not a video.\n' * 100)
 
 
-def still(path: pathlib.Path) -> None:
+def motionless(path: pathlib.Path) -> None:
   """A good file in which nothing moves."""
   video.write_video(path, np.repeat(frames(1), NUM_FRAMES, 0), 25)
 
@@ -111,16 +148,38 @@ USABLE = {
   'rotated.mp4': rotated,
   'grey.mkv': grey,
   'ten_bit.mkv': ten_bit,
+  'cover.mp4': cover,
+  'still.mp4': still,
+  'still.mkv': still,
+  'preview.mp4': preview,
 }
 UNUSABLE = {
   'truncated.mp4': (truncated, 'unreadable'),
   'zero_bytes.mp4': (zero_bytes, 'unreadable'),
   'sound_only.mp4': (sound_only, 'no_video'),
+  'song.mp4': (song, 'no_video'),
   'one_frame.mp4': (one_frame, 'too_short'),
   'corrupt.mp4': (corrupt, 'corrupt'),
   'text.mp4': (text, 'unreadable'),
-  'still.mp4': (still, 'no_motion'),
+  'motionless.mp4': (motionless, 'no_motion'),
 }
+
+
+def _with_picture(
+  path: pathlib.Path, disposition: av.stream.Disposition
+) -> None:
+  """Writes a stream of one large picture, then one of `frames`."""
+  with av.open(str(path), 'w') as container:
+    picture = container.add_stream('mjpeg', rate=25)
+    picture.height, picture.width, picture.pix_fmt = 512, 512, 'yuvj420p'
+    picture.disposition = disposition
+    film = container.add_stream('libx264', rate=25)
+    film.height, film.width, film.pix_fmt = 64, 64, 'yuv420p'
+    grey = np.full((1, 512, 512, 3), 200, np.uint8)
+    for stream, images in ((picture, grey), (film, frames())):
+      for image in images:
+        container.mux(stream.encode(av.VideoFrame.from_ndarray(image, 'rgb24')))
+      container.mux(stream.encode())
 
 
 def _encode(

@@ -4,24 +4,31 @@ import os
 
 import av
 
+from drp_jax.preprocess import streams
 
-def count_frames(path: str | os.PathLike) -> int:
-  """Counts the packets of the best video stream, which hold a frame each.
+
+def count_frames(path: str | os.PathLike, fps: float = 0.0) -> int:
+  """Counts the packets of the film, which hold a frame each.
 
   Args:
-    path: any file that FFmpeg can read.
+    path: any file that FFmpeg can read and that has a film.
+    fps: count what `video.decode` takes at this rate; 0 is all.
 
   Returns:
     The frames up to the end, or up to where the file is damaged.
   """
-  count = 0
-  # With the protocol in front no part of a name is read as one.
-  with av.open(f'file:{os.fspath(path)}') as container:
-    stream = container.streams.best('video')
+  times = []
+  with streams.open_file(path) as container:
+    stream = streams.choose(path, container)
     packets = container.demux(stream)
     while True:
       try:
         packet = next(packets)
       except (StopIteration, av.error.FFmpegError):
-        return count
-      count += packet.size > 0  # the last one is empty
+        break
+      if packet.size:  # the last one is empty
+        times.append(packet.pts)
+  if not fps:
+    return len(times)
+  rate = stream.time_base * fps
+  return len({round((time - min(times)) * rate) for time in times})

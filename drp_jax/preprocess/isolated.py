@@ -6,6 +6,7 @@ the answer of a single file depend on no other.
 """
 
 import pathlib
+import pickle
 import resource
 import signal
 from collections.abc import Callable
@@ -18,10 +19,10 @@ _SLOWER = 10.0  # than its limit of CPU time may a call be by the clock  [ours]
 
 
 class Ended(Exception):
-  """The process ended before it answered.
+  """The call reached a limit, or its process ended before it answered.
 
   Attributes:
-    reason: 'too_slow' or 'crash'.
+    reason: 'too_slow', 'too_large' or 'crash'.
     detail: what happened.
   """
 
@@ -41,8 +42,9 @@ class Isolated:
     Args:
       function: of a module; its arguments, results and exceptions travel.
       max_seconds: of CPU time for one call, and ten times as long by the clock.
-      max_bytes: of memory that a call may use; more is a MemoryError, or what
-        the function's libraries make of it.
+      max_bytes: of memory that a call may use, beside what the process has
+        from those before; more is a MemoryError in the function, or what its
+        libraries make of it.
     """
     self._task = function, max_seconds, max_bytes
     self._process = None
@@ -54,7 +56,8 @@ class Isolated:
     the machine) is replaced once for each call.
 
     Raises:
-      Ended: if it ended otherwise, or took too long.
+      Ended: if it ended otherwise, took too long or, with a MemoryError, too
+        much memory.
     """
     try:
       return self._call(args)
@@ -108,11 +111,7 @@ def main(pipe: connection.Connection) -> None:
     function, max_seconds, max_bytes = pipe.recv()
   except EOFError:
     return
-  pages = int(pathlib.Path('/proc/self/statm').read_text().split()[0])
-  limit = pages * resource.getpagesize() + max_bytes
-  resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
   resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-  hard = resource.getrlimit(resource.RLIMIT_CPU)[1]
   while True:
     try:
       args = pipe.recv()
@@ -120,12 +119,27 @@ def main(pipe: connection.Connection) -> None:
       return
     usage = resource.getrusage(resource.RUSAGE_SELF)
     seconds = int(usage.ru_utime + usage.ru_stime) + max_seconds + 1
-    resource.setrlimit(resource.RLIMIT_CPU, (seconds, hard))
+    _limit(resource.RLIMIT_CPU, seconds)
+    # Anew for every call: what one leaves behind is not taken from the next.
+    pages = int(pathlib.Path('/proc/self/statm').read_text().split()[0])
+    _limit(resource.RLIMIT_AS, pages * resource.getpagesize() + max_bytes)
     try:
-      answer = function(*args), None
+      # Here, since the answer in bytes takes memory as well.
+      message = pickle.dumps((function(*args), None))
+    except MemoryError:
+      detail = f'more than {max_bytes / 2**20:.0f} MiB of memory'
+      message = pickle.dumps((None, Ended('too_large', detail)))
     except Exception as error:
-      answer = None, error
-    pipe.send(answer)
+      message = pickle.dumps((None, error))
+    pipe.send_bytes(message)
+
+
+def _limit(what: int, value: int) -> None:
+  """Sets a limit of this process that can be raised again."""
+  hard = resource.getrlimit(what)[1]
+  if hard != resource.RLIM_INFINITY:
+    value = min(value, hard)
+  resource.setrlimit(what, (value, hard))
 
 
 def _describe(code: int) -> str:

@@ -6,6 +6,7 @@ option the largest square in the centre is cut out first, which keeps it.
 """
 
 import contextlib
+import errno
 import itertools
 import os
 import pathlib
@@ -16,6 +17,7 @@ import cv2
 import numpy as np
 
 from drp_jax.data import schema
+from drp_jax.preprocess import streams
 
 # Visually lossless: at 64 pixels FFmpeg's defaults blur the texture that flow
 # and tracking live on. x264's macroblock tree reads memory that it never wrote,
@@ -28,6 +30,8 @@ _CODECS = {
   ),
   '.webm': ('libvpx-vp9', {'crf': '10', 'b:v': '0', 'cpu-used': '4'}),
 }
+_NO_MEMORY = (errno.ENOMEM, errno.EAGAIN)  # EAGAIN: for one more thread
+_SLOW = 0.9  # of the frames per second asked for are enough     [ours]
 
 
 class UnusableVideo(ValueError):
@@ -36,8 +40,9 @@ class UnusableVideo(ValueError):
   Attributes:
     reason: for counting, one of 'missing', 'unreadable' (nothing that FFmpeg
       knows, or its index is lost), 'no_video' (sound only), 'empty', 'corrupt'
-      (damaged after its beginning), 'truncated' (fewer frames than needed) and
-      'too_large' (for the memory it may use).
+      (damaged after its beginning), 'truncated' (fewer frames than needed),
+      'no_times' (to resample by) and 'slow' (fewer frames a second than asked
+      for).
     detail: what happened, without the path.
   """
 
@@ -57,7 +62,7 @@ def iterate(
   """Decodes a video file, frame by frame.
 
   Args:
-    path: any file that FFmpeg can read; its first video stream is used.
+    path: any file that FFmpeg can read; `streams.choose` finds its film.
     centre_crop: cut out the centre square before resizing.
 
   Yields:
@@ -66,57 +71,75 @@ def iterate(
   Raises:
     UnusableVideo: 'missing', 'unreadable', 'no_video', 'empty' or, after some
       good frames, 'corrupt'. Raised while iterating.
+    MemoryError: if decoding takes more than there is.
   """
-  if not os.path.isfile(path):
-    raise UnusableVideo(path, 'missing', 'no such file')
-  count = 0
-  try:
-    # With the protocol in front no part of a name is read as one.
-    with av.open(f'file:{os.fspath(path)}') as container:
-      if not container.streams.video:
-        raise UnusableVideo(path, 'no_video', 'no video stream')
-      stream = container.streams.video[0]
-      # Extraction runs one process per core; more threads only add delay.
-      stream.codec_context.thread_count = 1
-      for frame in container.decode(stream):
-        yield _upright(frame, centre_crop)
-        count += 1
-  except av.error.FFmpegError as error:
-    detail = f'after {count} frames: {error.strerror}'
-    reason = 'corrupt' if count else 'unreadable'
-    raise UnusableVideo(path, reason, detail) from error
-  if not count:
-    raise UnusableVideo(path, 'empty', 'no frames')
+  with contextlib.closing(_frames(path)) as frames:
+    for frame in frames:
+      yield _upright(frame, centre_crop)
 
 
 def decode(
   source: str | os.PathLike | Sequence[str | os.PathLike],
   max_frames: int,
   centre_crop: bool,
+  fps: float = 0.0,
 ) -> np.ndarray:
   """Decodes the first frames of a video file, or of picture files.
 
   Args:
     source: path of a file that FFmpeg can read; or paths of pictures, in order.
-    max_frames: of a longer video only so many are read.
+    max_frames: of a longer video only so many are returned.
     centre_crop: as in `iterate`.
+    fps: frames per second to bring a file to, by its time stamps: of the frames
+      nearest to a multiple of 1 / fps only the nearest is taken, and none
+      twice. 0 takes all.
 
   Returns:
     [N, 64, 64, 3] uint8 RGB, N <= max_frames.
 
   Raises:
-    UnusableVideo: as `iterate` and `iterate_pictures`, and 'too_large'.
+    UnusableVideo: as `iterate` and `iterate_pictures`; 'no_times'; 'slow' if
+      there are less than nine tenths of `fps`.
+    MemoryError: as `iterate`.
   """
-  one = isinstance(source, str | os.PathLike)
-  frames = (iterate if one else iterate_pictures)(source, centre_crop)
-  try:
-    with contextlib.closing(frames):
-      images = list(itertools.islice(frames, max_frames))
-  except MemoryError as error:
-    path = source if one else source[0]
-    detail = 'decoding it takes too much memory'
-    raise UnusableVideo(path, 'too_large', detail) from error
-  return np.stack(images) if images else np.zeros((0, 64, 64, 3), np.uint8)
+  if not isinstance(source, str | os.PathLike):
+    return collect(iterate_pictures(source, centre_crop), max_frames)
+  times = []
+
+  def images() -> Iterator[np.ndarray]:
+    with contextlib.closing(_frames(source)) as frames:
+      for frame in _resampled(source, frames, fps) if fps else frames:
+        times.append(frame.time)
+        yield _upright(frame, centre_crop)
+
+  found = collect(images(), max_frames)
+  seconds = times[-1] - times[0] if fps else 0.0
+  if len(times) - 1 < _SLOW * fps * seconds:
+    detail = (
+      f'{(len(times) - 1) / seconds:.3g} frames/s, fewer than'
+      f' config.data.fps={fps:g}'
+    )
+    raise UnusableVideo(source, 'slow', detail)
+  return found
+
+
+def collect(images: Iterable[np.ndarray], max_frames: int) -> np.ndarray:
+  """Stacks the first `max_frames` of some images [64, 64, 3] uint8.
+
+  Returns:
+    [N, 64, 64, 3] uint8, N <= max_frames.
+  """
+  # One growing array. A list of small arrays between the large ones that a
+  # decoder makes and frees would keep malloc from using their memory again.
+  size, count = schema.IMAGE_SIZE, 0
+  stack = np.empty((min(64, max_frames), size, size, 3), np.uint8)
+  for image in itertools.islice(images, max_frames):
+    if count == len(stack):
+      length = min(2 * count, max_frames)
+      stack.resize((length, *stack.shape[1:]), refcheck=False)
+    stack[count] = image
+    count += 1
+  return stack[:count]
 
 
 def iterate_pictures(
@@ -134,11 +157,17 @@ def iterate_pictures(
   Raises:
     UnusableVideo: 'unreadable' or, after the first, 'corrupt'. Raised while
       iterating.
+    MemoryError: as `iterate`.
   """
   for count, path in enumerate(paths):
     # Not imread: it logs on its own, and does not say what went wrong.
     data = np.fromfile(path, np.uint8)
-    picture = cv2.imdecode(data, cv2.IMREAD_COLOR) if len(data) else None
+    try:
+      picture = cv2.imdecode(data, cv2.IMREAD_COLOR) if len(data) else None
+    except cv2.error as error:
+      if error.code == cv2.Error.STS_NO_MEM:
+        raise MemoryError(f'after {count} frames') from error
+      picture = None
     if picture is None:
       reason = 'corrupt' if count else 'unreadable'
       raise UnusableVideo(path, reason, f'after {count} frames: no picture')
@@ -174,12 +203,11 @@ def read(path: str | os.PathLike, num_frames: int) -> np.ndarray:
   Raises:
     UnusableVideo: as `iterate`, and 'truncated' if there are fewer than T.
   """
-  with contextlib.closing(iterate(path)) as stream:
-    frames = list(itertools.islice(stream, num_frames))
+  frames = collect(iterate(path), num_frames)
   if len(frames) < num_frames:
     detail = f'{len(frames)} of {num_frames} frames'
     raise UnusableVideo(path, 'truncated', detail)
-  return np.stack(frames)
+  return frames
 
 
 def write_video(path: str | os.PathLike, frames: np.ndarray, fps: int) -> None:
@@ -230,9 +258,62 @@ def write_video(path: str | os.PathLike, frames: np.ndarray, fps: int) -> None:
   os.replace(unfinished, path)
 
 
+def _frames(path: str | os.PathLike) -> Iterator[av.VideoFrame]:
+  """Frames of a file as they are decoded; raises as `iterate` does."""
+  if not os.path.isfile(path):
+    raise UnusableVideo(path, 'missing', 'no such file')
+  count = 0
+  try:
+    with streams.open_file(path) as container:
+      stream = streams.choose(path, container)
+      if stream is None:
+        raise UnusableVideo(path, 'no_video', 'no video stream')
+      # Extraction runs one process per core; more threads only add delay.
+      stream.codec_context.thread_count = 1
+      for frame in container.decode(stream):
+        yield frame
+        count += 1
+  except av.error.FFmpegError as error:
+    if error.errno in _NO_MEMORY:
+      raise MemoryError(f'after {count} frames') from error
+    detail = f'after {count} frames: {error.strerror}'
+    reason = 'corrupt' if count else 'unreadable'
+    raise UnusableVideo(path, reason, detail) from error
+  if not count:
+    raise UnusableVideo(path, 'empty', 'no frames')
+
+
+def _resampled(
+  path: str | os.PathLike, frames: Iterable[av.VideoFrame], fps: float
+) -> Iterator[av.VideoFrame]:
+  """Of the frames nearest to each multiple of 1 / fps, the nearest."""
+  start = None
+
+  def ticks(frame: av.VideoFrame) -> float:
+    nonlocal start
+    if frame.time is None:
+      detail = 'no time stamps, which config.data.fps needs'
+      raise UnusableVideo(path, 'no_times', detail)
+    if start is None:
+      start = frame.time
+    return (frame.time - start) * fps
+
+  def distance(frame: av.VideoFrame) -> float:
+    return abs(ticks(frame) - round(ticks(frame)))
+
+  for _, near in itertools.groupby(frames, lambda frame: round(ticks(frame))):
+    yield min(near, key=distance)
+
+
 def _upright(frame: av.VideoFrame, centre_crop: bool) -> np.ndarray:
   """[64, 64, 3] uint8 RGB of a decoded frame."""
-  image = to_image(frame.to_ndarray(format='rgb24'), centre_crop)
+  try:
+    array = frame.to_ndarray(format='rgb24')
+  except av.error.FFmpegError as error:
+    if error.errno in _NO_MEMORY:
+      raise MemoryError('a frame in RGB') from error
+    raise
+  image = to_image(array, centre_crop)
   # FFmpeg gives degrees anticlockwise, in steps of 90 in practice.
   quarters = round(frame.rotation / 90) % 4
   return np.ascontiguousarray(np.rot90(image, quarters))

@@ -113,6 +113,17 @@ def check_preprocessing(
       raise ValueError(
         f'{named(key)} must be at least {named("data.clip_length")}.'
       )
+  if config.data.fps and config.source in ('frames', 'tfds'):
+    raise ValueError(
+      f'{named("data.fps")} needs the times of frames, which'
+      f' {named("source")} has not; it must be 0.'
+    )
+  back_ends = (config.extract[key] for key in ('flow', 'mask', 'tracker'))
+  if config.data.fps and 'sim' in back_ends:
+    raise ValueError(
+      f"{named('data.fps')} must be 0 with the back-ends 'sim', which need"
+      ' every frame of the simulator.'
+    )
 
 
 def leaves(

@@ -158,6 +158,7 @@ PREPROCESS = {
   'data.clip_length': _CLIP_LENGTH,  # otherwise no pre-training takes the clips
   'data.clip_stride': _COUNT,
   'data.validation_fraction': (0, 0.99),
+  'data.fps': (0, 1000),
   'data.max_frames': _FRAMES,
   'data.max_seconds': (1, 86_400),
   'data.num_shards': (1, 10**5),

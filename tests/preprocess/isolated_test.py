@@ -4,6 +4,7 @@ import os
 import time
 
 import crashing
+import cv2
 import numpy as np
 import pytest
 
@@ -59,9 +60,24 @@ def test_what_hangs_is_ended_and_what_is_too_large_is_refused(
   with pytest.raises(isolated.Ended, match='more than 1 seconds of CPU') as e:
     act('hang', '')
   assert e.value.reason == 'too_slow'
-  with pytest.raises(MemoryError):
+  one = act('', '')
+  with pytest.raises(isolated.Ended, match='more than 1024 MiB') as e:
     act('memory', '')
-  act('', '')  # the same process, no harm done
+  assert e.value.reason == 'too_large'
+  assert act('', '') == one  # the same process, no harm done
+
+
+def test_an_answer_that_is_too_large_is_refused(make):
+  act = make(crashing.act)
+  with pytest.raises(isolated.Ended, match='more than 1024 MiB'):
+    act('large_answer', '')
+  act('', '')
+
+
+def test_a_call_has_all_its_memory_whatever_was_left_by_the_last(make):
+  act = make(crashing.act)
+  for _ in range(3):
+    act('leave', '')
 
 
 def test_no_answer_by_the_clock(make, monkeypatch):
@@ -82,3 +98,37 @@ def test_videos_are_decoded_there(make, tmp_path):
   (tmp_path / 'b.mp4').write_bytes(b'no video')
   with pytest.raises(video.UnusableVideo, match='unreadable'):
     decode(tmp_path / 'b.mp4', 4, False)
+
+
+def test_a_long_video_takes_no_more_memory_than_its_frames(make, tmp_path):
+  """A list of frames would hold on to the memory of all the large ones."""
+  colours = np.random.default_rng(0).integers(0, 255, (10, 3), np.uint8)
+  frames = np.empty((400, 480, 640, 3), np.uint8)
+  frames[:] = colours.repeat(40, 0)[:, None, None]
+  video.write_video(tmp_path / 'a.mp4', frames, 25)
+  found = make(video.decode, max_bytes=2**27)(tmp_path / 'a.mp4', 3000, False)
+  assert found.shape == (400, 64, 64, 3)
+  assert np.abs(found[::40, 0, 0].astype(int) - colours).max() < 8
+
+
+@pytest.mark.parametrize('name', ['a.mp4', 'a.webm', 'a.png', 'a.jpg'])
+def test_what_takes_too_much_memory_is_too_large(make, tmp_path, name):
+  """Whichever library runs out of it, in whatever it does."""
+  path = tmp_path / name
+  frames = np.zeros((5, 1536, 1536, 3), np.uint8)
+  frames += np.arange(5, dtype=np.uint8)[:, None, None, None]
+  if path.suffix in ('.mp4', '.webm'):
+    video.write_video(path, frames, 25)
+  else:
+    cv2.imwrite(str(path), frames.repeat(3, 1).repeat(3, 2)[0])
+    path = [path]
+  reasons = []
+  for megabytes in (28, 36, 44, 256):
+    try:
+      make(video.decode, max_bytes=megabytes * 2**20)(path, 5, False)
+    except isolated.Ended as error:
+      reasons.append(error.reason)
+    else:
+      reasons.append('')
+  assert reasons[0] == 'too_large' and not reasons[-1]
+  assert set(reasons) == {'too_large', ''}
