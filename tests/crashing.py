@@ -9,7 +9,6 @@ import pathlib
 import signal
 import sys
 
-
 _left = []
 
 

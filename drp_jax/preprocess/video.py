@@ -30,7 +30,6 @@ _CODECS = {
   ),
   '.webm': ('libvpx-vp9', {'crf': '10', 'b:v': '0', 'cpu-used': '4'}),
 }
-_NO_MEMORY = (errno.ENOMEM, errno.EAGAIN)  # EAGAIN: for one more thread
 _SLOW = 0.9  # of the frames per second asked for are enough     [ours]
 
 
@@ -165,7 +164,7 @@ def iterate_pictures(
     try:
       picture = cv2.imdecode(data, cv2.IMREAD_COLOR) if len(data) else None
     except cv2.error as error:
-      if error.code == cv2.Error.STS_NO_MEM:
+      if _is_memory(error):
         raise MemoryError(f'after {count} frames') from error
       picture = None
     if picture is None:
@@ -274,7 +273,7 @@ def _frames(path: str | os.PathLike) -> Iterator[av.VideoFrame]:
         yield frame
         count += 1
   except av.error.FFmpegError as error:
-    if error.errno in _NO_MEMORY:
+    if _is_memory(error):
       raise MemoryError(f'after {count} frames') from error
     detail = f'after {count} frames: {error.strerror}'
     reason = 'corrupt' if count else 'unreadable'
@@ -308,12 +307,20 @@ def _resampled(
 def _upright(frame: av.VideoFrame, centre_crop: bool) -> np.ndarray:
   """[64, 64, 3] uint8 RGB of a decoded frame."""
   try:
-    array = frame.to_ndarray(format='rgb24')
-  except av.error.FFmpegError as error:
-    if error.errno in _NO_MEMORY:
+    image = to_image(frame.to_ndarray(format='rgb24'), centre_crop)
+  except (av.error.FFmpegError, cv2.error) as error:
+    if _is_memory(error):
       raise MemoryError('a frame in RGB') from error
     raise
-  image = to_image(array, centre_crop)
   # FFmpeg gives degrees anticlockwise, in steps of 90 in practice.
   quarters = round(frame.rotation / 90) % 4
   return np.ascontiguousarray(np.rot90(image, quarters))
+
+
+def _is_memory(error: av.error.FFmpegError | cv2.error) -> bool:
+  """Whether FFmpeg or OpenCV failed for want of memory."""
+  if isinstance(error, cv2.error):
+    code = getattr(error, 'code', None)
+    return code == cv2.Error.STS_NO_MEM or 'bad_alloc' in str(error)
+  # EAGAIN: there is none for one more thread.
+  return error.errno in (errno.ENOMEM, errno.EAGAIN)
