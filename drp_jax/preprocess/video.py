@@ -307,7 +307,8 @@ def _resampled(
 def _upright(frame: av.VideoFrame, centre_crop: bool) -> np.ndarray:
   """[64, 64, 3] uint8 RGB of a decoded frame."""
   try:
-    image = to_image(frame.to_ndarray(format='rgb24'), centre_crop)
+    array = frame.to_ndarray(format='rgb24', threads=1)
+    image = to_image(array, centre_crop)
   except (av.error.FFmpegError, cv2.error) as error:
     if _is_memory(error):
       raise MemoryError('a frame in RGB') from error
