@@ -117,7 +117,7 @@ def test_a_long_video_takes_no_more_memory_than_its_frames(make, tmp_path):
 def test_what_takes_too_much_memory_is_too_large(make, tmp_path, name):
   """Whichever library runs out of it, in whatever it does."""
   path = tmp_path / name
-  frames = np.zeros((5, 1536, 1536, 3), np.uint8)
+  frames = np.zeros((5, 2048, 2048, 3), np.uint8)
   frames += np.arange(5, dtype=np.uint8)[:, None, None, None]
   if path.suffix in ('.mp4', '.webm'):
     video.write_video(path, frames, 25)
