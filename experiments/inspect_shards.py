@@ -152,6 +152,7 @@ def _overview(
           *_held_out(books),
           ('videos left out', f'{len(books["left_out"])}'),
           ('videos cut short', f'{len(books.get("cut_short", []))}'),
+          ('hard cuts', f'{sum(books.get("cuts", {}).values())}'),
           ('names not taken', f'{len(books.get("not_taken", {}))}'),
           ('clips left out', f'{books["clips_left_out"]}'),
           ('flow scale, pixels per frame', f'{books["flow_scale"]:.2f}'),

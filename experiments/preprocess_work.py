@@ -14,7 +14,7 @@ from typing import Any
 import ml_collections
 import numpy as np
 
-from drp_jax.data import clips, schema, shards, sources
+from drp_jax.data import clips, cuts, schema, shards, sources
 from drp_jax.preprocess import (
   backends,
   extract,
@@ -60,6 +60,7 @@ def make_job(config: ml_collections.ConfigDict) -> Job:
     extractor={
       'description': estimators.description,
       'frames': f'{shape}, at most {config.data.max_frames}{rate}',
+      'shots': cuts.DESCRIPTION,
     },
   )
   return Job(
@@ -156,7 +157,7 @@ def read_frames(
     raise clips.UnusableVideo('empty', 'no frames')
   scene = _scene(video_id, len(images)) if with_scene else None
   unread = None if total is None else max(0, total - len(images))
-  return schema.Footage(images, scene, unread)
+  return schema.Footage(images, scene, unread, cuts.find_cuts(images))
 
 
 def _count(

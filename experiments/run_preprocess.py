@@ -227,6 +227,9 @@ def summary(report: dict[str, Any], shards_dir: str) -> str:
       f'{len(unread)} videos are longer than config.data.max_frames,'
       f' {sum(frames or 0 for frames in unread)} frames were not read'
     )
+  cuts = report['cuts'].values()
+  if cuts:
+    parts.append(f'{sum(cuts)} hard cuts in {len(cuts)} videos')
   not_taken = [{'reason': reason} for reason in report['not_taken'].values()]
   for entries, what in (
     (report['left_out'], 'videos left out'),

@@ -31,7 +31,7 @@ def plain(path: pathlib.Path) -> None:
 def variable_rate(path: pathlib.Path) -> None:
   """Frames that stand for 1 to 7 fiftieths of a second each."""
   times = np.cumsum(1 + np.arange(NUM_FRAMES) % 7)
-  _encode(path, 'libx264', 'yuv420p', frames(), [int(t) for t in times])
+  encode(path, 'libx264', 'yuv420p', frames(), [int(t) for t in times])
 
 
 def note_clockwise(path: pathlib.Path) -> None:
@@ -52,12 +52,12 @@ def rotated(path: pathlib.Path) -> None:
 
 def grey(path: pathlib.Path) -> None:
   """One channel of light and none of colour."""
-  _encode(path, 'ffv1', 'gray', frames())
+  encode(path, 'ffv1', 'gray', frames())
 
 
 def ten_bit(path: pathlib.Path) -> None:
   """10 bits a channel."""
-  _encode(path, 'ffv1', 'yuv420p10le', frames())
+  encode(path, 'ffv1', 'yuv420p10le', frames())
 
 
 def cover(path: pathlib.Path) -> None:
@@ -182,7 +182,7 @@ def _with_picture(
       container.mux(stream.encode())
 
 
-def _encode(
+def encode(
   path: pathlib.Path,
   codec: str,
   pixels: str,

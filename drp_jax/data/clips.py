@@ -8,7 +8,9 @@ videos of a set at once: those that come first in an order that `seed` shuffles,
 `validation_fraction` of them and at least one, are validation. With
 `hold_out='videos'` no video is cut in two; with a fraction of 0 all is for
 training. Where the data set itself says which split a video belongs to (the
-lists of Something-Something V2, A14), all of its clips go there.
+lists of Something-Something V2, A14), all of its clips go there. No clip goes
+on beyond a hard cut, and validation frames begin so early that a clip fits into
+one of their shots.
 
 Videos that give no clip are left out with a reason: one word for counting, then
 what happened, "too_short: has 3 frames". The words are those of the reader
@@ -20,6 +22,7 @@ other exception while reading) and refused (any other reason of extraction).
 
 import dataclasses
 import hashlib
+import itertools
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
@@ -133,12 +136,22 @@ def whole_splits(source_ids: Iterable[str], plan: ClipPlan) -> dict[str, str]:
   }
 
 
-def tail(num_frames: int, plan: ClipPlan) -> int:
-  """Validation frames at the end of a video; 0 if it is not cut in two."""
+def tail(num_frames: int, plan: ClipPlan, cuts: Sequence[int] = ()) -> int:
+  """Validation frames at the end of a video; 0 if it is not cut in two.
+
+  Args:
+    num_frames: of the video.
+    plan: how to cut it.
+    cuts: see `schema.Footage`.
+  """
   T = plan.clip_length
-  frames = max(T, round(plan.validation_fraction * num_frames))
   whole = plan.validation_fraction == 0 or plan.hold_out == 'videos'
-  return 0 if whole or num_frames - frames < T else frames
+  ends = [end for begin, end in _shots(0, num_frames, cuts) if end - begin >= T]
+  if whole or not ends:
+    return 0
+  border = num_frames - round(plan.validation_fraction * num_frames)
+  border = min(border, ends[-1] - T)  # so that a clip fits behind it
+  return num_frames - border if _starts(0, border, plan, cuts) else 0
 
 
 def clip_starts(
@@ -146,6 +159,7 @@ def clip_starts(
   plan: ClipPlan,
   split: str | None = None,
   whole: str = 'train',
+  cuts: Sequence[int] = (),
 ) -> list[tuple[str, int]]:
   """Says where the clips of a video of `num_frames` frames lie.
 
@@ -154,22 +168,40 @@ def clip_starts(
     plan: how to cut it.
     split: where all its clips go, or None for the rule at the top of this file.
     whole: where they go by that rule if the video is not cut in two.
+    cuts: see `schema.Footage`; no clip goes on beyond one.
 
   Returns:
     (split, first frame) of every clip, in the order of time.
   """
-  T, held_out = plan.clip_length, tail(num_frames, plan)
+  held_out = tail(num_frames, plan, cuts)
   if split is not None or not held_out:
-    starts = range(0, num_frames - T + 1, plan.clip_stride)
+    starts = _starts(0, num_frames, plan, cuts)
     return [(split or whole, start) for start in starts]
   border = num_frames - held_out
-  train = range(0, border - T + 1, plan.clip_stride)
-  validation = range(border, num_frames - T + 1, plan.clip_stride)
+  train = _starts(0, border, plan, cuts)
+  validation = _starts(border, num_frames, plan, cuts)
   return [
     (split, start)
     for split, starts in zip(SPLITS, (train, validation), strict=True)
     for start in starts
   ]
+
+
+def _starts(
+  begin: int, end: int, plan: ClipPlan, cuts: Sequence[int]
+) -> list[int]:
+  """First frames of the clips in a range of frames."""
+  return [
+    start
+    for first, after in _shots(begin, end, cuts)
+    for start in range(first, after - plan.clip_length + 1, plan.clip_stride)
+  ]
+
+
+def _shots(begin: int, end: int, cuts: Sequence[int]) -> list[tuple[int, int]]:
+  """First frame and the one after the last of all shots in a range."""
+  borders = [begin, *(cut for cut in cuts if begin < cut < end), end]
+  return list(itertools.pairwise(borders))
 
 
 def clip_rng(
@@ -204,14 +236,16 @@ def examples(
     found the clip unusable.
 
   Raises:
-    UnusableVideo: if it cannot be read, has fewer than T frames, or (after the
+    UnusableVideo: if it cannot be read, has no shot of T frames, or (after the
       last clip) if none of its clips was usable.
     ValueError: if `read_frames` or `extract` break their contract.
   """
   footage = _read(video, plan, read_frames)
   fields = schema.clip_fields(plan.clip_length)
   usable, refusal = 0, None
-  for split, start in clip_starts(len(footage), plan, video.split, whole):
+  for split, start in clip_starts(
+    len(footage), plan, video.split, whole, footage.cuts
+  ):
     if split not in splits:
       continue
     rng = clip_rng(plan.seed, video.source_id, start)
@@ -244,7 +278,7 @@ def examples(
 def _read(
   video: sources.Video, plan: ClipPlan, read_frames: ReadFrames
 ) -> schema.Footage:
-  """Frames of a video, image [N, 64, 64, 3] uint8 with N >= T."""
+  """Frames of a video, image [N, 64, 64, 3] uint8 with a shot of N >= T."""
   try:
     video.sha256  # noqa: B018, an unreadable file shows here
     footage = read_frames(video)
@@ -263,10 +297,13 @@ def _read(
       f'Frames of {video.source_id!r} are {frames.dtype}'
       f'{list(frames.shape)}, expected uint8[N, {S}, {S}, 3].'
     )
-  if len(frames) < plan.clip_length:
+  shots = _shots(0, len(frames), footage.cuts)
+  longest = max(end - begin for begin, end in shots)
+  if longest < plan.clip_length:
+    shot = f' in the longest of its {len(shots)} shots' if footage.cuts else ''
     raise UnusableVideo(
       'too_short',
-      f'has {len(frames)} frames, fewer than clip_length={plan.clip_length}',
+      f'has {longest} frames{shot}, fewer than clip_length={plan.clip_length}',
     )
   return footage
 

@@ -34,6 +34,7 @@ class Tally:
       for counting, "too_short: has 3 frames".
     cut_short: {source_id, read, unread} of videos of which only the first
       frames were read; `unread` is None if nobody counted them.
+    cuts: source id -> hard cuts, of videos that have any.
     split_videos: split -> videos that gave a clip to it; empty if the shard is
       older than this count.
     whole: source id -> [split, clips] of those of `videos` whose clips all went
@@ -50,6 +51,7 @@ class Tally:
   videos: list[list[str]] = dataclasses.field(default_factory=list)
   left_out: list[dict[str, str]] = dataclasses.field(default_factory=list)
   cut_short: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+  cuts: dict[str, int] = dataclasses.field(default_factory=dict)
   split_videos: dict[str, int] = dataclasses.field(default_factory=dict)
   whole: dict[str, list] = dataclasses.field(default_factory=dict)
   flow_energy: float = 0.0
@@ -66,7 +68,9 @@ class Tally:
       self.flow_count += count
 
   def add_footage(self, video: sources.Video, footage: schema.Footage) -> None:
-    """Notes whether all of a video was read."""
+    """Notes whether all of a video was read, and its cuts."""
+    if footage.cuts:
+      self.cuts[video.source_id] = len(footage.cuts)
     if footage.unread != 0:
       self.cut_short.append(
         {
@@ -226,6 +230,7 @@ def merge(
       held_out_videos: validation videos that were not cut in two.
       cut_short: [{source_id, read, unread}] of videos of which only the first
         `read` frames were read.
+      cuts: source id -> hard cuts, of videos that have any.
       clips_left_out: clips that extraction refused.
       left_out: [{source_id, reason}] of the videos that gave none.
       flow_scale: sigma of A3, pixels per frame: the root of the mean of
@@ -279,6 +284,7 @@ def merge(
       (entry for t in parts for entry in t.cut_short),
       key=lambda entry: entry['source_id'],
     ),
+    'cuts': {name: count for t in parts for name, count in t.cuts.items()},
     'clips_left_out': sum(t.clips_left_out for t in parts),
     'left_out': left_out,
     'flow_scale': math.sqrt(energy / count),

@@ -6,6 +6,7 @@ number of keypoints are settings of the model, not of the data.
 """
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -31,11 +32,13 @@ class Footage:
     image: [N, H, W, 3] uint8 RGB.
     scene: name -> [N, ...] of a simulator; None of a real video.
     unread: frames of the video after these; None if nobody counted them.
+    cuts: first frames of all shots but the first; see `cuts.find_cuts`.
   """
 
   image: np.ndarray
   scene: dict[str, np.ndarray] | None = None
   unread: int | None = 0
+  cuts: Sequence[int] = ()
 
   def __len__(self) -> int:
     return len(self.image)

@@ -336,7 +336,7 @@ def _write_video(
   def read(video: sources.Video) -> schema.Footage:
     footage = read_frames(video)
     tally.add_footage(video, footage)
-    in_two.append(clips.tail(len(footage), plan) > 0)
+    in_two.append(clips.tail(len(footage), plan, footage.cuts) > 0)
     return footage
 
   try:

@@ -62,6 +62,48 @@ def test_splits_share_no_frame_and_stay_inside(num_frames):
   assert covered == set(range(num_frames if num_frames >= 4 else 0))
 
 
+@pytest.mark.parametrize(
+  ('cuts', 'train', 'validation'),
+  [
+    # The last 5 of 20 frames are validation, 15 before them.
+    ((), [0, 3, 6, 9], [15]),
+    ((7,), [0, 3, 7, 10], [15]),
+    ((2, 9), [2, 5, 9], [15]),
+    ((15,), [0, 3, 6, 9], [15]),
+    # No clip fits behind the cut, so the tail begins before it, at 14.
+    ((18,), [0, 3, 6, 9], [14]),
+    ((8, 17), [0, 3, 8], [13]),
+    # No clip fits before the last shot, or only there: not cut in two.
+    ((2, 5, 8, 11, 14), [14], []),
+    ((7, 10, 13, 16, 19), [0, 3], []),
+    ((3, 6, 9, 12, 15, 18), [], []),
+  ],
+)
+def test_no_clip_goes_on_beyond_a_cut(cuts, train, validation):
+  found = clips.clip_starts(20, _PLAN, cuts=cuts)
+  assert found == [
+    *(('train', start) for start in train),
+    *(('validation', start) for start in validation),
+  ]
+  assert (clips.tail(20, _PLAN, cuts) > 0) == bool(validation)
+  # Whatever the split, the same rule; and a video held out whole keeps it.
+  for split, start in clips.clip_starts(20, _PLAN, 'validation', cuts=cuts):
+    assert split == 'validation'
+    assert not any(start < cut < start + 4 for cut in cuts)
+
+
+@pytest.mark.parametrize('seed', range(20))
+def test_splits_share_no_frame_whatever_the_cuts(seed):
+  rng = np.random.default_rng(seed)
+  cuts = sorted(rng.choice(np.arange(1, 60), 6, replace=False).tolist())
+  frames = {'train': set(), 'validation': set()}
+  for split, start in clips.clip_starts(60, _plan(clip_stride=1), cuts=cuts):
+    frames[split] |= set(range(start, start + 4))
+    assert not any(start < cut < start + 4 for cut in cuts)
+  assert not frames['train'] & frames['validation']
+  assert frames['train'] and frames['validation']
+
+
 def test_a_video_of_a_known_split_gives_all_its_clips_to_it():
   """A14: the lists of the data set, whatever the fraction."""
   for split in clips.SPLITS:
@@ -322,6 +364,15 @@ def test_a_video_that_is_too_short(video):
     clips.UnusableVideo, match='^too_short: has 3 frames, .* clip_length=4$'
   ):
     _examples(video, 3)
+
+
+def test_a_video_whose_shots_are_too_short(video):
+  footage = dataclasses.replace(_footage(20), cuts=(3, 6, 9, 12, 15, 18))
+  with pytest.raises(
+    clips.UnusableVideo,
+    match='^too_short: has 3 frames in the longest of its 7 shots, fewer than',
+  ):
+    next(clips.examples(video, _PLAN, lambda _: footage, _arrays, clips.SPLITS))
 
 
 def test_running_out_of_memory_is_no_property_of_the_video(video):

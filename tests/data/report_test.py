@@ -118,12 +118,14 @@ def test_tallies_share_nothing():
   one = report.Tally()
   one.add_clip('validation', _example())
   one.add_video(_video('a.mp4', 'cafe'), {'validation': 1}, whole=True)
-  one.add_footage(_video('a.mp4'), schema.Footage(np.zeros(3), unread=9))
+  footage = schema.Footage(np.zeros(3), unread=9, cuts=[1, 2])
+  one.add_footage(_video('a.mp4'), footage)
   one.leave_out(_video('b.mp4'), 'too short')
   assert one.videos == [['a.mp4', 'cafe']]
   assert one.left_out == [{'source_id': 'b.mp4', 'reason': 'too short'}]
+  assert one.cuts == {'a.mp4': 2}
   assert report.Tally() == report.Tally(
-    {'train': 0, 'validation': 0}, 0, [], [], [], {}, {}, 0.0, 0
+    {'train': 0, 'validation': 0}, 0, [], [], [], {}, {}, {}, 0.0, 0
   )
 
 
@@ -160,6 +162,7 @@ def test_merge_sums_up_the_shards(tmp_path):
     'split_videos': {'train': 3, 'validation': 1},
     'held_out_videos': 0,
     'cut_short': [],
+    'cuts': {},
     'clips_left_out': 5,
     'left_out': [
       {'source_id': 'd.mp4', 'reason': 'too short'},

@@ -117,6 +117,78 @@ def test_no_more_frames_are_read_than_allowed(videos, tmp_path):
     run_preprocess.preprocess(config)
 
 
+def test_clips_end_at_hard_cuts(tmp_path):
+  folder = tmp_path / 'videos'
+  folder.mkdir()
+  shots = [random_inputs.moving_squares(n, s) for s, n in enumerate((22, 40))]
+  shots[1] = shots[1][..., ::-1] // 2 + 100
+  video.write_video(folder / 'a.mp4', np.concatenate(shots), 25)
+  video.write_video(folder / 'b.mp4', random_inputs.moving_squares(30, 3), 25)
+  config = _config('folder', folder, tmp_path / 'shards', clip_length=10)
+  config.data.clip_stride, config.data.validation_fraction = 10, 0.2
+  found = run_preprocess.preprocess(config)
+  assert found['cuts'] == {'a.mp4': 1}
+  assert '1 hard cuts in 1 videos' in run_preprocess.summary(found, '')
+  starts = {
+    (split, e['first_frame'])
+    for split in ('train', 'validation')
+    for e in _examples(tmp_path / 'shards', split)
+    if e['source_id'] == b'a.mp4'
+  }
+  # 12 of 62 frames are held out.
+  assert starts == {
+    *(('train', t) for t in (0, 10, 22, 32)),
+    ('validation', 50),
+  }
+  # A folder that was begun when clips went on beyond cuts.
+  path = tmp_path / 'shards' / 'plan.json'
+  plan = json.loads(path.read_text())
+  del plan['extractor']['shots']
+  path.write_text(json.dumps(plan))
+  with pytest.raises(ValueError, match='begun with other settings.*shots'):
+    run_preprocess.preprocess(config)
+
+
+def test_motion_at_a_rate_is_the_same_from_all_rates(tmp_path):
+  """A square that moves by 24 pixels per second, filmed at four rates."""
+  scale = {}
+  for rate in (12, 24, 30, 60):
+    folder = tmp_path / str(rate)
+    folder.mkdir()
+    frames = np.full((2 * rate + 1, 64, 64, 3), 60, np.uint8)
+    texture = np.random.default_rng(0).integers(90, 250, (5, 5, 3), np.uint8)
+    square = texture.repeat(4, 0).repeat(4, 1)
+    for t, frame in enumerate(frames):
+      x = round(24 * t / rate)
+      frame[20:40, x : x + 20] = square[:, : 64 - x]
+    video.write_video(folder / 'a.mp4', frames, rate)
+    for fps in (0.0, 12.0):
+      shards_dir = folder / f'shards{fps}'
+      config = _config('folder', folder, shards_dir, clip_length=12, fps=fps)
+      found = run_preprocess.preprocess(config)
+      scale[rate, fps] = found['flow_scale']
+  assert 'frames' in found['extractor']
+  assert found['extractor']['frames'].endswith(', 12 a second')
+  for rate in (24, 30, 60):
+    assert scale[rate, 12.0] == pytest.approx(scale[12, 12.0], rel=0.1)
+  assert scale[12, 0.0] == scale[12, 12.0]
+  assert scale[60, 0.0] < 0.5 * scale[12, 0.0]
+
+
+@pytest.mark.parametrize('source', ['frames', 'tfds'])
+def test_a_rate_needs_times(tmp_path, source):
+  config = _config(source, tmp_path, tmp_path / 'shards', fps=12.0)
+  with pytest.raises(ValueError, match='config.data.fps=12.0 needs the times'):
+    run_preprocess.preprocess(config)
+
+
+def test_a_rate_would_part_frames_from_the_truth(tmp_path):
+  config = _config('folder', tmp_path, tmp_path / 'shards', fps=12.0)
+  config.extract.flow = 'sim'
+  with pytest.raises(ValueError, match="config.data.fps=12.0 must be 0.*'sim'"):
+    run_preprocess.preprocess(config)
+
+
 def test_a_killed_worker_loses_nothing(
   videos, undisturbed, tmp_path, monkeypatch
 ):

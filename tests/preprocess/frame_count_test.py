@@ -16,6 +16,15 @@ def test_as_many_as_are_decoded(tmp_path, name):
   assert frame_count.count_frames(path) == len(list(video.iterate(path)))
 
 
+@pytest.mark.parametrize('name', ['plain.mp4', 'variable_rate.mp4'])
+@pytest.mark.parametrize('fps', [3.0, 6.0])
+def test_as_many_as_are_taken_at_a_rate(tmp_path, name, fps):
+  path = tmp_path / name
+  odd_videos.USABLE[name](path)
+  found = video.decode(path, 100, False, fps)
+  assert frame_count.count_frames(path, fps) == len(found)
+
+
 def test_frames_up_to_where_a_file_is_cut_off(tmp_path):
   path = tmp_path / 'a.mkv'
   odd_videos.ten_bit(path)

@@ -89,6 +89,85 @@ def test_a_long_video_is_streamed(tmp_path):
   assert sum(1 for _ in video.iterate(path)) == 100
 
 
+def _numbers(path, fps, max_frames=1000):
+  """Which frames of `_ramp` are taken."""
+  found = video.decode(path, max_frames, False, fps)
+  return np.rint(found.mean((1, 2, 3)) / 4).astype(int).tolist()
+
+
+def _ramp(path, times=None, num_frames=60, rate=24):
+  """Frame n has the level 4 n; `times` in fiftieths of a second, or a rate."""
+  levels = 4 * np.arange(num_frames, dtype=np.uint8)
+  frames = np.broadcast_to(
+    levels[:, None, None, None], (num_frames, 64, 64, 3)
+  ).copy()
+  if times is None:
+    video.write_video(path, frames, rate)
+  else:
+    odd_videos.encode(path, 'ffv1', 'bgr0', frames, times)
+
+
+@pytest.mark.parametrize(
+  ('rate', 'fps', 'expected'),
+  [
+    (24, 0.0, list(range(60))),
+    (24, 12.0, list(range(0, 60, 2))),
+    (60, 12.0, list(range(0, 60, 5))),
+    (12, 12.0, list(range(60))),
+    # The nearest to 0, 2.5, 5, 7.5, ...
+    (30, 12.0, [0, 2, 5, 8, 10, 12, 15, 18, 20, 22, 25, 28]),
+    # None twice, where there are nearly enough.
+    (24, 25.0, list(range(60))),
+  ],
+)
+@pytest.mark.parametrize('suffix', ['.mp4', '.webm'])
+def test_a_rate_takes_the_nearest_frames(tmp_path, suffix, rate, fps, expected):
+  """In a WebM, times are rounded to thousandths of a second."""
+  _ramp(tmp_path / f'a{suffix}', rate=rate)
+  found = _numbers(tmp_path / f'a{suffix}', fps)
+  assert found[: len(expected)] == expected
+  assert len(found) == pytest.approx(
+    60 * min(1, fps / rate if fps else 1), abs=1
+  )
+
+
+def test_a_rate_goes_by_time_stamps(tmp_path):
+  """Of 50 frames per second, then 10, from 10 seconds on."""
+  times = 500 + np.r_[0:30, 30:100:5]
+  _ramp(tmp_path / 'a.mkv', [int(t) for t in times], len(times))
+  assert _numbers(tmp_path / 'a.mkv', 10.0) == [
+    *range(0, 30, 5),
+    *range(30, 44),
+  ]
+  assert _numbers(tmp_path / 'a.mkv', 5.0, 4) == [0, 10, 20, 30]
+
+
+def test_a_video_slower_than_the_rate(tmp_path):
+  _ramp(tmp_path / 'a.mp4', rate=10)
+  with pytest.raises(
+    video.UnusableVideo, match='slow .10 frames/s, fewer .*config.data.fps=12'
+  ):
+    video.decode(tmp_path / 'a.mp4', 1000, False, 12.0)
+  assert len(video.decode(tmp_path / 'a.mp4', 1, False, 12.0)) == 1
+
+
+def test_a_file_without_times_has_no_rate(tmp_path):
+  _ramp(tmp_path / 'a.mp4')
+  path = tmp_path / 'a.h264'
+  with (
+    av.open(str(tmp_path / 'a.mp4')) as source,
+    av.open(str(path), 'w', format='h264') as target,
+  ):
+    stream = target.add_stream_from_template(source.streams.video[0])
+    for packet in source.demux(video=0):
+      if packet.dts is not None:
+        packet.stream = stream
+        target.mux(packet)
+  assert len(video.decode(path, 100, False)) == 60
+  with pytest.raises(video.UnusableVideo, match='no_times .*config.data.fps'):
+    video.decode(path, 100, False, 12.0)
+
+
 def test_too_few_frames(tmp_path):
   video.write_video(tmp_path / 'a.mp4', _blocks(8), fps=10)
   with pytest.raises(video.UnusableVideo, match='8 of 9 frames') as error:
