@@ -114,8 +114,8 @@ def _ramp(path, times=None, num_frames=60, rate=24):
     (24, 12.0, list(range(0, 60, 2))),
     (60, 12.0, list(range(0, 60, 5))),
     (12, 12.0, list(range(60))),
-    # The nearest to 0, 2.5, 5, 7.5, ...
-    (30, 12.0, [0, 2, 5, 8, 10, 12, 15, 18, 20, 22, 25, 28]),
+    # The nearest to 0, 2.67, 5.33, 8, ...
+    (32, 12.0, [0, 3, 5, 8, 11, 13, 16, 19, 21, 24]),
     # None twice, where there are nearly enough.
     (24, 25.0, list(range(60))),
   ],
