@@ -22,8 +22,10 @@ import ml_collections
 from absl import flags
 from ml_collections import config_flags
 
+from configs import base
+from configs import demo as demo_config
 from drp_jax import files
-from drp_jax.train import build, limits, pretrain, ranges
+from drp_jax.train import build, limits, pretrain, ranges, settings
 from experiments import demo_report, finetune_work, launch, run_preprocess
 
 _BEAT = 2.0  # seconds of a killed stage that may go uncounted
@@ -98,7 +100,11 @@ def pretrain_model(
   config: ml_collections.ConfigDict, folder: pathlib.Path
 ) -> None:
   """Runs Algorithm 1 on them."""
-  pretrain.pretrain(config.pretrain, folder / 'pretrain')
+  pretrain.pretrain(
+    config.pretrain,
+    folder / 'pretrain',
+    base.get_config(config.pretrain.preset),
+  )
 
 
 def finetune(config: ml_collections.ConfigDict, folder: pathlib.Path) -> None:
@@ -120,22 +126,13 @@ def _begin(config: ml_collections.ConfigDict, folder: pathlib.Path) -> None:
   path, new = folder / 'demo.json', json.loads(config.to_json())
   if not path.exists():
     files.write_json(path, new)
-  changed = _differences(json.loads(path.read_text('utf-8')), new)
-  if changed:
-    raise ValueError(
-      f'--workdir={str(folder)!r} was begun with other settings:'
-      f' {"; ".join(changed[:5])}. Use another one, or delete it.'
-    )
-
-
-def _differences(old: Any, new: Any, name: str = 'config') -> list[str]:
-  if isinstance(old, dict) and isinstance(new, dict):
-    return [
-      line
-      for key in sorted(old.keys() | new.keys())
-      for line in _differences(old.get(key), new.get(key), f'{name}.{key}')
-    ]
-  return [] if old == new else [f'{name} {old!r} -> {new!r}']
+  # Not even what the runs may change: a stage that is done is not done again.
+  changed = settings.differences(
+    settings.flat_tree(json.loads(path.read_text('utf-8'))),
+    settings.flat_tree(new),
+    settings.flat(demo_config.get_config()),
+  )
+  settings.refuse(str(folder), changed, '--workdir', path.name)
 
 
 def _in_workdir(

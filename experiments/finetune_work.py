@@ -13,6 +13,7 @@ import ml_collections
 from absl import flags
 from ml_collections import config_flags
 
+from configs import base
 from drp_jax.envs import driver, gl, make
 from experiments import launch
 
@@ -121,6 +122,7 @@ def finetune(
     workdir,
     functools.partial(make_envs, config, open_env),
     functools.partial(make_extractor, config),
+    base.get_config(config.preset),
   )
 
 

@@ -4,8 +4,8 @@
       --name=nano_walker_stand
 
 writes `<name>.csv` (one row per evaluation) and `<name>.json` (commit,
-hardware, hours, every setting, a random policy's returns) into
-experiments/results.
+hardware, hours, every setting and what was changed while it ran, a random
+policy's returns) into experiments/results.
 """
 
 import csv
@@ -20,6 +20,7 @@ from absl import flags
 from configs import base
 from drp_jax import files
 from drp_jax.train import evaluate, logger
+from drp_jax.train import workdir as workdir_lib
 from experiments import finetune_work, launch
 
 _RESULTS = pathlib.Path(__file__).parent / 'results'
@@ -46,7 +47,7 @@ def record(workdir: str, name: str, random_episodes: int = 10) -> pathlib.Path:
   rows = [line for line in lines if 'eval/return' in line]
   if not rows:
     raise ValueError(f'--workdir={workdir!r} holds no evaluation.')
-  config = json.loads((folder / 'config.json').read_text())
+  config = json.loads(workdir_lib.read_config(folder).to_json())
   updates = {x['step']: int(x['updates']) for x in lines if 'updates' in x}
   # Without the place it has on this machine.
   config['init_from'] = pathlib.Path(config['init_from']).name
@@ -84,6 +85,7 @@ def record(workdir: str, name: str, random_episodes: int = 10) -> pathlib.Path:
         'std': float(np.std(returns)),
       },
       'config': config,
+      'changes': workdir_lib.read_changes(folder),
     },
   )
   return path

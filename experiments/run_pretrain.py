@@ -3,6 +3,7 @@
 from absl import flags
 from ml_collections import config_flags
 
+from configs import base
 from drp_jax.train import pretrain
 from experiments import launch
 
@@ -15,7 +16,9 @@ _WORKDIR = flags.DEFINE_string(
 
 
 def main() -> None:
-  pretrain.pretrain(_CONFIG.value, _WORKDIR.value)
+  config = _CONFIG.value
+  defaults = base.get_config(config.preset)
+  pretrain.pretrain(config, _WORKDIR.value, defaults)
   print(f'Pre-training is complete in {_WORKDIR.value}.')
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from drp_jax.train import episode_table
+from drp_jax.train import episode_table, workdir
 
 LAST = 3  # evaluations of the second score                      [E8]
 
@@ -99,7 +99,7 @@ def read(study: dict[str, Any], root: pathlib.Path) -> list[Result]:
 
 
 def _read_run(row: dict[str, Any], folder: pathlib.Path) -> Result:
-  config = json.loads((folder / 'config.json').read_text('utf-8'))
+  config = workdir.read_config(folder)
   rows = episode_table.read(folder)
   returns = np.array([float(r['return']) for r in rows])
   successes = np.array([float(r['success']) for r in rows])

@@ -15,7 +15,8 @@ import numpy as np
 from configs import ablations, base, finetune_dmcr, finetune_metaworld, pretrain
 from configs.studies import systems, throughput
 from drp_jax.data import report
-from drp_jax.train import build, limits, logger, ranges
+from drp_jax.train import build, limits, logger, ranges, workdir
+from drp_jax.train import settings as settings_lib
 
 _MODULES = {
   'pretrain': 'experiments.run_pretrain',
@@ -38,7 +39,7 @@ _RATES = {
   'pretrain': 'time/steps_per_second',
   'finetune': 'time/updates_per_second',
 }
-# Settings that say where something lies, not what is done.
+# Settings of a run's command that its config here lacks.
 _PLACES = ('init_from', 'data.shards_dir', 'finetune.flow_scale')
 
 
@@ -179,13 +180,13 @@ def changes(run: Run, root: pathlib.Path) -> list[str]:
   path = root / run.folder / 'config.json'
   if not path.exists():
     return []
-  old = _flat(json.loads(path.read_text('utf-8')))
-  new = _flat(json.loads(run.config.to_json()))
-  return [
-    f'config.{key} {old[key]!r} -> {new[key]!r}'
-    for key in sorted(old.keys() & new.keys() - set(_PLACES))
-    if old[key] != new[key]
-  ]
+  changed = settings_lib.differences(
+    settings_lib.flat(workdir.read_config(path.parent)),
+    settings_lib.flat(run.config),
+    {},
+  )
+  free = (*settings_lib.MAY_CHANGE, *_PLACES)
+  return settings_lib.describe(settings_lib.without(changed, free))
 
 
 def hours(run: Run, rates: Sequence[throughput.Throughput]) -> float | None:
@@ -337,7 +338,7 @@ def _check(run: Run) -> None:
 
 def _key(config: ml_collections.ConfigDict, others: list[str | None]) -> str:
   """Names what a run does, by all that differs from the paper's defaults."""
-  default, own = _defaults(), _flat(json.loads(config.to_json()))
+  default, own = _defaults(), settings_lib.flat(config)
   content = {k: v for k, v in own.items() if v != default[k]}
   text = json.dumps([content, others], sort_keys=True)
   return hashlib.sha256(text.encode()).hexdigest()[:8]
@@ -345,17 +346,7 @@ def _key(config: ml_collections.ConfigDict, others: list[str | None]) -> str:
 
 @functools.cache
 def _defaults() -> dict[str, Any]:
-  return _flat(json.loads(base.get_config().to_json()))
-
-
-def _flat(tree: dict[str, Any], prefix: str = '') -> dict[str, Any]:
-  out = {}
-  for key, value in tree.items():
-    if isinstance(value, dict):
-      out |= _flat(value, f'{prefix}{key}.')
-    else:
-      out[prefix + key] = value
-  return out
+  return settings_lib.flat(base.get_config())
 
 
 def _flow_scale(run: Run) -> str:

@@ -1,9 +1,13 @@
 """Checkpoints: the state as arrays, everything else as JSON, by orbax.
 
 Nothing in them is code: orbax reads arrays and JSON. The JSON holds a CRC-32 of
-every array, so a bit that flipped on the disk is found when it is read.
+every array and one of itself, so a bit that flipped on the disk is found when
+it is read. Checkpoints that were written before there was the second one are
+read without it.
 """
 
+import hashlib
+import json
 import pathlib
 import zlib
 from collections.abc import Mapping
@@ -17,7 +21,12 @@ from drp_jax.train import parallel
 
 _FOLDER = 'checkpoints'
 _KEEP = 2
-_CHECKSUMS = 'crc32'  # in the JSON
+# In the JSON. The last two come together: a flipped bit that renames one of them
+# leaves the other, which tells the JSON from an old one that had neither.
+_CHECKSUMS = 'crc32'  # of the arrays
+_OWN_CHECKSUM = 'crc32_of_json'  # of all the rest
+_FORMAT = 'checkpoint_format'
+_NEWEST_FORMAT = 2
 _NAMED = 3  # arrays that an error names
 
 
@@ -72,7 +81,9 @@ class Checkpoints:
     items = jax.device_get(
       {'state': state, **({} if extra is None else {'extra': extra})}
     )
-    meta = {**meta, _CHECKSUMS: {k: _checksums(v) for k, v in items.items()}}
+    meta = _sealed(
+      {**meta, _CHECKSUMS: {k: _checksums(v) for k, v in items.items()}}
+    )
     arrays = {name: ocp.args.StandardSave(tree) for name, tree in items.items()}
     try:
       self._manager.save(
@@ -80,10 +91,17 @@ class Checkpoints:
         args=ocp.args.Composite(**arrays, meta=ocp.args.JsonSave(meta)),
       )
     except Exception as error:  # those of tensorstore are of many kinds
+      others = [s for s in self._manager.all_steps() if s != step]
+      rest = (
+        f'Checkpoint {max(others)} is whole: once there is space, the same'
+        ' command resumes from there.'
+        if others
+        else 'There is none before it: once there is space, the same command'
+        ' begins anew.'
+      )
       raise RuntimeError(
         f'Checkpoint {step} cannot be written to {str(self._folder)!r}:'
-        f' {_brief(error)}. The one before it is whole: once there is space,'
-        ' the same command goes on from there.'
+        f' {_brief(error)}. {rest}'
       ) from error
     parallel.wait_for_all(f'checkpoint {step}')
 
@@ -100,39 +118,65 @@ class Checkpoints:
       ValueError: if it is of another model, damaged, or not finite; names the
         arrays.
     """
-    step = self.latest_step()
-    meta = self._read_meta()
+    step, what = self.latest_step(), self._what()
+    meta = _read_meta(self._folder / str(step), what)
     state = _read(
       self._folder / str(step) / 'state',
       template,
       meta.pop(_CHECKSUMS, {}).get('state', {}),
-      f'Checkpoint {step} in {str(self._folder)!r}',
+      what,
       whole=True,
     )
     return state, meta
 
   def restore_extra(self, template: Any) -> Any:
     """Reads `extra` of the newest checkpoint, as `restore`."""
-    step = self.latest_step()
-    return _read(
-      self._folder / str(step) / 'extra',
-      template,
-      self._read_meta()[_CHECKSUMS]['extra'],
-      f'Checkpoint {step} in {str(self._folder)!r}',
-    )
+    path, what = self._folder / str(self.latest_step()), self._what()
+    checksums = _read_meta(path, what)[_CHECKSUMS]['extra']
+    return _read(path / 'extra', template, checksums, what)
 
   def close(self) -> None:
     """Waits for what is being written."""
     self._manager.close()
 
-  def _read_meta(self) -> dict[str, Any]:
-    step = self.latest_step()
-    args = ocp.args.Composite(meta=ocp.args.JsonRestore())
-    try:
-      return dict(self._manager.restore(step, args=args)['meta'])
-    except Exception as error:
-      what = f'Checkpoint {step} in {str(self._folder)!r}'
-      raise _damaged(what, _brief(error)) from error
+  def _what(self) -> str:
+    return f'Checkpoint {self.latest_step()} in {str(self._folder)!r}'
+
+
+def latest_step(workdir: str | pathlib.Path) -> int | None:
+  """Step of the newest complete checkpoint in a workdir; None without one.
+
+  Writes nothing, where `Checkpoints` makes its folder.
+  """
+  folder = pathlib.Path(workdir) / _FOLDER
+  if not folder.is_dir():
+    return None
+  return max(ocp.utils.checkpoint_steps(folder.absolute()), default=None)
+
+
+def digest(workdir: str | pathlib.Path) -> dict[str, Any]:
+  """Tells the models of newest checkpoints apart.
+
+  Args:
+    workdir: of a run; `latest_step` is not None.
+
+  Returns:
+    The step and a SHA-256 of the checksums of parameters and collections, which
+    the optimizer's state has no part in: `pretrained.export` leaves it out.
+
+  Raises:
+    ValueError: if the checkpoint is damaged.
+  """
+  step = latest_step(workdir)
+  path = (pathlib.Path(workdir) / _FOLDER / str(step)).absolute()
+  meta = _read_meta(path, f'The checkpoint of {str(workdir)!r}')
+  arrays = {
+    name: checksum
+    for name, checksum in meta.get(_CHECKSUMS, {}).get('state', {}).items()
+    if name.startswith(('params/', 'collections/'))
+  }
+  text = json.dumps(arrays, sort_keys=True)
+  return {'step': step, 'sha256': hashlib.sha256(text.encode()).hexdigest()}
 
 
 def load_part(
@@ -152,19 +196,41 @@ def load_part(
     ValueError: if there is no checkpoint, or it lacks a part of `template` or
       holds it in another shape, damaged, or not finite; names the parts.
   """
-  folder = (pathlib.Path(workdir) / _FOLDER).absolute()
-  steps = ocp.utils.checkpoint_steps(folder) if folder.is_dir() else []
-  if not steps:
+  step = latest_step(workdir)
+  if step is None:
     raise ValueError(f'{key}={str(workdir)!r} holds no checkpoint.')
-  path = folder / str(max(steps))
+  path = (pathlib.Path(workdir) / _FOLDER / str(step)).absolute()
   what = f'The checkpoint of {key}={str(workdir)!r}'
+  checksums = _read_meta(path, what).get(_CHECKSUMS, {}).get('state', {})
+  return _read(path / 'state', template, checksums, what)
+
+
+def _sealed(meta: dict[str, Any]) -> dict[str, Any]:
+  """Adds format and checksum to the JSON of a checkpoint."""
+  meta = {**meta, _FORMAT: _NEWEST_FORMAT}
+  return {**meta, _OWN_CHECKSUM: _json_crc32(meta)}
+
+
+def _read_meta(path: pathlib.Path, what: str) -> dict[str, Any]:
+  """Reads and checks the JSON of a checkpoint, without format and checksum.
+
+  Args:
+    path: of the checkpoint.
+    what: the beginning of an error.
+  """
   try:
     meta = ocp.JsonCheckpointHandler().restore(path / 'meta') or {}
   except Exception as error:
     raise _damaged(what, _brief(error)) from error
-  return _read(
-    path / 'state', template, meta.get(_CHECKSUMS, {}).get('state', {}), what
-  )
+  if not isinstance(meta, dict):
+    raise _damaged(what, f'its JSON is a {type(meta).__name__}')
+  if _FORMAT in meta or _OWN_CHECKSUM in meta:
+    found = meta.pop(_OWN_CHECKSUM, None)
+    if found != _json_crc32(meta):
+      raise _damaged(what, 'its JSON is not what was written')
+    if meta.pop(_FORMAT) != _NEWEST_FORMAT:
+      raise ValueError(f'{what} was written by a newer version of this code.')
+  return meta
 
 
 def _read(
@@ -250,6 +316,10 @@ def _checksums(tree: Any) -> dict[str, int]:
 
 def _crc32(array: np.ndarray) -> int:
   return zlib.crc32(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
+
+
+def _json_crc32(value: Any) -> int:
+  return zlib.crc32(json.dumps(value, sort_keys=True).encode())
 
 
 def _brief(error: Exception) -> str:

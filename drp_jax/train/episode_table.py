@@ -1,11 +1,13 @@
 """The record of evaluations: one row per episode, `eval.csv` in the workdir.
 
 Survives a kill at any moment: the rows of an evaluation are appended in one
-write, and `resume` takes back what a restarted run will write again.
+write, and `resume` takes back what a restarted run will write again. A row that
+is damaged on the disk keeps its bytes, and readers leave it out with a warning.
 """
 
 import csv
 import io
+import logging
 import os
 import pathlib
 from collections.abc import Iterable, Mapping
@@ -23,6 +25,12 @@ COLUMNS = (
   'success',  # 1 if the task was solved at any step, else 0
   'length',  # agent steps of the episode
 )
+
+
+_log = logging.getLogger(__name__)
+
+# The columns that are whole numbers.
+_COUNTS = ('step', 'env_step', 'episode', 'seed', 'length')
 
 
 def append(workdir: pathlib.Path, rows: Iterable[Mapping[str, Any]]) -> None:
@@ -43,17 +51,50 @@ def resume(workdir: pathlib.Path, step: int) -> None:
     step: agent steps of the checkpoint the run goes on from; -1 drops all.
   """
   path = workdir / FILE
-  rows = read(workdir) if path.exists() else []
-  header = dict(zip(COLUMNS, COLUMNS, strict=True))
-  kept = [row for row in rows if int(row['step']) <= step]
-  files.write(path, _encode([header, *kept]))
+  kept = _encode([dict(zip(COLUMNS, COLUMNS, strict=True))])
+  if step >= 0:
+    for line in _lines(path):
+      row = _row(line)
+      if row is None or int(row['step']) <= step:
+        kept += line + b'\n'
+  files.write(path, kept)
 
 
 def read(workdir: pathlib.Path) -> list[dict[str, str]]:
-  """Reads all rows, but not a last one that a kill has torn."""
-  text = (workdir / FILE).read_text('utf-8')
-  whole = text[: text.rfind('\n') + 1]
-  return list(csv.DictReader(io.StringIO(whole)))
+  """Reads all rows, but not a last one that a kill has torn.
+
+  Rows that are damaged are left out with a warning.
+  """
+  path = workdir / FILE
+  rows = []
+  for number, line in enumerate(_lines(path), 2):  # below the header
+    row = _row(line)
+    if row is None:
+      _log.warning(
+        '%s, line %d is damaged and left out: %r', path, number, line[:200]
+      )
+    else:
+      rows.append(row)
+  return rows
+
+
+def _lines(path: pathlib.Path) -> list[bytes]:
+  """The lines below the header; none if there is no file."""
+  return path.read_bytes().split(b'\n')[1:-1] if path.exists() else []
+
+
+def _row(line: bytes) -> dict[str, str] | None:
+  """Reads a row; None if it is damaged."""
+  values = line.decode('utf-8', 'replace').split(',')
+  row = dict(zip(COLUMNS, values, strict=False))
+  try:
+    for name in COLUMNS:
+      number = float(row[name])
+      if name in _COUNTS and (number < 0 or int(row[name]) != number):
+        return None
+  except (KeyError, ValueError):
+    return None
+  return row if len(values) == len(COLUMNS) else None
 
 
 def _encode(rows: Iterable[Mapping[str, Any]]) -> bytes:

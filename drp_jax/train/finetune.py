@@ -22,6 +22,7 @@ from drp_jax.train import (
   episode_table,
   evaluate,
   finetune_step,
+  inputs,
   joint_step,
   logger,
   optimizers,
@@ -41,6 +42,7 @@ def finetune(
   directory: str | pathlib.Path,
   make_envs: Callable[[], rollout.Environments],
   make_extractor: Callable[[int], rollout.Extractor],
+  defaults: ml_collections.ConfigDict | None = None,
 ) -> state_lib.FinetuneState:
   """Runs Algorithm 2 to its end, going on from the newest checkpoint.
 
@@ -56,12 +58,14 @@ def finetune(
     make_envs: opens environments; called for training and for evaluation.
     make_extractor: seed -> streaming extractor of `dae.num_keypoints` points;
       called for systems that see motion.
+    defaults: for a workdir older than some settings, see `workdir.compare`.
 
   Returns:
     The final state.
 
   Raises:
-    ValueError: for settings that do not fit, naming the key.
+    ValueError: for settings that do not fit, or that differ from those of the
+      workdir, naming the key.
     RuntimeError: if environments fail again and again, another process is in
       the workdir, it cannot be written to, or update after update is not
       finite.
@@ -70,18 +74,28 @@ def finetune(
   build.check(config)
   with contextlib.ExitStack() as stack:
     stack.enter_context(workdir.locked(directory))
+    start = workdir.compare(
+      directory,
+      config,
+      'finetune',
+      checkpoint.latest_step(directory),
+      inputs.contents(config, 'finetune'),
+      defaults,
+    )
     sigterm = stack.enter_context(preemption.Preemption())
     with sigterm.nothing_to_save():
       envs = stack.enter_context(contextlib.closing(make_envs()))
       eval_envs = stack.enter_context(contextlib.closing(make_envs()))
-    run = _Run(config, pathlib.Path(directory), envs, eval_envs, make_extractor)
+    run = _Run(
+      config, pathlib.Path(directory), start, envs, eval_envs, make_extractor
+    )
     return run.train(sigterm)
 
 
 class _Run:
   """One fine-tuning: what its stages share."""
 
-  def __init__(self, config, directory, envs, eval_envs, make_extractor):
+  def __init__(self, config, directory, start, envs, eval_envs, make_extractor):
     c = self.config = config
     self.directory = directory
     self.envs, self.eval_envs = envs, eval_envs
@@ -100,8 +114,8 @@ class _Run:
       self.system, eval_envs.num_envs, num_keypoints, eval_key, explore=False
     )
     self.state = finetune_step.init_state(c, self.system, envs.action_size)
+    start.record(directory)
     self.saved = checkpoint.Checkpoints(directory)
-    workdir.begin(directory, c)
     self.log = logger.Logger(
       directory, c.finetune.num_steps, 'finetune', ('env_step', 'eval/return')
     )

@@ -9,6 +9,10 @@ will write again.
 A number that is not finite becomes `null` in `metrics.jsonl` (strict JSON has
 no NaN), reads back as NaN from `read_metrics`, goes to TensorBoard as it is
 (which marks it with a triangle), and is warned about once per metric.
+
+A line that is damaged on the disk costs nothing but itself: readers leave it
+out with a warning that names file and line, and a restarted run keeps its
+bytes, whatever they are.
 """
 
 import io
@@ -17,6 +21,7 @@ import logging
 import math
 import os
 import pathlib
+import re
 import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -29,6 +34,8 @@ from tensorboard.compat.proto import event_pb2, summary_pb2
 from tensorboard.summary.writer import event_file_writer
 
 METRICS_FILE = 'metrics.jsonl'
+# Second it was made in, then host and more.
+_EVENT_FILE = re.compile(r'events\.out\.tfevents\.(\d+)\.(.+)')
 _LINE_SECONDS = 10.0  # between progress lines where there is no terminal
 
 
@@ -63,26 +70,29 @@ class Logger:
     self._events = event_file_writer.EventFileWriter(str(self._dir))
     self._bar = _bar(None, total_steps, name, 'step')
 
-  def sync(self) -> int:
-    """Waits until the lines are on the disk, and says how many there are.
+  def sync(self) -> list[int]:
+    """Waits until the lines are on the disk, and says where their end is.
 
-    Those of the run before a restart are among them; for `resume`.
+    Returns:
+      Lines and bytes of the file, with those of the run before a restart; a
+      JSON value, for `resume`.
     """
     os.fsync(self._lines.fileno())
-    return self._num_lines
+    return [self._num_lines, os.fstat(self._lines.fileno()).st_size]
 
-  def resume(self, step: int, num_lines: int):
+  def resume(self, step: int, end: Sequence[int] | int | None):
     """Forgets what a killed run wrote beyond `step`, and goes on from there.
 
     Args:
       step: of the checkpoint the run goes on from; -1 forgets everything (the
         run was killed before its first checkpoint).
-      num_lines: what `sync` said then. A step may have lines before and after
-        its checkpoint.
+      end: what `sync` said then. A step may have lines before and after its
+        checkpoint. A number of lines, or None for all lines, from older
+        checkpoints.
     """
     self._lines.close()
     self._lines, self._num_lines = _open_metrics(
-      self._dir / METRICS_FILE, num_lines
+      self._dir / METRICS_FILE, [0, 0] if step < 0 else end
     )
     # Readers drop what they have read with a step >= that of a START event;
     # TensorBoard's page takes a run's first START for no restart, hence two.
@@ -198,22 +208,28 @@ class Logger:
 def read_metrics(workdir: str | os.PathLike) -> list[dict[str, float]]:
   """Reads `metrics.jsonl`, in the order written.
 
-  A last line that was torn by a kill is left out; null becomes NaN.
+  A last line that was torn by a kill is left out, and with a warning every line
+  that is damaged; null becomes NaN.
 
   Returns:
     One dict per line: 'step' (int), 'wall_time' (seconds) and the metrics; []
     if there is no file.
-
-  Raises:
-    ValueError: if another line than the last is not JSON.
   """
   path = pathlib.Path(workdir) / METRICS_FILE
   if not path.exists():
     return []
-  return [
-    {k: math.nan if v is None else v for k, v in line.items()}
-    for line in _complete_lines(path)
-  ]
+  # A torn line is the last and lacks its newline: it is what split leaves over.
+  *complete, _ = path.read_bytes().split(b'\n')
+  lines = []
+  for number, text in enumerate(complete, 1):
+    line = _parse(text)
+    if line is None:
+      logging.warning(
+        '%s, line %d is damaged and left out: %r', path, number, text[:200]
+      )
+    else:
+      lines.append(line)
+  return lines
 
 
 def progress(
@@ -266,31 +282,59 @@ def _bar(iterable, total, description, unit) -> tqdm.tqdm:
 
 
 def _open_metrics(
-  path: pathlib.Path, num_lines: int | None = None
+  path: pathlib.Path, end: Sequence[int] | int | None = None
 ) -> tuple[io.TextIOBase, int]:
-  """Opens for appending, without torn lines and those after `num_lines`."""
-  kept = []
-  if path.exists():
-    kept = _complete_lines(path)[:num_lines]
-    new = path.with_suffix('.tmp')
-    with open(new, 'w', encoding='utf-8') as file:
-      file.writelines(json.dumps(line) + '\n' for line in kept)
-      file.flush()
+  """Opens for appending, without a torn line and what lies after `end`.
+
+  Lines are cut off, never rewritten.
+
+  Returns:
+    The file and the number of its lines.
+  """
+  content = path.read_bytes() if path.exists() else b''
+  kept = _end(path, content, end)
+  if kept < len(content):
+    with open(path, 'r+b') as file:
+      file.truncate(kept)
       os.fsync(file.fileno())
-    os.replace(new, path)
-  return open(path, 'a', encoding='utf-8'), len(kept)
+  return open(path, 'a', encoding='utf-8'), content[:kept].count(b'\n')
 
 
-def _complete_lines(path: pathlib.Path) -> list[dict]:
-  # A torn line is the last and lacks its newline: it is what split leaves over.
-  *complete, _ = path.read_text(encoding='utf-8').split('\n')
-  lines = []
-  for number, line in enumerate(complete, 1):
-    try:
-      lines.append(json.loads(line))
-    except json.JSONDecodeError as error:
-      raise ValueError(f'{path}, line {number}: not JSON: {line!r}.') from error
-  return lines
+def _end(
+  path: pathlib.Path, content: bytes, end: Sequence[int] | int | None
+) -> int:
+  """Where a file ends that lost what came after `end`, in bytes."""
+  whole = content.rfind(b'\n') + 1  # what follows is torn
+  if end is None:
+    return whole
+  num_lines, size = (end, -1) if isinstance(end, int) else end
+  # Bytes tell it, since a flipped bit can make a newline or unmake one, unless
+  # the file was edited.
+  if size == 0 or content[size - 1 : size] == b'\n':
+    return size
+  lines = content[:whole].split(b'\n')[:-1]
+  if size > 0 or len(lines) < num_lines:
+    logging.warning(
+      '%s was changed: when the run was saved, it had %d lines. Their first %d'
+      ' are kept.',
+      path,
+      num_lines,
+      min(num_lines, len(lines)),
+    )
+  return sum(len(line) + 1 for line in lines[:num_lines])
+
+
+def _parse(text: bytes) -> dict[str, float] | None:
+  """Reads one line; None if it is damaged."""
+  try:
+    line = json.loads(text)
+  except ValueError:
+    return None
+  if not isinstance(line, dict) or not isinstance(line.get('step'), int):
+    return None
+  line = {k: math.nan if v is None else v for k, v in line.items()}
+  numbers = all(isinstance(v, int | float) for v in line.values())
+  return line if numbers and 'wall_time' in line else None
 
 
 def _sort_before_now(workdir: pathlib.Path):
@@ -299,14 +343,17 @@ def _sort_before_now(workdir: pathlib.Path):
   TensorBoard reads event files in the order of their names, which start with
   the second they were made in; a purge only reaches what was read before it.
   Files of this very second, or of a clock that was put back since, get earlier
-  names.
+  names. Files of others that only look like event files are left alone.
   """
   limit = int(time.time()) - 1
   for path in sorted(workdir.glob('events.out.tfevents.*'), reverse=True):
-    *front, second, rest = path.name.split('.', 4)
-    if int(second) > limit:
-      path.rename(path.with_name('.'.join([*front, f'{limit:010d}', rest])))
-    limit = min(int(second), limit) - 1
+    match = _EVENT_FILE.fullmatch(path.name)
+    if match is None or not path.is_file():
+      continue
+    second, rest = int(match[1]), match[2]
+    if second > limit:
+      path.rename(path.with_name(f'events.out.tfevents.{limit:010d}.{rest}'))
+    limit = min(second, limit) - 1
 
 
 def _check_uint8(name: str, array: np.ndarray, ndim: int):

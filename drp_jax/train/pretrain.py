@@ -21,6 +21,7 @@ from drp_jax.train import (
   build,
   checkpoint,
   evaluate,
+  inputs,
   logger,
   optimizers,
   parallel,
@@ -101,7 +102,9 @@ def pretrain_step(
 
 
 def pretrain(
-  config: ml_collections.ConfigDict, directory: str | pathlib.Path
+  config: ml_collections.ConfigDict,
+  directory: str | pathlib.Path,
+  defaults: ml_collections.ConfigDict | None = None,
 ) -> state_lib.PretrainState:
   """Runs Algorithm 1 to its end, going on from the newest checkpoint.
 
@@ -110,12 +113,14 @@ def pretrain(
   Args:
     config: configs/base.py.
     directory: the workdir: config, checkpoints, metrics, TensorBoard events.
+    defaults: for a workdir older than some settings, see `workdir.compare`.
 
   Returns:
     The final state.
 
   Raises:
-    ValueError: for settings or data that do not fit, naming the key.
+    ValueError: for settings or data that do not fit, or that differ from those
+      of the workdir, naming the key.
     RuntimeError: if another process is in the workdir, it cannot be written to,
       or step after step is not finite.
     SystemExit: with code 0, on SIGTERM.
@@ -123,13 +128,22 @@ def pretrain(
   build.check(config)
   own = parallel.own_folder(directory)
   with workdir.locked(own), preemption.Preemption() as sigterm:
-    return _pretrain(config, pathlib.Path(directory), own, sigterm)
+    start = workdir.compare(
+      directory,
+      config,
+      'pretrain',
+      checkpoint.latest_step(directory),
+      inputs.contents(config, 'pretrain'),
+      defaults,
+    )
+    return _pretrain(config, pathlib.Path(directory), own, start, sigterm)
 
 
 def _pretrain(
   config: ml_collections.ConfigDict,
   directory: pathlib.Path,
   own: pathlib.Path,
+  start: workdir.Start,
   sigterm: preemption.Preemption,
 ) -> state_lib.PretrainState:
   system = build.system(config, 1, parallel.AXIS)
@@ -152,8 +166,8 @@ def _pretrain(
   held_out = evaluate.held_out_batches(config)
   flow_scale = report.read_report(config.data.shards_dir)['flow_scale']
   state = init_state(config, system, tx, flow_scale)
+  start.record(own)
   saved = checkpoint.Checkpoints(directory)
-  workdir.begin(own, config)
   log = logger.Logger(
     own, config.pretrain.num_steps, 'pretrain', ('loss/total',)
   )
@@ -162,21 +176,21 @@ def _pretrain(
     state, found = saved.restore(state)
     meta |= {'lines': None} | found  # all lines, if it says nothing of them
     iterator.set_state(meta['iterator'])
-  start = int(state.step)
+  first = int(state.step)
   parallel.check_agreement(
     'The newest checkpoint that processes see is not the same; the workdir has'
     ' to be a folder that they share',
-    start,
+    first,
   )
-  log.resume(start if start else -1, meta['lines'])
+  log.resume(first if first else -1, meta['lines'])
   bad = bad_steps.BadSteps(own, config.optim.max_bad_steps, meta['bad_steps'])
   watch = alarms.Alarms(build.max_entropy(config))
 
   state = parallel.replicate(state)
   run_key = jax.random.key(config.seed + 1)
   step = parallel.pmap_step(pretrain_step, system=system, tx=tx)
-  clock, since = time.monotonic(), start
-  for number in range(start + 1, config.pretrain.num_steps + 1):
+  clock, since = time.monotonic(), first
+  for number in range(first + 1, config.pretrain.num_steps + 1):
     batch = batches.video_batch(next(iterator))
     state, metrics = step(state, parallel.shard(batch), run_key)
     bad.add(number, batch, metrics['skipped'], state)

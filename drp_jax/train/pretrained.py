@@ -82,7 +82,7 @@ def export(
   new.close()
   for path in target.rglob('commit_success.txt'):
     path.write_text('Written.\n')  # Orbax names the folder in it
-  config = json.loads((source / 'config.json').read_text('utf-8'))
+  config = json.loads(model.config.to_json())
   config['data']['shards_dir'] = ''  # a place of the machine it was trained on
   files.write_json(target / 'config.json', config)
   run = json.loads((source / 'run.json').read_text('utf-8'))

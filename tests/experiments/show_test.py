@@ -44,7 +44,7 @@ def _pretraining(folder, agent, clip_length=_FRAMES):
   config.data.clip_length = clip_length
   system = build.system(config, 1, None)
   tx = optimizers.pretraining(config)
-  workdir.begin(folder, config)
+  workdir.compare(folder, config, 'pretrain', None, {}).record(folder)
   saved = checkpoint.Checkpoints(folder)
   state = jax.eval_shape(
     lambda: pretrain_lib.init_state(config, system, tx, 1.0)

@@ -1,5 +1,6 @@
 """Checkpoints are whole or not there; parts of one serve another run."""
 
+import json
 import os
 import pathlib
 import shutil
@@ -264,8 +265,75 @@ def test_a_bit_that_flips_anywhere_is_found(written, tmp_path):
       found += 1
     else:
       _assert_same(state, _state())
-      assert meta == {'at': 7} or path.parent.name == 'meta'
+      assert meta == {'at': 7}
   assert found
+
+
+def _meta(folder):
+  return folder / 'checkpoints' / '7' / 'meta' / 'metadata'
+
+
+def test_a_bit_that_flips_in_the_json_is_found(written, tmp_path):
+  """Every byte of it: numbers, names, and what tells it from an old one."""
+  shutil.copytree(written, tmp_path / 'copy')
+  path = _meta(tmp_path / 'copy')
+  whole = path.read_bytes()
+  content = json.loads(whole)
+  intact = checkpoint.digest(tmp_path / 'copy')
+  for index in range(len(whole)):
+    flipped = bytearray(whole)
+    flipped[index] ^= 1 << index % 8
+    path.write_bytes(flipped)
+    try:
+      same = json.loads(bytes(flipped)) == content
+    except ValueError:
+      same = False
+    if same:  # as 1e5 and 1E5
+      assert checkpoint.digest(tmp_path / 'copy') == intact
+      continue
+    with pytest.raises(ValueError, match='checkpoint .* is damaged: '):
+      checkpoint.digest(tmp_path / 'copy')
+  saved = checkpoint.Checkpoints(tmp_path / 'copy')
+  for name in content:  # renamed, as a flipped bit may
+    other = {k.replace(name, name + 'x'): v for k, v in content.items()}
+    path.write_text(json.dumps(other))
+    with pytest.raises(
+      ValueError, match='Checkpoint 7 .* is damaged: its JSON'
+    ):
+      saved.restore(_template())
+  path.write_text(json.dumps({**content, 'at': 8}))
+  with pytest.raises(ValueError, match='damaged: its JSON is not what was'):
+    saved.restore(_template())
+  with pytest.raises(ValueError, match='damaged: its JSON is not what was'):
+    checkpoint.load_part(tmp_path / 'copy', {'params': _template().params})
+
+
+def test_a_checkpoint_from_before_its_json_had_a_checksum(written, tmp_path):
+  shutil.copytree(written, tmp_path / 'copy')
+  path = _meta(tmp_path / 'copy')
+  content = json.loads(path.read_text())
+  old = {key: content[key] for key in ('at', 'crc32')}
+  assert old.keys() < content.keys()
+  path.write_text(json.dumps(old))
+  state, meta = checkpoint.Checkpoints(tmp_path / 'copy').restore(_template())
+  _assert_same(state, _state())
+  assert meta == {'at': 7}
+  assert checkpoint.digest(tmp_path / 'copy') == checkpoint.digest(written)
+
+
+def test_files_of_others_between_the_checkpoints(written, tmp_path):
+  shutil.copytree(written, tmp_path / 'copy')
+  folder = tmp_path / 'copy' / 'checkpoints'
+  for name in ('.DS_Store', 'notes.txt', '8 (copy)', '9.txt', 'old'):
+    (folder / name).touch()
+  (folder / 'backup').mkdir()
+  assert checkpoint.latest_step(tmp_path / 'copy') == 7
+  saved = checkpoint.Checkpoints(tmp_path / 'copy')
+  assert saved.latest_step() == 7
+  _assert_same(saved.restore(_template())[0], _state())
+  saved.save(8, _state(8), {})
+  saved.save(9, _state(9), {})
+  assert (folder / 'notes.txt').exists() and (folder / 'backup').exists()
 
 
 def test_other_numbers_than_were_written_are_found(written, monkeypatch):
@@ -290,6 +358,11 @@ try:
   saved.save(2, test._state(2), {'at': 2})
 except RuntimeError as error:
   print(error)
+try:
+  other = checkpoint.Checkpoints(sys.argv[1] + '/other')
+  other.save(1, test._state(1), {'at': 1})
+except RuntimeError as error:
+  print(error)
 resource.setrlimit(resource.RLIMIT_FSIZE, before)
 again = checkpoint.Checkpoints(sys.argv[1])
 assert again.latest_step() == 1
@@ -310,4 +383,5 @@ def test_a_disk_that_is_full(tmp_path):
   )
   assert done.returncode == 0, done.stderr
   assert 'Checkpoint 2 cannot be written to' in done.stdout
-  assert 'The one before it is whole' in done.stdout
+  assert 'Checkpoint 1 is whole: once there is space' in done.stdout
+  assert 'There is none before it: ' in done.stdout

@@ -67,6 +67,32 @@ def test_a_torn_row_is_left_out(folder):
   assert _steps(folder) == [10, 10, 20, 20, 30, 40, 40]
 
 
+def test_a_bit_that_flips_costs_a_row_and_no_run(folder, caplog):
+  path = folder / episode_table.FILE
+  whole = path.read_bytes()
+  start = whole.index(b'\n') + 1
+  for index in range(start, len(whole) - 1):
+    flipped = bytearray(whole)
+    flipped[index] ^= 1 << index % 8
+    path.write_bytes(flipped)
+    caplog.clear()
+    rows = episode_table.read(folder)
+    assert len(rows) == 6 or 'eval.csv, line ' in caplog.text
+    episode_table.resume(folder, 30)
+    kept = path.read_bytes()
+    # Rows of a later evaluation alone are dropped.
+    assert kept == flipped or len(rows) == 6
+
+
+def test_a_damaged_row_keeps_its_bytes(folder, caplog):
+  path = folder / episode_table.FILE
+  path.write_bytes(path.read_bytes().replace(b'20,40,1', b'20,4\xb0,1'))
+  episode_table.resume(folder, 20)
+  assert b'20,4\xb0,1' in path.read_bytes()
+  assert _steps(folder) == [10, 10, 20]
+  assert 'eval.csv, line 5 is damaged and left out' in caplog.text
+
+
 def test_a_row_has_no_other_columns(folder):
   with pytest.raises(ValueError, match='hours'):
     episode_table.append(folder, [{**_rows(40)[0], 'hours': 1}])

@@ -119,10 +119,13 @@ def test_resume_drops_lines_beyond_the_checkpoint(tmp_path, step, kept):
     file.write('{"step": 1, "lo')  # torn by a kill
 
   log = logger.Logger(tmp_path, 10, 'train')
-  log.resume(step, len(kept))
+  log.resume(step, len(kept))  # as older checkpoints say it
   assert [line['step'] for line in logger.read_metrics(tmp_path)] == kept
   log.scalars(10, {'loss': 0.5})
-  assert log.sync() == len(kept) + 1
+  assert log.sync() == [
+    len(kept) + 1,
+    (tmp_path / 'metrics.jsonl').stat().st_size,
+  ]
   log.close()
   steps = [line['step'] for line in logger.read_metrics(tmp_path)]
   assert steps == kept + [10]
@@ -130,18 +133,107 @@ def test_resume_drops_lines_beyond_the_checkpoint(tmp_path, step, kept):
 
 
 def test_a_torn_line_never_swallows_the_next(tmp_path):
-  (tmp_path / 'metrics.jsonl').write_text('{"step": 1}\n{"step": 2, "lo')
-  assert logger.read_metrics(tmp_path) == [{'step': 1}]
+  line = '{"step": 1, "wall_time": 5}'
+  (tmp_path / 'metrics.jsonl').write_text(f'{line}\n{{"step": 2, "lo')
+  assert logger.read_metrics(tmp_path) == [{'step': 1, 'wall_time': 5}]
   log = logger.Logger(tmp_path, 10, 'train')
   log.scalars(2, {'loss': 1.0})
   log.close()
   assert [line['step'] for line in logger.read_metrics(tmp_path)] == [1, 2]
 
 
-def test_a_broken_line_in_the_middle_is_an_error(tmp_path):
-  (tmp_path / 'metrics.jsonl').write_text('{"step": 1}\nxx\n{"step": 2}\n')
-  with pytest.raises(ValueError, match='line 2'):
-    logger.read_metrics(tmp_path)
+def test_a_bit_that_flips_costs_a_line_and_no_run(tmp_path, caplog):
+  """Each bit of three lines, of which two lie before the checkpoint."""
+  log = logger.Logger(tmp_path / 'run', 10, 'train')
+  log.scalars(1, {'loss': 1.5})
+  log.scalars(2, {'loss': 2.5})
+  end = log.sync()
+  log.scalars(3, {'loss': 3.5})
+  log.close()
+  path = tmp_path / 'run' / 'metrics.jsonl'
+  whole = path.read_bytes()
+  for bit in range(8 * len(whole)):
+    flipped = bytearray(whole)
+    flipped[bit // 8] ^= 1 << bit % 8
+    path.write_bytes(flipped)
+    caplog.clear()
+    lines = logger.read_metrics(tmp_path / 'run')
+    assert (
+      len(lines) == 3
+      or 'metrics.jsonl, line ' in caplog.text
+      or (flipped[-1:] != b'\n')
+    )
+    if bit % 16 == 0 or flipped.count(b'\n') != 3:
+      file, count = logger._open_metrics(path, end)
+      file.close()
+      assert count in (1, 2, 3)
+      # To the byte what the checkpoint knew, the damage with it.
+      assert (
+        path.read_bytes() == flipped[: end[1]]
+        or flipped[end[1] - 1 : end[1]] != b'\n'
+      )
+
+
+def test_a_damaged_line_is_named_and_kept(tmp_path, caplog):
+  log = logger.Logger(tmp_path, 10, 'train')
+  for t in (1, 2, 3):
+    log.scalars(t, {'loss': t})
+  end = log.sync()
+  log.scalars(4, {'loss': 4})
+  log.close()
+  path = tmp_path / 'metrics.jsonl'
+  lines = path.read_bytes().split(b'\n')
+  lines[1] = lines[1].replace(b'step', b'st\xe5p')
+  path.write_bytes(b'\n'.join(lines))
+  log = logger.Logger(tmp_path, 10, 'train')
+  log.resume(3, end)
+  log.scalars(4, {'loss': 4})
+  assert log.sync()[0] == 4
+  log.close()
+  assert path.read_bytes().split(b'\n')[:3] == lines[:3]
+  assert [x['step'] for x in logger.read_metrics(tmp_path)] == [1, 3, 4]
+  assert 'metrics.jsonl, line 2 is damaged and left out' in caplog.text
+
+
+def test_metrics_that_were_edited_keep_the_lines_of_the_checkpoint(
+  tmp_path, caplog
+):
+  log = logger.Logger(tmp_path, 10, 'train')
+  for t in (1, 2):
+    log.scalars(t, {'loss': t})
+  end = log.sync()
+  log.scalars(3, {'loss': 3})
+  log.close()
+  path = tmp_path / 'metrics.jsonl'
+  path.write_bytes(path.read_bytes().replace(b'loss', b'the loss'))
+  log = logger.Logger(tmp_path, 10, 'train')
+  log.resume(2, end)
+  log.close()
+  lines = logger.read_metrics(tmp_path)
+  assert [line['the loss'] for line in lines] == [1, 2]
+  assert 'was changed' in caplog.text
+
+
+def test_files_of_others_beside_the_event_files(tmp_path):
+  names = (
+    'events.out.tfevents.backup',
+    'events.out.tfevents.1700000000',
+    'events.out.tfevents..x',
+    'events.out.tfevents.abc.host.1',
+    'events.out.tfevents.99999999999999999999.later',
+  )
+  for name in names:
+    (tmp_path / name).write_text('mine')
+  (tmp_path / 'events.out.tfevents.9999999999.folder').mkdir()
+  log = logger.Logger(tmp_path, 10, 'train')
+  log.resume(-1, None)
+  log.scalars(1, {'loss': 1.0})
+  log.close()
+  for name in names[:4]:
+    assert (tmp_path / name).read_text() == 'mine'
+    (tmp_path / name).unlink()
+  (tmp_path / 'events.out.tfevents.9999999999.folder').rmdir()
+  assert [e.value for e in _events(tmp_path).Scalars('loss')] == [1.0]
 
 
 def test_no_metrics_yet(tmp_path):

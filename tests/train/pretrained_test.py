@@ -29,7 +29,7 @@ def run(tmp_path_factory):
   system = build.system(config, 1, None)
   tx = optimizers.pretraining(config)
   state = pretrain_lib.init_state(config, system, tx, flow_scale=2.5)
-  workdir.begin(folder, config)
+  workdir.compare(folder, config, 'pretrain', None, {}).record(folder)
   saved = checkpoint.Checkpoints(folder)
   saved.save(7, state, {})
   saved.close()
@@ -116,9 +116,11 @@ def test_other_folders_are_errors(tmp_path):
     pretrained.load(tmp_path)
   config = finetune_dmcr.get_config('debug').unlock()
   config.agent = 'dreamerv2'
-  workdir.begin(tmp_path, config)
+  workdir.compare(tmp_path, config, 'pretrain', None, {}).record(tmp_path)
   with pytest.raises(ValueError, match='no workdir of a pre-training'):
     pretrained.load(tmp_path)
-  workdir.begin(tmp_path, pretrain.get_config('debug'))
+  workdir.compare(
+    tmp_path, pretrain.get_config('debug'), 'pretrain', None, {}
+  ).record(tmp_path)
   with pytest.raises(ValueError, match='workdir=.*holds no checkpoint'):
     pretrained.load(tmp_path)
