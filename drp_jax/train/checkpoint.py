@@ -21,8 +21,8 @@ from drp_jax.train import parallel
 
 _FOLDER = 'checkpoints'
 _KEEP = 2
-# In the JSON. The last two come together: a flipped bit that renames one of them
-# leaves the other, which tells the JSON from an old one that had neither.
+# In the JSON. The last two come together: a flipped bit that renames one leaves
+# the other, which tells the JSON from an old one that had neither.
 _CHECKSUMS = 'crc32'  # of the arrays
 _OWN_CHECKSUM = 'crc32_of_json'  # of all the rest
 _FORMAT = 'checkpoint_format'

@@ -123,7 +123,7 @@ class _Run:
     # episodes begun and those of them that were dropped, the agent step of the
     # newest evaluation, lines of metrics, updates that were skipped, and, in
     # the middle of a round, how many actions were taken, whether at random, and
-    # which environments failed.
+    # which environments failed and in how many it was played.
     self.meta = {
       'agent_step': 0,
       'episode': 0,
@@ -251,6 +251,7 @@ class _Run:
           'steps': steps,
           'explore': explore,
           'failed': stopped.failed,
+          'num_envs': count,
         }
         self._save({'actions': stopped.actions, 'carry': self.actor.carry})
       else:
@@ -369,6 +370,24 @@ class _Run:
       begun = self.saved_at = self.meta['agent_step']
     self.log.resume(begun, self.meta['lines'])
     episode_table.resume(self.directory, self.meta['evaluated'])
+    self._drop_round_of_others()
+
+  def _drop_round_of_others(self) -> None:
+    """Drops the round under way if `env.num_envs` is not what it was.
+
+    Its steps stay counted and what was learned during it stays learned; its
+    episodes are lost like those of environments that fail.
+    """
+    middle, own = self.meta['round'], self.envs.num_envs
+    count = middle.get('num_envs', own) if middle else own
+    if count != own:
+      self.meta['round'] = None
+      self.meta['episode'] += count
+      self.meta['dropped'] += count
+      self.log.say(
+        f'config.env.num_envs={own}, but the run was stopped in the middle of'
+        f' episodes of {count} environments: these episodes are dropped.'
+      )
 
   def _env_step(self) -> int:
     """Control steps of the environments (D14)."""

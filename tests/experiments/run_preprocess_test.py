@@ -19,7 +19,7 @@ import unlike
 from configs import preprocess as preprocess_config
 from drp_jax.data import report, shards
 from drp_jax.preprocess import video
-from drp_jax.train import workdir
+from drp_jax.train import lock, workdir
 from experiments import preprocess_work, run_preprocess
 
 
@@ -48,7 +48,7 @@ def _contents(folder):
   return {
     path.relative_to(folder).as_posix(): path.read_bytes()
     for path in folder.rglob('*')
-    if path.is_file() and path.name not in ('run.json', workdir.LOCK_FILE)
+    if path.is_file() and path.name not in ('run.json', lock.LOCK_FILE)
   }
 
 
@@ -472,7 +472,7 @@ def test_wrong_settings_are_named(videos, tmp_path, change, message):
   config.update(change)
   with pytest.raises(ValueError, match=message):
     run_preprocess.preprocess(config)
-  assert {path.name for path in tmp_path.iterdir()} <= {workdir.LOCK_FILE}
+  assert {path.name for path in tmp_path.iterdir()} <= {lock.LOCK_FILE}
 
 
 def test_a_wrong_setting_is_found_before_workers_start(videos, tmp_path):

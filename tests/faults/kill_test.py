@@ -18,12 +18,12 @@ import orbax.checkpoint as ocp
 import pytest
 from tensorboard.backend.event_processing import event_accumulator
 
-from drp_jax.train import episode_table, logger, workdir
+from drp_jax.train import episode_table, lock, logger
 
 # Commands that compile are slow.
 _ALL_SLOW = [pytest.param(n, marks=pytest.mark.slow) for n in (1, 20)]
 # Of files that say which process wrote them, or are made anew by each.
-_OWN = ('run.json', workdir.LOCK_FILE)
+_OWN = ('run.json', lock.LOCK_FILE)
 
 
 def _timeless(folder):

@@ -22,11 +22,13 @@ from drp_jax.train import (
   evaluate,
   finetune,
   finetune_step,
+  lock,
   logger,
   optimizers,
   pretrain,
   rollout,
 )
+from drp_jax.train import workdir as workdir_lib
 from experiments import finetune_work, record_result
 
 _LOST_EPISODE, _LOST_AT = 3, 7  # an environment dies there
@@ -283,6 +285,44 @@ def test_a_record_of_the_run(unbroken, tmp_path, monkeypatch):
   assert about['random_policy']['mean'] > 0
   assert about['config']['task'] == 'walker_stand'
   assert about['run']['cpu_cores'] >= 1
+
+
+def test_another_run_does_not_take_over_a_workdir(unbroken, tmp_path):
+  """Nothing is opened, and not a byte of the finished run changes."""
+  workdir = tmp_path / 'run'
+  shutil.copytree(unbroken[1], workdir)
+  before = {p: p.read_bytes() for p in workdir.rglob('*') if p.is_file()}
+  config = _config(task='walker_run', seed=7)
+  config.finetune.num_steps = 200
+  with pytest.raises(
+    ValueError,
+    match="config.seed 0 -> 7; config.task 'walker_stand' -> 'walker_run'[.] ",
+  ):
+    finetune.finetune(config, workdir, None, None)
+  after = {p: p.read_bytes() for p in workdir.rglob('*') if p.is_file()}
+  (lock_file,) = [p for p in after if p.name == lock.LOCK_FILE]
+  assert {**after, lock_file: b''} == {**before, lock_file: b''}
+
+
+def test_the_number_of_environments_may_change(tmp_path):
+  """Also in the middle of a round, whose episodes are dropped and counted."""
+  with pytest.raises(SystemExit):
+    _run(_config(), tmp_path, told_at=(0, 10))
+  config = _config()
+  config.env.num_envs = 1
+  config.finetune.num_steps = 40
+  _run(config, tmp_path)
+  lines = logger.read_metrics(tmp_path)
+  (episode,) = [line for line in lines if 'episode/return' in line]
+  assert (episode['episode/number'], episode['step']) == (3, 40)
+  assert episode['episode/dropped'] == 2
+  changes = workdir_lib.read_changes(tmp_path)
+  assert {'step': 20, 'key': 'config.env.num_envs', 'old': 2, 'new': 1} in (
+    changes
+  )
+  assert (
+    json.loads((tmp_path / 'config.json').read_text())['env']['num_envs'] == 2
+  )
 
 
 def test_there_must_be_something_to_evaluate(tmp_path):

@@ -1,6 +1,7 @@
 """Pre-training on real shards: it learns, and resumes to the same numbers."""
 
 import json
+import shutil
 
 import jax
 import numpy as np
@@ -14,9 +15,12 @@ from drp_jax.train import (
   build,
   checkpoint,
   finetune_step,
+  lock,
   logger,
   pretrain,
+  pretrained,
 )
+from drp_jax.train import workdir as workdir_lib
 from experiments import run_preprocess
 
 
@@ -61,6 +65,68 @@ def test_what_a_run_leaves(unbroken, real_shards):
   report = json.loads((real_shards / 'report.json').read_text())
   scale = state.collections['constants']['flow_scale']
   np.testing.assert_allclose(scale, report['flow_scale'], rtol=1e-6)
+
+
+def _contents(folder):
+  return {
+    path.relative_to(folder): path.read_bytes()
+    for path in folder.rglob('*')
+    if path.is_file() and path.name != lock.LOCK_FILE
+  }
+
+
+@pytest.mark.parametrize(
+  ('changes', 'message'),
+  [
+    (
+      {'agent': 'ipv', 'seed': 3},
+      r"config\.agent 'drp' -> 'ipv'; config\.seed 0 -> 3\.",
+    ),
+    ({'optim': {'lr': 1e-3}}, r'config\.optim\.lr 0\.0003 -> 0\.001\.'),
+    ({'loss': {'kl_z': 2.0}, 'pretrain': {'num_steps': 9}}, r'loss\.kl_z'),
+    ({'data': {'shards_dir': 'nowhere'}}, r"shards_dir '.*' -> 'nowhere'"),
+  ],
+)
+def test_other_settings_are_refused_and_the_run_stays_whole(
+  unbroken, real_shards, tmp_path, changes, message
+):
+  run = tmp_path / 'run'
+  shutil.copytree(unbroken[1], run)
+  before = _contents(run)
+  config = _config(real_shards, 4)
+  config.update(changes)
+  with pytest.raises(ValueError, match=message):
+    pretrain.pretrain(config, run)
+  assert _contents(run) == before
+  assert pretrained.load(run).config.agent == 'drp'
+
+
+def test_the_shards_of_a_run_may_move_but_not_change(
+  unbroken, real_shards, tmp_path
+):
+  run, moved = tmp_path / 'run', tmp_path / 'moved'
+  shutil.copytree(unbroken[1], run)
+  shutil.copytree(real_shards, moved)
+  pretrain.pretrain(_config(moved, 4), run)
+  (change,) = workdir_lib.read_changes(run)
+  assert (change['step'], change['key']) == (4, 'config.data.shards_dir')
+  # Where they were lie others now, of videos that move differently.
+  report = json.loads((moved / 'report.json').read_text())
+  other = {**report, 'flow_scale': 2 * report['flow_scale']}
+  (moved / 'report.json').write_text(json.dumps(other))
+  before = _contents(run)
+  with pytest.raises(ValueError, match=r'data\.shards_dir: flow_scale'):
+    pretrain.pretrain(_config(moved, 6), run)
+  assert _contents(run) == before
+
+
+def test_a_start_that_failed_binds_nobody(real_shards, tmp_path):
+  with pytest.raises(ValueError, match='nowhere'):
+    pretrain.pretrain(_config(tmp_path / 'nowhere', 2), tmp_path / 'run')
+  config = _config(real_shards, 1)
+  config.seed = 5
+  pretrain.pretrain(config, tmp_path / 'run')
+  assert workdir_lib.read_config(tmp_path / 'run').seed == 5
 
 
 def test_load_part_reads_what_is_asked_for(unbroken):

@@ -1,6 +1,7 @@
 """The folder of a run: its lock, and what is written before the first step."""
 
 import errno
+import fcntl
 import json
 import os
 import pathlib
@@ -12,7 +13,7 @@ import jax
 import pytest
 
 from configs import base, finetune_metaworld, preprocess
-from drp_jax.train import build, settings, workdir
+from drp_jax.train import build, lock, settings, workdir
 
 _ROOT = pathlib.Path(__file__).parents[2]
 
@@ -311,6 +312,120 @@ def test_one_process_at_a_time(tmp_path):
     pass
   with workdir.locked(tmp_path / 'run'):
     pass
+
+
+_NO_FLOCK = [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP]
+_HOLDER_WITHOUT_FLOCK = (
+  """
+import fcntl, os
+def refuse(*_):
+  raise OSError({code}, os.strerror({code}))
+fcntl.flock = refuse
+"""
+  + _HOLDER
+)
+
+
+@pytest.fixture(params=_NO_FLOCK, ids=lambda code: errno.errorcode[code])
+def without_flock(request, monkeypatch):
+  """A file system without flock; its error."""
+
+  def refuse(*_):
+    raise OSError(request.param, os.strerror(request.param))
+
+  monkeypatch.setattr(fcntl, 'flock', refuse)
+  return request.param
+
+
+def _hold(folder, code):
+  holder = subprocess.Popen(
+    [sys.executable, '-c', _HOLDER_WITHOUT_FLOCK.format(code=code), folder],
+    cwd=_ROOT,
+    stdout=subprocess.PIPE,
+    text=True,
+  )
+  assert holder.stdout.readline() == 'in\n'
+  return holder
+
+
+def _enter(folder):
+  with workdir.locked(folder):
+    pass
+
+
+def test_a_file_system_without_flock(tmp_path, without_flock, caplog):
+  """A file keeps others out, until its process ends, however it does."""
+  run = tmp_path / 'run'
+  holder = _hold(run, without_flock)
+  try:
+    with pytest.raises(
+      RuntimeError, match=f"run' is in use by process {holder.pid} on .*: two"
+    ):
+      _enter(run)
+    shutil.copytree(run, tmp_path / 'copy')
+    _enter(tmp_path / 'copy')
+  finally:
+    holder.kill()
+    holder.wait()
+  assert (run / lock.OWNER_FILE).exists()  # it was killed
+  caplog.clear()
+  with workdir.locked(run):
+    assert (run / lock.OWNER_FILE).exists()
+    with pytest.raises(RuntimeError, match=f'in use by process {os.getpid()} '):
+      _enter(run)
+  assert not (run / lock.OWNER_FILE).exists()
+  said = [r for r in caplog.records if 'has no flock' in r.message]
+  assert len(said) == 1 and lock.OWNER_FILE in said[0].message
+
+
+@pytest.mark.parametrize('name', ['host', 'machine'])
+def test_a_lock_of_another_machine_says_what_to_do(
+  tmp_path, without_flock, name
+):
+  del without_flock
+  with workdir.locked(tmp_path):
+    path = tmp_path / lock.OWNER_FILE
+    content = path.read_text()
+  path.touch()
+  owner = {**json.loads(content), 'inode': path.stat().st_ino, name: 'other'}
+  path.write_text(json.dumps(owner))
+  with pytest.raises(
+    RuntimeError, match=f'in use by process {os.getpid()} on .*delete .*owner'
+  ):
+    _enter(tmp_path)
+  assert json.loads(path.read_text()) == owner
+  path.unlink()
+  _enter(tmp_path)
+
+
+def test_a_process_of_the_same_number_is_another(tmp_path, without_flock):
+  """After a while the system gives the number of a dead process again."""
+  del without_flock
+  with workdir.locked(tmp_path):
+    path = tmp_path / lock.OWNER_FILE
+    content = path.read_text()
+  path.touch()
+  owner = json.loads(content)
+  owner |= {'started': owner['started'] - 1, 'inode': path.stat().st_ino}
+  path.write_text(json.dumps(owner))
+  _enter(tmp_path)
+
+
+@pytest.mark.parametrize('content', ['', '{', '[]', '{"pid": 1}'])
+def test_a_lock_file_that_says_nothing(tmp_path, without_flock, content):
+  del without_flock
+  (tmp_path / lock.OWNER_FILE).write_text(content)
+  with pytest.raises(RuntimeError, match='not which one.*delete that file'):
+    _enter(tmp_path)
+
+
+def test_other_errors_of_the_lock_are_not_hidden(tmp_path, monkeypatch):
+  def refuse(*_):
+    raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+
+  monkeypatch.setattr(fcntl, 'flock', refuse)
+  with pytest.raises(OSError, match='descriptor'):
+    _enter(tmp_path)
 
 
 @pytest.mark.parametrize('folder', ['file/run', '/sys/run'])
