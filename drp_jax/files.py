@@ -6,16 +6,17 @@ import pathlib
 from typing import Any
 
 
-def write(path: str | os.PathLike, content: bytes) -> None:
+def write(path: str | os.PathLike, content: bytes, writer: str = '') -> None:
   """Writes a file so that a reader sees the old one or the whole new one.
 
   Args:
     path: its folder is made if missing.
     content: all of it.
+    writer: name of this process, where several may write the file at once.
   """
   path = pathlib.Path(path)
   path.parent.mkdir(parents=True, exist_ok=True)
-  partial = path.with_name(f'.{path.name}.tmp')
+  partial = path.with_name(f'.{path.name}{writer}.tmp')
   with open(partial, 'wb') as file:
     file.write(content)
     file.flush()
@@ -23,6 +24,21 @@ def write(path: str | os.PathLike, content: bytes) -> None:
   os.replace(partial, path)
 
 
-def write_json(path: str | os.PathLike, value: Any) -> None:
+def write_json(path: str | os.PathLike, value: Any, writer: str = '') -> None:
   """Writes JSON as `write` does."""
-  write(path, (json.dumps(value, indent=2) + '\n').encode())
+  write(path, (json.dumps(value, indent=2) + '\n').encode(), writer)
+
+
+def read_json(path: str | os.PathLike) -> dict[str, Any]:
+  """Reads a file that holds a JSON object.
+
+  Raises:
+    ValueError: if it is damaged; the error names it.
+  """
+  try:
+    value = json.loads(pathlib.Path(path).read_bytes())
+  except ValueError as error:
+    raise ValueError(f'{os.fspath(path)!r} is damaged: {error}.') from error
+  if not isinstance(value, dict):
+    raise ValueError(f'{os.fspath(path)!r} is damaged: it is no JSON object.')
+  return value

@@ -4,10 +4,13 @@ import contextlib
 import ctypes
 import os
 import pathlib
+import re
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
+import ml_collections
 from absl import app, flags, logging
 
 # Of XLA's CPU backend (jaxlib 0.10.2; check again when it changes).
@@ -35,6 +38,9 @@ _MALLOC_OPTIONS = {
 # that took a quarter of a step, at `nano` and at `paper`.
 HUGE_PAGES = 'glibc.malloc.hugetlb=1'
 HUGE_PAGE_MODES = pathlib.Path('/sys/kernel/mm/transparent_hugepage/enabled')
+
+_CONFIG_FILE = re.compile(r'(--?config=)(~.*)')
+_HOME = re.compile(r'([\w.-]+=)?(~.*)', re.DOTALL)  # '~/run', 'name=~/run'
 
 
 def prepare() -> None:
@@ -75,6 +81,7 @@ def run(main: Callable[[], None], several_processes: bool = False) -> None:
     prepare()
     logging.set_verbosity(logging.WARNING)
     try:
+      expand_flags(flags.FLAGS)
       join(
         _COORDINATOR.value,
         _NUM_PROCESSES.value,
@@ -97,7 +104,66 @@ def run(main: Callable[[], None], several_processes: bool = False) -> None:
         raise
       sys.exit(f'Error: {error}\n(--traceback shows where.)')
 
-  app.run(wrapped)
+  app.run(wrapped, flags_parser=_parse)
+
+
+def expand_flags(values: flags.FlagValues) -> None:
+  """Replaces `~` in every flag and every setting of a config.
+
+  The shell replaces it at the beginning of a word only, not in --workdir=~/run.
+  Texts that begin with it are paths, since no other flag or setting may; lists
+  and tuples may also hold 'name=~/path'.
+
+  Args:
+    values: parsed flags.
+
+  Raises:
+    ValueError: for a user that there is not, naming the flag.
+  """
+  for name in values:
+    value = values[name].value
+    if isinstance(value, ml_collections.ConfigDict):
+      _expand_config(name, value)
+    else:
+      values[name].value = _expanded(f'--{name}', value)
+
+
+def _expand_config(name: str, config: ml_collections.ConfigDict) -> None:
+  for key, value in config.items():
+    if isinstance(value, ml_collections.ConfigDict):
+      _expand_config(f'{name}.{key}', value)
+    elif isinstance(value, str | tuple | list):
+      expanded = _expanded(f'{name}.{key}', value)
+      if expanded != value:
+        config[key] = expanded
+
+
+def _expanded(name: str, value: Any) -> Any:
+  """Replaces `~` in a text, or in those of a list or tuple."""
+  if isinstance(value, list | tuple):
+    return type(value)(_expanded(name, item) for item in value)
+  if not isinstance(value, str):
+    return value
+  found = _HOME.fullmatch(value)
+  if found is None:
+    return value
+  before, path = found[1] or '', found[2]
+  expanded = os.path.expanduser(path)
+  if expanded.startswith('~'):
+    raise ValueError(
+      f'{name}={value!r}: there is no such user. A file of that name is'
+      f' {"./" + path!r}.'
+    )
+  return before + expanded
+
+
+def _parse(argv: Sequence[str]) -> list[str]:
+  """Parses flags; files of settings are read then, so `~` cannot stay."""
+  expanded = [
+    _CONFIG_FILE.sub(lambda found: found[1] + os.path.expanduser(found[2]), arg)
+    for arg in argv
+  ]
+  return app.parse_flags_with_usage(expanded)
 
 
 def join(

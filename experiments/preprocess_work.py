@@ -8,13 +8,15 @@ import dataclasses
 import functools
 import json
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import ml_collections
 import numpy as np
 
-from drp_jax.data import clips, cuts, schema, shards, sources
+from configs import preprocess
+from drp_jax import files
+from drp_jax.data import clips, cuts, report, schema, shards, sources
 from drp_jax.preprocess import (
   backends,
   extract,
@@ -23,8 +25,9 @@ from drp_jax.preprocess import (
   truth,
   video,
 )
-from drp_jax.train import logger
+from drp_jax.train import logger, settings
 
+_RECORD = 'config.json'  # in the folder of the shards
 _MAX_BYTES = 2**31  # that decoding a video may use               [ours]
 
 
@@ -179,6 +182,69 @@ def _scene(video_id: sources.Video, num_frames: int) -> dict[str, Any]:
       'no_scene', "no simulator's state beside it, which 'sim' asks for"
     )
   return {name: array[:num_frames] for name, array in scene.items()}
+
+
+def compare(config: ml_collections.ConfigDict) -> bool:
+  """Compares settings with those that the shards were begun with.
+
+  What neither changes a clip nor its label may differ, and so may the folder of
+  the videos, as long as their content is the same: see `compare_videos`.
+
+  Args:
+    config: configs/preprocess.py, with the final `data.num_shards`.
+
+  Returns:
+    Whether the videos lie elsewhere than before.
+
+  Raises:
+    ValueError: if another setting differs, naming it.
+  """
+  folder = pathlib.Path(config.data.shards_dir)
+  path = folder / _RECORD
+  if not (path.exists() and (folder / report.PLAN_FILE).exists()):
+    return False
+  changed = settings.differences(
+    settings.flat_tree(files.read_json(path)),
+    settings.flat(config),
+    settings.flat(preprocess.get_config()),
+  )
+  free = (*settings.MAY_CHANGE, *settings.PLACES)
+  settings.refuse(
+    str(folder), settings.without(changed, free), 'config.data.shards_dir'
+  )
+  return 'path' in changed
+
+
+def compare_videos(
+  config: ml_collections.ConfigDict, videos: Sequence[sources.Video]
+) -> None:
+  """Compares the content of videos with what finished shards were made of.
+
+  Raises:
+    ValueError: naming the first video that differs.
+  """
+  known = report.used_videos(config.data.shards_dir)
+  for video_id in logger.progress(videos, 'compare', 'video'):
+    digest = known.get(video_id.source_id)
+    if digest is not None and video_id.sha256 != digest:
+      raise ValueError(
+        f'config.path={config.path!r} holds another {video_id.source_id!r} than'
+        f' the one that config.data.shards_dir={config.data.shards_dir!r} was'
+        ' begun with. Choose another config.data.shards_dir.'
+      )
+
+
+def record(config: ml_collections.ConfigDict) -> None:
+  """Writes the settings that decide what the shards hold beside them."""
+  value = json.loads(config.to_json())
+  for key in (*settings.MAY_CHANGE, 'data.shards_dir'):
+    *sections, name = key.split('.')
+    section = value
+    for part in sections:
+      section = section.get(part, {})
+    section.pop(name, None)
+  folder = pathlib.Path(config.data.shards_dir)
+  files.write_json(folder / _RECORD, value, report.process_id())
 
 
 def work(config_json: str, worker: int, num_workers: int) -> None:

@@ -33,8 +33,10 @@ from drp_jax import files
 from drp_jax.data import embedded, engines, shards
 from drp_jax.data import report as report_lib
 from drp_jax.preprocess import video
-from drp_jax.train import limits, logger, workdir
+from drp_jax.train import limits, logger, settings, workdir
 from experiments import launch, preprocess_work
+
+_RENDERS = '.renders.json'  # in config.path, with the settings of its renders
 
 
 def preprocess(config: ml_collections.ConfigDict) -> dict | None:
@@ -48,7 +50,8 @@ def preprocess(config: ml_collections.ConfigDict) -> dict | None:
     array, which writes no report.
 
   Raises:
-    ValueError: for settings or folders that do not fit, naming the key.
+    ValueError: for settings or folders that do not fit, or that differ from
+      those that shards or renders were begun with, naming the key.
     RuntimeError: if a process died again and again, another build runs in the
       folder, or it cannot be written to.
     SystemExit: with code 0, on SIGTERM; the shards that are whole are kept.
@@ -71,14 +74,20 @@ def _preprocess(config: ml_collections.ConfigDict) -> dict | None:
   part, num_shards = parse_shards(config.shards, config.data.num_shards)
   config = config.copy_and_resolve_references()
   config.data.num_shards = num_shards
+  moved = preprocess_work.compare(config)
   work = functools.partial(preprocess_work.work, config.to_json())
   if isinstance(part, int):
     work(part, num_shards)
+    preprocess_work.record(config)
     return None
   if part != 'finish':
     fetch(config)
   # Fails here, not in every worker, on a wrong setting.
   job = preprocess_work.make_job(config)
+  if moved:
+    preprocess_work.compare_videos(config, job.listing.videos)
+  shards.begin(config.data.shards_dir, job.listing.videos, job.plan, num_shards)
+  preprocess_work.record(config)
   if part != 'finish':
     _write_all(work, config, min(num_shards, len(job.listing.videos)))
   report = shards.finish(
@@ -160,6 +169,7 @@ def fetch(config: ml_collections.ConfigDict) -> None:
   from drp_jax.envs import pushes, renders
 
   folder = pathlib.Path(config.path)
+  _claim(folder, config)
   if config.source == 'pushes':
     pushes.write_videos(
       folder,
@@ -187,6 +197,33 @@ def fetch(config: ml_collections.ConfigDict) -> None:
       scenes=scenes,
       policy=policy,
     )
+
+
+def _claim(folder: pathlib.Path, config: ml_collections.ConfigDict) -> None:
+  """Compares the settings of renders with those that the folder was begun with.
+
+  A render that exists is not made again, and its name does not tell its seed. A
+  folder from before these settings were recorded is taken for one of today's.
+
+  Raises:
+    ValueError: naming what differs.
+  """
+  flat = settings.flat(config)
+  own = (f'{config.source}.', 'source', 'seed')
+  new = {key: flat[key] for key in flat if key.startswith(own)}
+  pushes = config.source == 'pushes' or config.embedded.get('clips_per_push')
+  if pushes:  # as long as a clip
+    new['data.clip_length'] = config.data.clip_length
+  path = folder / _RENDERS
+  rendered = any(
+    'real' not in video.relative_to(folder).parts
+    for video in folder.rglob('*.mp4')
+  )
+  if rendered and path.exists():
+    changed = settings.differences(files.read_json(path), new, {})
+    settings.refuse(str(folder), changed, 'config.path', _RENDERS)
+  else:
+    files.write_json(path, new)
 
 
 def _write_all(

@@ -1,7 +1,6 @@
 """What the runs of a study came to, from what lies in their workdirs."""
 
 import dataclasses
-import json
 import pathlib
 from collections.abc import Sequence
 from typing import Any

@@ -18,6 +18,7 @@ import argparse
 import contextlib
 import importlib.metadata
 import io
+import os
 import json
 import pathlib
 import subprocess
@@ -66,8 +67,14 @@ Arrays = dict[str, np.ndarray]
 
 def main() -> None:
   parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
-  parser.add_argument('--checkout', required=True)
-  parser.add_argument('--golden', help='folder for what was fed and found')
+  parser.add_argument(
+    '--checkout', required=True, type=os.path.expanduser
+  )
+  parser.add_argument(
+    '--golden',
+    type=os.path.expanduser,
+    help='folder for what was fed and found',
+  )
   args = parser.parse_args()
   checkout = pathlib.Path(args.checkout)
   if not (checkout / 'wmlib').is_dir():

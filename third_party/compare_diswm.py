@@ -35,6 +35,7 @@ written down for tests/golden_diswm_test.py.
 import argparse
 import contextlib
 import io
+import os
 import pathlib
 import sys
 import tempfile
@@ -77,8 +78,14 @@ Arrays = dict[str, np.ndarray]
 
 def main() -> None:
   parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
-  parser.add_argument('--checkout', required=True)
-  parser.add_argument('--golden', help='folder for what was fed and found')
+  parser.add_argument(
+    '--checkout', required=True, type=os.path.expanduser
+  )
+  parser.add_argument(
+    '--golden',
+    type=os.path.expanduser,
+    help='folder for what was fed and found',
+  )
   args = parser.parse_args()
   checkout = pathlib.Path(args.checkout)
   if not (checkout / 'beta_vae.py').is_file():

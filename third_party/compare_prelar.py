@@ -14,6 +14,7 @@ written down for tests/golden_prelar_test.py.
 import argparse
 import contextlib
 import io
+import os
 import pathlib
 import sys
 from typing import Any
@@ -43,8 +44,14 @@ _ABOUT = {
 
 def main() -> None:
   parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
-  parser.add_argument('--checkout', required=True)
-  parser.add_argument('--golden', help='folder for what was fed and found')
+  parser.add_argument(
+    '--checkout', required=True, type=os.path.expanduser
+  )
+  parser.add_argument(
+    '--golden',
+    type=os.path.expanduser,
+    help='folder for what was fed and found',
+  )
   args = parser.parse_args()
   checkout = pathlib.Path(args.checkout)
   if not (checkout / 'wmlib' / 'nets' / 'va_net').is_dir():

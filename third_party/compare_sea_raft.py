@@ -9,6 +9,7 @@ official code imports huggingface_hub). Exits with 1 above 1e-4 pixels.
 """
 
 import argparse
+import os
 import pathlib
 import sys
 import tempfile
@@ -27,7 +28,9 @@ _TRUNKS = {'S': 'resnet18', 'M': 'resnet34', 'L': 'resnet34'}
 
 def main() -> None:
   parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
-  parser.add_argument('--checkout', required=True)
+  parser.add_argument(
+    '--checkout', required=True, type=os.path.expanduser
+  )
   checkout = pathlib.Path(parser.parse_args().checkout)
   if not (checkout / 'core' / 'raft.py').is_file():
     parser.error(f'{checkout} holds no core/raft.py')

@@ -15,6 +15,7 @@ ours.
 import argparse
 import dataclasses
 import logging
+import os
 import pathlib
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -481,8 +482,9 @@ def main() -> None:
   parser = argparse.ArgumentParser(
     description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
   )
-  parser.add_argument('--checkpoint', required=True, help=SOURCE.files)
-  parser.add_argument('--out', required=True, help='the new workdir')
+  path = dict(required=True, type=os.path.expanduser)
+  parser.add_argument('--checkpoint', **path, help=SOURCE.files)
+  parser.add_argument('--out', **path, help='the new workdir')
   args = parser.parse_args()
   logging.basicConfig(level=logging.INFO, format='%(message)s')
   try:

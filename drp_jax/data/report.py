@@ -21,6 +21,8 @@ import numpy as np
 
 from drp_jax.data import clips, schema, sources
 
+PLAN_FILE = 'plan.json'
+
 
 @dataclasses.dataclass
 class Tally:
@@ -155,7 +157,7 @@ def begin(
     'num_videos': len(videos),
     'source_ids_sha256': hashlib.sha256(source_ids.encode()).hexdigest(),
   }
-  path = shards_dir / 'plan.json'
+  path = shards_dir / PLAN_FILE
   if not path.exists():
     (shards_dir / 'progress').mkdir(parents=True, exist_ok=True)
     _write_json(path, new, worker)
@@ -196,6 +198,14 @@ def mark_done(
   _write_json(
     _progress_path(shards_dir, shard), dataclasses.asdict(tally), worker
   )
+
+
+def used_videos(shards_dir: str | os.PathLike) -> dict[str, str]:
+  """Source id to SHA-256 of the videos in the shards that are whole."""
+  found = {}
+  for path in sorted(pathlib.Path(shards_dir, 'progress').glob('*.json')):
+    found |= dict(json.loads(path.read_text())['videos'])
+  return found
 
 
 def shard_lengths(

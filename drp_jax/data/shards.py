@@ -130,7 +130,7 @@ def write_shards(
       if no training clip came out.
   """
   shards_dir = pathlib.Path(shards_dir)
-  videos, num_shards = _begin(shards_dir, videos, plan, num_shards, worker)
+  videos, num_shards = begin(shards_dir, videos, plan, num_shards, worker)
   whole = hold_out.first_splits(videos, plan)
   mine = range(worker, num_shards, num_workers)
   total = sum(len(videos[shard::num_shards]) for shard in mine)
@@ -188,7 +188,7 @@ def finish(
       shard is missing, or no training clip came out.
   """
   shards_dir = pathlib.Path(shards_dir)
-  videos, num_shards = _begin(shards_dir, videos, plan, num_shards, worker=0)
+  videos, num_shards = begin(shards_dir, videos, plan, num_shards)
   missing = [s for s in range(num_shards) if not report.is_done(shards_dir, s)]
   if missing:
     some = ', '.join(map(str, missing[:20])) + ', ...' * (len(missing) > 20)
@@ -295,19 +295,33 @@ class _Clips(Sequence):
       ) from error
 
 
-def _begin(
-  shards_dir: pathlib.Path,
+def begin(
+  shards_dir: str | os.PathLike,
   videos: Iterable[sources.Video],
   plan: clips.ClipPlan,
   num_shards: int,
-  worker: int,
+  worker: int = 0,
 ) -> tuple[list[sources.Video], int]:
-  """Checks and writes the plan; returns sorted videos, number of shards."""
+  """Writes the plan, or compares it with what the folder was begun with.
+
+  Args:
+    shards_dir: as in `write_shards`, like the others.
+    videos: what to cut.
+    plan: how.
+    num_shards: at most.
+    worker: which process this is.
+
+  Returns:
+    The videos in the order of source ids, and how many shards they go to.
+
+  Raises:
+    ValueError: if the folder was begun with another plan or other videos.
+  """
   videos = _sorted(videos)
   if num_shards < 1:
     raise ValueError(f'config.data.num_shards={num_shards} must be at least 1.')
   num_shards = min(num_shards, len(videos))
-  report.begin(shards_dir, plan, videos, num_shards, worker)
+  report.begin(pathlib.Path(shards_dir), plan, videos, num_shards, worker)
   return videos, num_shards
 
 

@@ -39,6 +39,7 @@ MAY_CHANGE = (
   'shards',
   'beam_runner',
   'beam_options',
+  'data.num_shards',  # plan.json says how many there are in the end
   'data.num_workers',
   'data.max_seconds',
 )

@@ -165,7 +165,7 @@ def compare(
       str(folder),
     )
     return start
-  began_with = _read(folder / 'run.json', {})
+  began_with = _read(folder / 'run.json')
   if began_with.get('stage', stage) != stage:
     raise ValueError(
       f'{str(folder)!r} is the workdir of another stage'
@@ -176,9 +176,7 @@ def compare(
     settings.flat(config),
     settings.flat(defaults) if defaults else {},
   )
-  free, others = _same_inputs(
-    _read(folder / 'inputs.json', {}), inputs, changed
-  )
+  free, others = _same_inputs(_read(folder / 'inputs.json'), inputs, changed)
   settings.refuse(
     str(folder),
     {**settings.without(changed, (*settings.MAY_CHANGE, *free)), **others},
@@ -211,7 +209,7 @@ def read_config(workdir: str | pathlib.Path) -> ml_collections.ConfigDict:
     raise ValueError(
       f'{str(workdir)!r} is no workdir of a run: it holds no config.json.'
     )
-  config = _read(path, {})
+  config = _read(path)
   for change in read_changes(workdir):
     scope, *sections, name = change['key'].split('.')
     if scope == 'config':
@@ -244,7 +242,9 @@ def read_changes(workdir: str | pathlib.Path) -> list[dict[str, Any]]:
       for change in changes
     ]
   except (ValueError, KeyError, TypeError) as error:
-    raise _damaged(path, error) from error
+    raise _damaged(
+      ValueError(f'{str(path)!r} is damaged: {error!r}.')
+    ) from error
 
 
 def _same_inputs(
@@ -288,22 +288,20 @@ def _facts(
   }
 
 
-def _read(path: pathlib.Path, default: Any) -> Any:
+def _read(path: pathlib.Path) -> dict[str, Any]:
+  """Reads a record; an empty one if there is none."""
   if not path.exists():
-    return default
+    return {}
   try:
-    value = json.loads(path.read_bytes())
+    return files.read_json(path)
   except ValueError as error:
-    raise _damaged(path, error) from error
-  if not isinstance(value, dict):
-    raise _damaged(path, f'it is a {type(value).__name__}')
-  return value
+    raise _damaged(error) from error
 
 
-def _damaged(path: pathlib.Path, why: Any) -> ValueError:
+def _damaged(error: ValueError) -> ValueError:
   return ValueError(
-    f'{str(path)!r} is damaged: {why}. Put back a copy; or delete the file, and'
-    ' the run is resumed with the settings of the command, whatever they are.'
+    f'{error} Put back a copy; or delete the file, and the run is resumed with'
+    ' the settings of the command, whatever they are.'
   )
 
 

@@ -1,16 +1,23 @@
 """What every command does first: processes that join, and traces."""
 
+import ast
 import gzip
 import json
 import os
+import pathlib
 import subprocess
 import sys
 import time
 
 import jax
 import jax.numpy as jnp
+import ml_collections
 import pytest
+from absl import flags
+from ml_collections import config_flags
 
+from configs import base, demo, preprocess
+from configs.studies import fig4
 from experiments import launch
 
 
@@ -151,3 +158,132 @@ def test_a_command_begins_again_to_take_huge_pages(chosen, tmp_path):
     'begun',
     "['--notraceback'] " + ':'.join(filter(None, [chosen, launch.HUGE_PAGES])),
   ]
+
+
+_ROOT = pathlib.Path(__file__).parents[2]
+_COMMANDS = sorted(
+  path
+  for folder in ('experiments', 'benchmarks')
+  for path in (_ROOT / folder).glob('*.py')
+  if '__main__' in path.read_text()
+)
+_CONVERTERS = sorted(
+  path
+  for folder in ('drp_jax/convert', 'third_party')
+  for path in (_ROOT / folder).glob('*.py')
+  if 'add_argument' in path.read_text()
+)
+
+
+def _texts(config, name='config'):
+  """Settings that may be a text, or several."""
+  for key, value in config.items():
+    if isinstance(value, ml_collections.ConfigDict):
+      yield from _texts(value, f'{name}.{key}')
+    elif isinstance(value, str | tuple):
+      yield f'{name}.{key}', config, key
+
+
+@pytest.mark.parametrize(
+  'config',
+  [
+    base.get_config(),
+    preprocess.get_config(),
+    demo.get_config(),
+    fig4.get_config(),
+  ],
+  ids=['base', 'preprocess', 'demo', 'study'],
+)
+def test_home_in_every_setting(config, monkeypatch):
+  """Those that are no paths cannot begin with it anyway."""
+  monkeypatch.setenv('HOME', '/home/somebody')
+  settings = list(_texts(config))
+  assert len(settings) > 4
+  for _, section, key in settings:
+    one = section[key] == '' or isinstance(section[key], str)
+    section[key] = '~/x' if one else ('~/x', 'name=~/x', 'y~/x')
+  values = flags.FlagValues()
+  holder = config_flags.DEFINE_config_dict(
+    'config', config, 'Settings.', flag_values=values
+  )
+  values(['program'])
+  launch.expand_flags(values)
+  for name, section, key in settings:
+    expected = (
+      '/home/somebody/x'
+      if isinstance(section[key], str)
+      else ('/home/somebody/x', 'name=/home/somebody/x', 'y~/x')
+    )
+    assert section[key] == expected, name
+  assert holder.value is config or holder.value == config
+
+
+@pytest.mark.parametrize('path', _COMMANDS, ids=lambda path: path.stem)
+def test_every_command_reads_its_flags_through_launch(path):
+  """All flags of all commands, since `launch.run` expands what it parsed."""
+  called = {
+    ast.unparse(node.func)
+    for node in ast.walk(ast.parse(path.read_text()))
+    if isinstance(node, ast.Call)
+  }
+  assert called & {'launch.run', 'finetune_work.run'}
+  assert 'app.run' not in called
+
+
+def test_home_in_flags_of_all_kinds(monkeypatch):
+  monkeypatch.setenv('HOME', '/home/somebody')
+  values = flags.FlagValues()
+  own = dict(flag_values=values)
+  flags.DEFINE_string('workdir', None, '', **own)
+  flags.DEFINE_string('out', '~/out', '', **own)
+  flags.DEFINE_string('nothing', None, '', **own)
+  flags.DEFINE_list('models', None, '', **own)
+  flags.DEFINE_multi_string('more', [], '', **own)
+  flags.DEFINE_integer('number', 3, '', **own)
+  values(['program', '--workdir=~/run', '--models=a=~/a,b=~/b', '--more=~'])
+  launch.expand_flags(values)
+  assert values.workdir == '/home/somebody/run'
+  assert values.out == '/home/somebody/out'
+  assert values.models == ['a=/home/somebody/a', 'b=/home/somebody/b']
+  assert values.more == ['/home/somebody']
+  assert (values.nothing, values.number) == (None, 3)
+  values(['program', '--workdir=~no_such_user_/run'])
+  with pytest.raises(ValueError, match='--workdir=.*no such user.*./~no_such'):
+    launch.expand_flags(values)
+
+
+@pytest.mark.parametrize('path', _CONVERTERS, ids=lambda path: path.stem)
+def test_home_in_arguments_of_converters(path):
+  for node in ast.walk(ast.parse(path.read_text())):
+    if isinstance(node, ast.Call) and 'add_argument' in ast.unparse(node.func):
+      text = ast.unparse(node)
+      assert 'os.path.expanduser' in text or '**path' in text, text
+
+
+def test_home_on_a_real_command_line(tmp_path):
+  """A config file of the user's, a setting and a flag; one error, no folder."""
+  home, cwd = tmp_path / 'home', tmp_path / 'cwd'
+  home.mkdir()
+  cwd.mkdir()
+  (home / 'mine.py').write_text(
+    'from configs import pretrain\n'
+    'def get_config():\n'
+    "  config = pretrain.get_config('debug')\n"
+    "  config.init_from = '~/never_read'\n"
+    '  return config\n'
+  )
+  done = subprocess.run(
+    [
+      *(sys.executable, '-m', 'experiments.run_pretrain'),
+      *('--config=~/mine.py', '--config.data.shards_dir=~/shards'),
+      '--workdir=~/runs/first',
+    ],
+    cwd=cwd,
+    env={**os.environ, 'HOME': str(home), 'PYTHONPATH': str(_ROOT)},
+    capture_output=True,
+    text=True,
+    check=False,
+  )
+  assert f"shards_dir='{home}/shards' is not a" in done.stderr, done.stderr
+  assert (home / 'runs' / 'first').is_dir()
+  assert list(cwd.iterdir()) == []

@@ -113,6 +113,7 @@ def test_no_more_frames_are_read_than_allowed(videos, tmp_path):
   text = run_preprocess.summary(found, 'here')
   assert '6 videos are longer than config.data.max_frames, 12 frames' in text
   config.data.max_frames = 4
+  config.data.shards_dir = str(tmp_path / 'other')
   with pytest.raises(ValueError, match='max_frames=4 must be at least .*=6'):
     run_preprocess.preprocess(config)
 
@@ -487,6 +488,107 @@ def test_a_second_call_changes_nothing(videos, undisturbed, tmp_path):
   config = _short(videos, tmp_path / 'again')
   run_preprocess.preprocess(config)
   assert _contents(tmp_path / 'again') == _contents(undisturbed)
+
+
+@pytest.mark.parametrize(
+  ('changes', 'message'),
+  [
+    (
+      {'seed': 1, 'source': 'classes'},
+      "seed 0 -> 1; config.source 'folder' ->",
+    ),
+    ({'data': {'clip_stride': 3}}, r'config\.data\.clip_stride 25 -> 3\.'),
+    ({'data': {'max_frames': 99}}, r'config\.data\.max_frames 3000 -> 99\.'),
+    ({'extract': {'flow': 'farneback'}}, r"config\.extract\.flow 'dis' -> "),
+    ({'tfds': {'label_feature': 'x'}}, r"tfds\.label_feature '' -> 'x'"),
+  ],
+  ids=str,
+)
+@pytest.mark.parametrize('job', ['', '0/16', 'finish/16'])
+def test_shards_of_other_settings_are_refused_and_stay_whole(
+  videos, undisturbed, tmp_path, changes, message, job
+):
+  folder = tmp_path / 'shards'
+  shutil.copytree(undisturbed, folder)
+  config = _short(videos, folder)
+  config.update(changes)
+  config.shards = job
+  with pytest.raises(ValueError, match=message) as error:
+    run_preprocess.preprocess(config)
+  assert 'another config.data.shards_dir' in str(error.value)
+  assert _contents(folder) == _contents(undisturbed)
+
+
+def test_what_changes_no_clip_may_change(videos, undisturbed, tmp_path):
+  folder = tmp_path / 'shards'
+  shutil.copytree(undisturbed, folder)
+  config = _short(videos, folder, num_workers=2, max_seconds=9)
+  config.extract.device, config.extract.torch_threads = 'cuda', 4
+  run_preprocess.preprocess(config)
+  assert _contents(folder) == _contents(undisturbed)
+
+
+def test_videos_may_move_but_not_become_others(videos, undisturbed, tmp_path):
+  folder, moved = tmp_path / 'shards', tmp_path / 'moved'
+  shutil.copytree(undisturbed, folder)
+  shutil.copytree(videos, moved)
+  config = _short(moved, folder)
+  run_preprocess.preprocess(config)
+  recorded = json.loads((folder / 'config.json').read_text())
+  assert recorded['path'] == str(moved)
+  # Others under the same names; the build would say that it is complete.
+  others = tmp_path / 'others'
+  shutil.copytree(videos, others)
+  shutil.copy(videos / '1.mp4', others / '4.mp4')
+  config.path = str(others)
+  with pytest.raises(ValueError, match=r"path=.* holds another '4"):
+    run_preprocess.preprocess(config)
+  shutil.copy(videos / '1.mp4', moved / '9.mp4')
+  config.path = str(moved)
+  with pytest.raises(ValueError, match='num_videos 6 -> 7'):
+    run_preprocess.preprocess(config)
+
+
+def test_shards_from_before_settings_were_recorded(
+  videos, undisturbed, tmp_path
+):
+  folder = tmp_path / 'shards'
+  shutil.copytree(undisturbed, folder)
+  (folder / 'config.json').unlink()
+  run_preprocess.preprocess(_short(videos, folder))
+  assert _contents(folder) == _contents(undisturbed)
+  old = json.loads((folder / 'config.json').read_text())
+  del old['data']['centre_crop'], old['tfds']  # newer than the folder
+  (folder / 'config.json').write_text(json.dumps(old))
+  run_preprocess.preprocess(_short(videos, folder))
+  config = _short(videos, folder, centre_crop=True)
+  with pytest.raises(ValueError, match='data.centre_crop False -> True'):
+    run_preprocess.preprocess(config)
+
+
+@pytest.mark.parametrize('source', ['sim', 'pushes', 'embedded'])
+def test_a_folder_holds_renders_of_one_setting(source, tmp_path):
+  """They would be taken for those of the new one, since names do not tell."""
+  config = _config(source, tmp_path / 'videos', tmp_path / 'shards')
+  folder = tmp_path / 'videos'
+  run_preprocess._claim(folder, config)
+  config.seed = 2  # nothing was rendered yet
+  run_preprocess._claim(folder, config)
+  (folder / 'robots').mkdir()
+  (folder / 'robots' / 'a.mp4').touch()
+  config.extract.flow = 'farneback'  # not of the renders
+  run_preprocess._claim(folder, config)
+  config.seed = 3
+  with pytest.raises(ValueError, match=r'config\.seed 2 -> 3\. .*config\.path'):
+    run_preprocess.fetch(config)
+  config.seed = 2
+  if source == 'pushes':
+    config.data.clip_length = 7
+  else:
+    config[source].frames = 77
+  with pytest.raises(ValueError, match=r'(clip_length 25|frames 126) -> 7'):
+    run_preprocess.fetch(config)
+  assert [p.name for p in folder.rglob('*.*')] == ['.renders.json', 'a.mp4']
 
 
 def test_workers_need_no_simulator():
