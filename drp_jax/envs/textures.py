@@ -53,15 +53,16 @@ def load(size: int, folder: str = '') -> Textures:
     The textures.
 
   Raises:
-    ValueError: `folder` lacks images of one kind.
+    ValueError: `folder` lacks images of one kind, or an image cannot be read. It
+      is not left out, since that would change the scenes of all seeds.
   """
   if folder:
     sky_files, floor_files = _files(folder, 'skies'), _files(folder, 'floors')
-    skies = [_scale(Image.open(file), size) for file in sky_files]
+    skies = [_read(file, size) for file in sky_files]
   else:
     labmaze = _package('labmaze') / 'assets'
     sky_files = sorted(labmaze.glob('sky_*/[bflr][ktft].png'))  # the four sides
-    skies = [_scale(Image.open(file), size) for file in sky_files]
+    skies = [_read(file, size) for file in sky_files]
     skies += _cross_sides(_package('dm_control') / _SKYBOX, size)
     skies += [procedural_sky(i, size) for i in range(NUM_PROCEDURAL_SKIES)]
     floor_files = [
@@ -70,7 +71,7 @@ def load(size: int, folder: str = '') -> Textures:
       _package('dm_control') / _GRASS,
       *_metaworld_floors(),
     ]
-  floors = [_scale(Image.open(file), size) for file in floor_files]
+  floors = [_read(file, size) for file in floor_files]
   return Textures(np.stack(skies), np.stack(floors))
 
 
@@ -120,6 +121,20 @@ def _noise(rng: np.random.Generator, size: int, cells: int) -> np.ndarray:
   return np.clip(total / weight, 0, 1)
 
 
+def _read(file: pathlib.Path, size: int) -> np.ndarray:
+  try:
+    if not file.is_file():  # a link to nowhere; a pipe would never end
+      raise FileNotFoundError('no regular file')
+    with Image.open(file) as image:
+      return _scale(image, size)
+  except Exception as error:  # decoders raise all sorts for a broken file
+    raise ValueError(
+      f'config.env.texture_folder: {str(file)!r} cannot be read as an image'
+      f' ({type(error).__name__}: {error}). Replace it or take it away; without'
+      ' it every seed has another scene.'
+    ) from error
+
+
 def _scale(image: Image.Image, size: int) -> np.ndarray:
   image = image.convert('RGBA').convert('RGB')  # palettes warn when in one go
   return np.asarray(image.resize([size, size], Image.BOX, reducing_gap=2.0))
@@ -151,7 +166,11 @@ def _package(name: str) -> pathlib.Path:
 
 def _files(folder: str, kind: str) -> list[pathlib.Path]:
   root = pathlib.Path(folder) / kind
-  files = [f for f in root.rglob('*') if f.suffix.lower() in _SUFFIXES]
+  files = [
+    file
+    for file in root.rglob('*')
+    if file.suffix.lower() in _SUFFIXES and not file.is_dir()
+  ]
   if not files:
     raise ValueError(
       f'config.env.texture_folder={folder!r} has no images in {kind}/; allowed '

@@ -60,7 +60,7 @@ def make_mask(
     flow: a flow back-end, for where nothing is found.
 
   Raises:
-    ValueError: for a missing file, or a prompt of another form.
+    ValueError: for a missing or damaged file, or a prompt of another form.
   """
   if not prompt.endswith('.') or prompt != prompt.lower():
     raise ValueError(
@@ -70,9 +70,11 @@ def make_mask(
   transformers.utils.logging.disable_progress_bar()  # one for each file read
   files = _FILES + _TOKENIZER_FILES
   folder = weights_lib.find_folder(detector, files, DETECTOR)
-  find_boxes = _detector(folder, prompt, threshold, device)
+  with weights_lib.reading(folder, DETECTOR):
+    find_boxes = _detector(folder, prompt, threshold, device)
   folder = weights_lib.find_folder(segmenter, _FILES, SEGMENTER)
-  cut_out = _segmenter(folder, device)
+  with weights_lib.reading(folder, SEGMENTER):
+    cut_out = _segmenter(folder, device)
 
   @torch.inference_mode()
   def mask(footage: schema.Footage) -> np.ndarray:

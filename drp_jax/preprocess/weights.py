@@ -4,15 +4,17 @@ Nothing here downloads. Pickles are read for tensors only (`weights_only`), so a
 file from a stranger cannot run code.
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import pathlib
-import pickle
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
   import torch
 
+_MESSAGE = 300  # characters of another library's
 _NAMES_SHOWN = 3  # of the arrays that do not fit, in a message
 
 
@@ -88,34 +90,44 @@ def read(path: pathlib.Path, source: Source) -> dict[str, 'torch.Tensor']:
     ValueError: if it is something else, or holds more than data.
   """
   import torch
-  from safetensors import SafetensorError
   from safetensors import torch as safetensors_torch
 
-  try:
+  with reading(path, source):
     if path.suffix == '.safetensors':
       return safetensors_torch.load_file(path)
     content = torch.load(path, map_location='cpu', weights_only=True)
-  except (
-    SafetensorError,
-    pickle.UnpicklingError,
-    RuntimeError,
-    EOFError,
-  ) as error:
-    raise ValueError(
-      f'{source.key}={str(path)!r} cannot be read as tensors only; is it one '
-      f'of {source.files}? ({error})'
-    ) from error
   for name in ('state_dict', 'model'):
     if isinstance(content, dict) and isinstance(content.get(name), dict):
       content = content[name]
   if not isinstance(content, dict) or not all(
-    isinstance(value, torch.Tensor) for value in content.values()
+    isinstance(name, str) and isinstance(value, torch.Tensor)
+    for name, value in content.items()
   ):
     raise ValueError(
       f'{source.key}={str(path)!r} holds no dict of tensors; expected '
       f'{source.files}.'
     )
   return content
+
+
+@contextlib.contextmanager
+def reading(path: pathlib.Path, source: Source) -> Iterator[None]:
+  """Turns any error while a file is read into one that names it.
+
+  Readers raise all sorts for a damaged file: KeyError, IndexError, zip errors.
+
+  Raises:
+    ValueError: naming the config key, the path and what is expected.
+  """
+  try:
+    yield
+  except Exception as error:
+    lines = str(error).strip().splitlines() or ['']
+    raise ValueError(
+      f'{source.key}={str(path)!r} cannot be read as tensors only; is it one '
+      f'of {source.files}, and whole? ({type(error).__name__}: '
+      f'{lines[0][:_MESSAGE]})'
+    ) from error
 
 
 def fill(

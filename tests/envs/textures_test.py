@@ -1,5 +1,7 @@
 """Tests of the texture sets."""
 
+import os
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -45,3 +47,31 @@ def test_folder_without_floors_is_named(tmp_path):
   save(tmp_path / 'skies' / 'a.png', (0, 0, 0))
   with pytest.raises(ValueError, match=r'texture_folder.*floors/'):
     textures.load(16, str(tmp_path))
+
+
+@pytest.mark.parametrize('kind', ['skies', 'floors'])
+@pytest.mark.parametrize('damage', ['text', 'empty', 'cut', 'link', 'pipe'])
+def test_an_image_that_cannot_be_read_is_named(tmp_path, kind, damage):
+  """Left out, it would change what every seed looks like."""
+  for name in ('skies/a.png', 'skies/c.png', 'floors/a.png', 'floors/c.png'):
+    save(tmp_path / name, (255, 0, 0), (64, 64))
+  bad = tmp_path / kind / 'b.png'
+  whole = (tmp_path / 'skies' / 'a.png').read_bytes()
+  match damage:
+    case 'text':
+      bad.write_text('no image')
+    case 'empty':
+      bad.touch()
+    case 'cut':
+      bad.write_bytes(whole[: len(whole) // 2])
+    case 'link':
+      bad.symlink_to(tmp_path / 'nowhere')
+    case 'pipe':
+      os.mkfifo(bad)
+  with pytest.raises(
+    ValueError, match=rf'texture_folder: .*{kind}/b\.png. cannot be read as an'
+  ):
+    textures.load(16, str(tmp_path))
+  bad.unlink()
+  bad.mkdir()  # a folder may be called as it likes
+  assert len(textures.load(8, str(tmp_path)).skies) == 2

@@ -54,7 +54,10 @@ def _checkpoint(folder):
     jax.tree_util.keystr(key): (x.dtype, x.shape, np.asarray(x).tobytes())
     for key, x in jax.tree.leaves_with_path(state)
   }
-  return max(steps), arrays, ocp.JsonCheckpointHandler().restore(path / 'meta')
+  meta = ocp.JsonCheckpointHandler().restore(path / 'meta')
+  meta['lines'] = meta['lines'][0]  # their bytes tell times
+  del meta['crc32_of_json']
+  return max(steps), arrays, meta
 
 
 def _files(folder, pattern='*'):

@@ -3,6 +3,7 @@
 import pathlib
 import pickle
 
+import numpy as np
 import pytest
 
 from drp_jax.preprocess import weights
@@ -84,6 +85,43 @@ def test_a_damaged_file_is_named(tmp_path, name):
   (tmp_path / name).write_bytes(b'PK\x03\x04 nothing of use')
   with pytest.raises(ValueError, match=rf'fast\.weights=.*{name}.*fast\.pth'):
     weights.read(tmp_path / name, _SOURCE)
+
+
+def _damaged(path, rng):
+  """Files that are cut, flipped, overwritten, or of another kind."""
+  whole = path.read_bytes()
+  for size in range(0, len(whole), 37):
+    yield whole[:size]
+  for _ in range(150):
+    flipped = bytearray(whole)
+    for index in rng.integers(len(whole), size=rng.integers(1, 9)):
+      flipped[index] = rng.integers(256)
+    yield bytes(flipped)
+  # Streams of opcodes that are no pickle: KeyError, IndexError and others.
+  yield from (b'h\x00.', b'0.', b'\x80\x02u.', b's.', b'a.', b'(e.', b'R.')
+  yield from (b'\x80\x02K\x01.', b'garbage', b'\x80', b'c\n\n.', b'\x80\xff.')
+  yield from (
+    bytes(rng.integers(256, size=60).astype('uint8')) for _ in 'x' * 150
+  )
+
+
+@pytest.mark.parametrize('legacy', [False, True])
+def test_damage_of_any_kind_is_one_error(tmp_path, legacy):
+  path = tmp_path / 'a.pt'
+  tensors = {'w': torch.arange(6.0).reshape(2, 3), 'n': torch.tensor(7)}
+  torch.save(tensors, path, _use_new_zipfile_serialization=not legacy)
+  refused = 0
+  for content in _damaged(path, np.random.default_rng(0)):
+    path.write_bytes(content)
+    try:
+      found = weights.read(path, _SOURCE)
+    except ValueError as error:
+      refused += 1
+      assert f'fast.weights={str(path)!r}' in str(error), error
+      assert 'fast.pth' in str(error) and len(str(error)) < 1000
+    else:
+      assert all(isinstance(name, str) for name in found)
+  assert refused > 200
 
 
 def test_other_content_is_refused(tmp_path):
