@@ -41,6 +41,11 @@ def get_config(preset: str = 'paper') -> ml_collections.ConfigDict:
   return config.lock()
 
 
+def defaults(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
+  """Returns the preset that `config` is made of; 'paper' for another name."""
+  return get_config(config.preset if config.preset in PRESETS else 'paper')
+
+
 def _paper() -> ml_collections.ConfigDict:
   config = ml_collections.ConfigDict()
   config.preset = 'paper'

@@ -16,7 +16,7 @@ def write(path: str | os.PathLike, content: bytes, writer: str = '') -> None:
   """
   path = pathlib.Path(path)
   path.parent.mkdir(parents=True, exist_ok=True)
-  partial = path.with_name(f'.{path.name}{writer}.tmp')
+  partial = path.with_name(f'.{path.name}.{writer}.tmp')
   with open(partial, 'wb') as file:
     file.write(content)
     file.flush()

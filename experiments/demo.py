@@ -103,7 +103,7 @@ def pretrain_model(
   pretrain.pretrain(
     config.pretrain,
     folder / 'pretrain',
-    base.get_config(config.pretrain.preset),
+    base.defaults(config.pretrain),
   )
 
 

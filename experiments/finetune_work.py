@@ -122,7 +122,7 @@ def finetune(
     workdir,
     functools.partial(make_envs, config, open_env),
     functools.partial(make_extractor, config),
-    base.get_config(config.preset),
+    base.defaults(config),
   )
 
 

@@ -78,7 +78,8 @@ def _preprocess(config: ml_collections.ConfigDict) -> dict | None:
   work = functools.partial(preprocess_work.work, config.to_json())
   if isinstance(part, int):
     work(part, num_shards)
-    preprocess_work.record(config)
+    if not moved:  # otherwise the last job, 'finish', compares all videos
+      preprocess_work.record(config)
     return None
   if part != 'finish':
     fetch(config)

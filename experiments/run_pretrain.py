@@ -17,8 +17,7 @@ _WORKDIR = flags.DEFINE_string(
 
 def main() -> None:
   config = _CONFIG.value
-  defaults = base.get_config(config.preset)
-  pretrain.pretrain(config, _WORKDIR.value, defaults)
+  pretrain.pretrain(config, _WORKDIR.value, base.defaults(config))
   print(f'Pre-training is complete in {_WORKDIR.value}.')
 
 

@@ -53,7 +53,7 @@ def load(size: int, folder: str = '') -> Textures:
     The textures.
 
   Raises:
-    ValueError: `folder` lacks images of one kind, or an image cannot be read. It
+    ValueError: `folder` lacks images of one kind, or one cannot be read. It
       is not left out, since that would change the scenes of all seeds.
   """
   if folder:
