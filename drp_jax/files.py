@@ -12,11 +12,12 @@ def write(path: str | os.PathLike, content: bytes, writer: str = '') -> None:
   Args:
     path: its folder is made if missing.
     content: all of it.
-    writer: name of this process, where several may write the file at once.
+    writer: ending of the temporary file's name that no other process has, where
+      several may write the file at once.
   """
   path = pathlib.Path(path)
   path.parent.mkdir(parents=True, exist_ok=True)
-  partial = path.with_name(f'.{path.name}.{writer}.tmp')
+  partial = path.with_name(f'.{path.name}{writer}.tmp')
   with open(partial, 'wb') as file:
     file.write(content)
     file.flush()

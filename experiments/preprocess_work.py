@@ -244,7 +244,7 @@ def record(config: ml_collections.ConfigDict) -> None:
       section = section.get(part, {})
     section.pop(name, None)
   folder = pathlib.Path(config.data.shards_dir)
-  files.write_json(folder / _RECORD, value, report.process_id())
+  files.write_json(folder / _RECORD, value, f'.{report.process_id()}')
 
 
 def work(config_json: str, worker: int, num_workers: int) -> None:
