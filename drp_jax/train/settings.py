@@ -30,6 +30,7 @@ MAY_CHANGE = (
   # What of the machine.
   'remat',
   'env.num_envs',
+  'env.max_seconds',
   'replay.capacity',
   'extract.device',
   'extract.torch_threads',

@@ -19,7 +19,7 @@ import unlike
 from configs import preprocess as preprocess_config
 from drp_jax.data import report, shards
 from drp_jax.preprocess import video
-from drp_jax.train import lock, workdir
+from drp_jax.train import lock
 from experiments import preprocess_work, run_preprocess
 
 

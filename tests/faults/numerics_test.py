@@ -36,7 +36,9 @@ def _shards(root, spoil):
     return clip
 
   folder = config.data.shards_dir
-  shards.write_shards(folder, job.listing.videos, job.plan, job.read_frames, extract, 2)
+  shards.write_shards(
+    folder, job.listing.videos, job.plan, job.read_frames, extract, 2
+  )
   return folder
 
 
