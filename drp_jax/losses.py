@@ -14,7 +14,10 @@ from drp_jax.ops import distributions
 
 
 def mae_loss(
-  recon: jax.Array, patches: jax.Array, hidden: jax.Array
+  recon: jax.Array,
+  patches: jax.Array,
+  hidden: jax.Array,
+  axis_name: str | None = None,
 ) -> jax.Array:
   """Masked reconstruction of atomic actions (Eqs. 5, 7).
 
@@ -25,28 +28,38 @@ def mae_loss(
     recon: [B, T, K, 2 P^2].
     patches: [B, T, K, 2 P^2], normalised.
     hidden: [B, T, K] bool, the set M.
+    axis_name: device axis; the average is over the hidden ones of all devices.
 
   Returns:
-    [].
+    [], whose mean over devices is the loss.
   """
   chex.assert_equal_shape([recon, patches])
   error = jnp.square(recon - patches).sum(-1)
   weight = hidden.astype(error.dtype)
-  return (error * weight).sum() / jnp.maximum(weight.sum(), 1.0)
+  count = weight.sum()
+  if axis_name is not None:
+    count = jax.lax.pmean(count, axis_name)
+  return (error * weight).sum() / jnp.maximum(count, 1.0)
 
 
-def image_loss(recon: jax.Array, image: jax.Array) -> jax.Array:
+def image_loss(
+  recon: jax.Array, image: jax.Array, weight: jax.Array | None = None
+) -> jax.Array:
   """-ln p(o | .) of a unit-variance Gaussian, its constant dropped.
 
   Args:
     recon: [B, T, H, W, 3], the mean.
     image: [B, T, H, W, 3] in [-0.5, 0.5].
+    weight: [B, T] of the frames, with a mean of one; None weights all alike.
 
   Returns:
     [].
   """
   chex.assert_equal_shape([recon, image])
-  return 0.5 * jnp.square(recon - image).sum((-1, -2, -3)).mean()
+  error = jnp.square(recon - image).sum((-1, -2, -3))
+  if weight is not None:
+    error *= weight
+  return 0.5 * error.mean()
 
 
 def kl_loss(

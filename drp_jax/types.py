@@ -59,6 +59,8 @@ class ReplayBatch:
     action: [B, T, A] float32 in [-1, 1], what led to frame t.
     reward: [B, T] float32, received on arriving in frame t.
     is_first: [B, T] bool; also true at entry 0 of every segment.
+    is_last: [B, T] bool, the episode ended here. If this is not the last entry,
+      the segment continues with another episode (ops/seams.py).
     is_terminal: [B, T] bool, the episode ended here for good (no bootstrap).
   """
 
@@ -67,6 +69,7 @@ class ReplayBatch:
   action: jax.Array
   reward: jax.Array
   is_first: jax.Array
+  is_last: jax.Array
   is_terminal: jax.Array
 
 

@@ -219,7 +219,7 @@ def test_losses_of_both_stages_fit(name):
   def finetuning(params, collections, keys):
     batch = batches.example_replay_batch(config, _A, (_B, _T))
     return system.world_model_loss(
-      params, collections, batch, keys, lambda feat: (feat[:, :2, 0], None)
+      params, collections, batch, keys, lambda feat, _: (feat[:, :2, 0], None)
     )
 
   def pretraining(params, collections, keys):

@@ -56,3 +56,26 @@ def test_free_nats_clamp_the_mean_over_devices(above):
   np.testing.assert_allclose(
     split_gradient.reshape(whole.shape) / 2, gradient, rtol=1e-5, atol=1e-8
   )
+
+
+def test_mae_loss_counts_the_hidden_of_all_devices():
+  """Segments of several episodes hide different numbers of tokens."""
+  recon, patches = _normal(2, 3, 4, 5), np.zeros((2, 3, 4, 5), np.float32)
+  hidden = np.zeros((2, 3, 4), bool)
+  hidden[0, 1:], hidden[1, 1, 0] = True, True
+  whole = losses.mae_loss(recon, patches, hidden)
+  shares = jax.vmap(
+    lambda *x: losses.mae_loss(*x, axis_name='i'), axis_name='i'
+  )(recon[:, None], patches[:, None], hidden[:, None])
+  np.testing.assert_allclose(shares.mean(), whole, rtol=1e-6)
+
+
+def test_image_loss_of_weighted_frames():
+  recon, image = _normal(1, 2, 4, 4, 3), np.zeros((1, 2, 4, 4, 3), np.float32)
+  plain = losses.image_loss(recon, image)
+  assert losses.image_loss(recon, image, np.ones((1, 2))) == plain
+  np.testing.assert_allclose(
+    losses.image_loss(recon, image, np.array([[2.0, 0.0]])),
+    losses.image_loss(recon[:, :1], image[:, :1]),
+    rtol=1e-6,
+  )

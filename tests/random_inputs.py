@@ -69,6 +69,7 @@ def replay_batch(
     action=action.astype(np.float32),
     reward=rng.normal(size=(batch, length)).astype(np.float32),
     is_first=video.is_first,
+    is_last=np.zeros((batch, length), bool),
     is_terminal=np.zeros((batch, length), bool),
   )
 

@@ -277,6 +277,7 @@ def finetune(agent: str, arrays: Arrays, inputs: Arrays) -> Rows:
     action=inputs['action'],
     reward=inputs['reward'],
     is_first=inputs['is_first'],
+    is_last=np.zeros(inputs['is_first'].shape, bool),
     is_terminal=np.zeros(inputs['is_first'].shape, bool),
   )
   bonus_fn, gumbels = None, ['gumbel_s']
@@ -627,7 +628,11 @@ def formulas(inputs: Arrays) -> Rows:
   state, bonus = _empty_queue(config, inputs['projection']), {}
   for i, feat in enumerate(inputs['bonus_feat']):
     bonus[f'batch {i}'], state = intrinsic.bonus(
-      state, feat, build.intrinsic_settings(config), None
+      state,
+      feat,
+      np.zeros(feat.shape[:2], bool),
+      build.intrinsic_settings(config),
+      None,
     )
   return {
     'KL with balance': kl,

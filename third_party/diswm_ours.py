@@ -286,6 +286,7 @@ def finetune(weights: Arrays, inputs: Arrays) -> Rows:
     action=inputs['action'],
     reward=inputs['reward'],
     is_first=inputs['is_first'],
+    is_last=np.zeros(inputs['is_first'].shape, bool),
     is_terminal=np.zeros(inputs['is_first'].shape, bool),
   )
 

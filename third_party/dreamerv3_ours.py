@@ -243,7 +243,7 @@ def act(weights: Arrays, inputs: Arrays) -> Rows:
 def losses(weights: Arrays, slow_critic: Arrays, inputs: Arrays) -> Rows:
   """The joint loss, term by term, and gradients of all parameters."""
   system = small_system()
-  names = 'image', 'action', 'reward', 'is_first', 'is_terminal'
+  names = 'image', 'action', 'reward', 'is_first', 'is_last', 'is_terminal'
   batch = types.ReplayBatch(motion=None, **{k: inputs[k] for k in names})
   slow = convert(slow_critic)['critic']
   collections = {

@@ -20,6 +20,7 @@ from drp_jax.ops import (
   dreamerv3_returns,
   images,
   noise,
+  seams,
   two_hot,
 )
 
@@ -99,7 +100,7 @@ class DreamerV3(acting.ActsFromOneState):
       params: of the world model, 'actor' and 'critic'.
       slow_critic: critic parameters that values are pulled towards.
       collections: 'return_range'.
-      batch: leaves [b, T, ...], segments of single episodes.
+      batch: leaves [b, T, ...].
       keys: [b] typed keys.
 
     Returns:
@@ -278,8 +279,7 @@ def _replay_value(logits, slow_logits, start_ret, batch, c) -> jax.Array:
     logits: [T, b, bins] of the critic, not stopped.
     slow_logits: [T, b, bins] of the slow critic.
     start_ret: [T, b], imagined returns from each state.
-    batch: leaves [b, T, ...]. Segments lie within episodes, so only their last
-      entry can end one, and after it there is only the value anyway.
+    batch: leaves [b, T, ...].
     c: settings.
 
   Returns:
@@ -287,9 +287,11 @@ def _replay_value(logits, slow_logits, start_ret, batch, c) -> jax.Array:
   """
   reward, terminal = batch.reward.T, batch.is_terminal.T
   live = c.discount * (1.0 - terminal.astype(jnp.float32))
-  ret = dreamerv3_returns.lambda_return(reward, start_ret, live, c.lam)
+  last = seams.ends(batch.is_last).T
+  ret = dreamerv3_returns.lambda_return(reward, start_ret, live, c.lam, last)
   slow = two_hot.mean(slow_logits)
-  return _value_loss(logits[:-1], ret, slow[:-1], c).mean()
+  loss = _value_loss(logits[:-1], ret, slow[:-1], c)
+  return jnp.where(last[:-1], 0.0, loss).mean()
 
 
 def _value_loss(logits, ret, slow_value, c) -> jax.Array:

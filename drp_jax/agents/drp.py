@@ -115,7 +115,9 @@ class DRP(world_model.LearnsInImagination):
       mutable=list(collections),
     )
     loss, metrics = self._shared_losses(motion, out)
-    bonus, bonus_state = bonus_fn(world_model.bonus_features(out['z']))
+    bonus, bonus_state = bonus_fn(
+      world_model.bonus_features(out['z']), batch.is_last
+    )
     action_loss, more = world_model.action_loss(
       out, batch.reward, bonus, self.weights, self.axis_name
     )
@@ -270,8 +272,10 @@ class DRP(world_model.LearnsInImagination):
     metrics['a_agg/std'] = _spread(a_agg, self.axis_name)
     if 'recon' in motion:
       patches, hidden = motion['patches'], motion['hidden']
-      mae = losses.mae_loss(motion['recon'], patches, hidden)
-      still = losses.mae_loss(jnp.zeros_like(patches), patches, hidden)
+      mae, still = (
+        losses.mae_loss(recon, patches, hidden, self.axis_name)
+        for recon in (motion['recon'], jnp.zeros_like(patches))
+      )
       loss += w.mae * mae
       metrics |= {'loss/mae': mae, 'mae/zero_flow': still}
     return loss, metrics

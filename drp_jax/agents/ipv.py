@@ -98,7 +98,9 @@ class IPV(world_model.LearnsInImagination):
       method=self.model.finetune,
       mutable=list(collections),
     )
-    bonus, bonus_state = bonus_fn(world_model.bonus_features(out['z']))
+    bonus, bonus_state = bonus_fn(
+      world_model.bonus_features(out['z']), batch.is_last
+    )
     loss, metrics = world_model.action_loss(
       out, batch.reward, bonus, self.weights, self.axis_name
     )

@@ -113,7 +113,7 @@ class PreLAR(world_model.LearnsInImagination, acting.ActsFromOneState):
       mutable=list(collections),
     )
     seen = jax.lax.stop_gradient(out['embed']).astype(jnp.float32)
-    bonus, bonus_state = bonus_fn(seen)
+    bonus, bonus_state = bonus_fn(seen, batch.is_last)
     loss, metrics = world_model.action_loss(
       out, batch.reward, bonus, self.weights, self.axis_name
     )

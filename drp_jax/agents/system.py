@@ -15,9 +15,10 @@ from drp_jax import types
 
 Metrics = dict[str, jax.Array]
 
-# Features [b, T, F], stopped -> intrinsic bonus [b, T - n] of the first T - n
-# steps, already weighted, and the bonus's next state.
-BonusFn = Callable[[jax.Array], tuple[jax.Array, Any]]
+# Features [b, T, F], stopped, and ends of episodes [b, T] -> intrinsic bonus
+# [b, T - n] of the first T - n steps, already weighted, and the bonus's next
+# state.
+BonusFn = Callable[[jax.Array, jax.Array], tuple[jax.Array, Any]]
 
 
 @flax.struct.dataclass

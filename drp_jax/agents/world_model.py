@@ -97,14 +97,16 @@ def latent_loss(
   """L_dyn: image from z and KL of z (Eqs. 6, 8).
 
   Args:
-    out: `image`, `z`, `z_prior`, `z_decoded`.
+    out: `image`, `z`, `z_prior`, `z_decoded`, maybe `image_weight`.
     weights: of which `kl_z` is read, and how KLs are balanced and clamped.
     axis_name: device axis, or None.
 
   Returns:
     The loss [] and metrics.
   """
-  image = losses.image_loss(out['z_decoded'], out['image'])
+  image = losses.image_loss(
+    out['z_decoded'], out['image'], out.get('image_weight')
+  )
   kl, kl_value = _kl(out['z'], out['z_prior'], weights, axis_name)
   return image + weights.kl_z * kl, {
     'loss/image_z': image,
@@ -128,7 +130,8 @@ def action_loss(
   representative one, where there is one, the plain reward of all steps.
 
   Args:
-    out: `image`, `s`, `s_prior`, `s_decoded`, `reward`, maybe `aux_reward`.
+    out: `image`, `s`, `s_prior`, `s_decoded`, `reward`; maybe `image_weight`,
+      `aux_reward`.
     reward: [B, T].
     bonus: [B, n], of the first n steps, weighted.
     weights: of the terms.
@@ -138,7 +141,9 @@ def action_loss(
     The loss [] and metrics.
   """
   n, w = bonus.shape[1], weights
-  image = losses.image_loss(out['s_decoded'], out['image'])
+  image = losses.image_loss(
+    out['s_decoded'], out['image'], out.get('image_weight')
+  )
   kl, kl_value = _kl(out['s'], out['s_prior'], weights, axis_name)
   behavioural = losses.reward_loss(out['reward'][:, :n], reward[:, :n] + bonus)
   loss = w.image * image + w.kl_s * kl + w.reward * behavioural

@@ -19,26 +19,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from drp_jax.data import schema
+from drp_jax.data import fixed_point, schema, segments
 
 # States that stay restorable: no fewer than the checkpoints that are kept.
 KEPT_STATES = 3
 FLOW_DTYPES = ('float16', 'int8')
 _FORMAT = 2  # of states and files
-# Of int8 flow: pixels, and how many steps in either direction, 15.875 pixels.
-_FLOW_STEP = 1 / 8
-_FLOW_LIMIT = 127
-# float16 vectors, as four bytes, by the two bytes of their steps: ten times as
-# fast as arithmetic with float16.
-_VECTORS = (
-  np.multiply(
-    np.arange(2**16, dtype=np.uint16).view(np.int8),
-    _FLOW_STEP,
-    dtype=np.float32,
-  )
-  .astype(np.float16)
-  .view(np.uint32)
-)
 _GIGABYTE = 1e9
 
 _log = logging.getLogger(__name__)
@@ -185,42 +171,48 @@ class Replay:
     batch_size: int,
     length: int,
     prioritize_ends: bool = False,
+    across_ends: bool = False,
   ) -> dict[str, np.ndarray]:
-    """Draws segments: the episode uniformly, then the start in it.
+    """Draws segments by one of the two rules of `drp_jax/data/segments.py`.
+
+    Where an episode is shorter than a segment, all segments run across the ends
+    of episodes: every entry is each stored step with the same probability.
+    Otherwise each segment lies within one episode.
 
     Args:
-      rng: advanced by two draws of `batch_size` numbers; more if an episode
-        turns out to be corrupt.
+      rng: advanced by the draws; by more of them if an episode turns out to be
+        corrupt.
       batch_size: B.
-      length: T, steps of a segment. Shorter episodes are not drawn.
-      prioritize_ends: as IPV in Meta-World, start = min(U{0..n}, n - T) in an
-        episode of n steps, so that its end comes up more often (about 10 % of
-        the draws with n = 501, T = 50). Otherwise uniform.
+      length: T, steps of a segment.
+      prioritize_ends: see `segments.within_episodes`, which alone reads it.
+      across_ends: run across the ends of episodes although all are as long as a
+        segment.
 
     Returns:
-      Field name to [B, T, ...]; copies. `is_first` is true at entry 0.
+      Field name to [B, T, ...]; copies. `is_first` is true at entry 0, and
+      where an episode begins after the end of another one.
 
     Raises:
-      ValueError: if no whole episode has `length` steps.
+      ValueError: if there is no whole episode.
     """
-    begins, totals, _ = np.array(self._draw(rng, batch_size, length)).T
-    last = totals - length
-    # Both upper ends are included.
-    draws = rng.integers(0, (totals if prioritize_ends else last) + 1)
-    starts = begins + np.minimum(draws, last)
+    drawn = self._draw(rng, batch_size, length, prioritize_ends, across_ends)
     batch = {
       name: np.empty(
         (batch_size, length, *field.shape), self._record[name].base
       )
       for name, field in self._fields.items()
     }
-    for index, start in enumerate(starts.tolist()):
-      records = self._read(start, length)
-      for name, array in batch.items():
-        array[index] = records[name]
+    for index, pieces in enumerate(drawn):
+      entry = 0
+      for piece in pieces:
+        start = self._episodes[piece.episode].start + piece.offset
+        records = self._read(start, piece.length)
+        for name, array in batch.items():
+          array[index, entry : entry + piece.length] = records[name]
+        entry += piece.length
     batch['is_first'][:, 0] = True
     if 'flow' in batch and self._fixed_point:
-      batch['flow'] = _from_fixed_point(batch['flow'])
+      batch['flow'] = fixed_point.decode(batch['flow'])
     return batch
 
   def state(self) -> dict[str, Any]:
@@ -333,25 +325,35 @@ class Replay:
       if field.dtype.kind == 'f' and not np.isfinite(array).all():
         raise ValueError(f'{what}: field {name!r} is not finite.')
       if name == 'flow' and self._fixed_point:
-        array = _to_fixed_point(array)
+        array = fixed_point.encode(array)
       records[name] = array
     return records
 
   def _draw(
-    self, rng: np.random.Generator, count: int, length: int
-  ) -> list[_Episode]:
-    """Draws episodes of at least `length` steps that are what was written."""
+    self,
+    rng: np.random.Generator,
+    count: int,
+    length: int,
+    prioritize_ends: bool,
+    across_ends: bool,
+  ) -> list[list[segments.Piece]]:
+    """Draws segments of episodes that are what was written."""
     while True:
-      long = [e for e in self._episodes if e.length >= length]
-      if not long:
-        longest = max((e.length for e in self._episodes), default=0)
+      if not self._episodes:
         raise ValueError(
-          f'No whole episode has length={length} steps '
-          f'(config.replay.segment_length): of {len(self._episodes)} the '
-          f'longest has {longest}.'
+          f'The replay in {str(self._folder)!r} holds no whole episode to draw'
+          ' from.'
         )
-      drawn = [long[i] for i in rng.integers(len(long), size=count)]
-      unchecked = self._unchecked.intersection(drawn)
+      lengths = np.array([episode.length for episode in self._episodes])
+      if across_ends or lengths.min() < length:
+        drawn = segments.across_ends(rng, lengths, count, length)
+      else:
+        drawn = segments.within_episodes(
+          rng, lengths, count, length, prioritize_ends
+        )
+      unchecked = self._unchecked.intersection(
+        self._episodes[piece.episode] for pieces in drawn for piece in pieces
+      )
       corrupt = [e for e in sorted(unchecked) if not self._is_intact(e)]
       self._unchecked -= unchecked
       if not corrupt:
@@ -462,17 +464,6 @@ class Replay:
 
   def _path(self, number: int) -> pathlib.Path:
     return self._folder / f'chunk-{number:08d}.bin'
-
-
-def _to_fixed_point(flow: np.ndarray) -> np.ndarray:
-  """float16 pixels to int8 steps."""
-  steps = np.rint(flow.astype(np.float32) / _FLOW_STEP)
-  return np.clip(steps, -_FLOW_LIMIT, _FLOW_LIMIT).astype(np.int8)
-
-
-def _from_fixed_point(steps: np.ndarray) -> np.ndarray:
-  """int8 steps [..., 2] to float16 pixels [..., 2], exactly."""
-  return _VECTORS[steps.view(np.uint16)].view(np.float16)
 
 
 def _describe(episode: _Episode) -> str:

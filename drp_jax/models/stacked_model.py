@@ -19,7 +19,7 @@ from drp_jax.models import (
   image_encoder,
   rssm,
 )
-from drp_jax.ops import images, noise
+from drp_jax.ops import images, noise, seams
 
 
 class StackedModel(nn.Module):
@@ -122,7 +122,8 @@ class StackedModel(nn.Module):
       decode: whether images are wanted too.
 
     Returns:
-      `image`, `embed`, `context`; posterior `z` and prior `z_prior`;
+      `image`, `embed`; posterior `z` and prior `z_prior`; `context` and the
+      numbers of its frames `context_index` [B], None without contexts;
       `z_decoded` if wanted.
     """
     context_keys, sample_keys, decode_keys = keys
@@ -131,11 +132,18 @@ class StackedModel(nn.Module):
     z, prior = self.observe_z(
       embed, a_agg, batch.is_first, self._gumbel(sample_keys, embed)
     )
-    context = None
+    context, index = None, None
     if self.context_encoder is not None:
-      frame = self._context_frame(image, context_keys)
+      frame, index = self._context_frame(image, context_keys)
       context = self.context(frame, True)
-    out = dict(image=image, embed=embed, z=z, z_prior=prior, context=context)
+    out = dict(
+      image=image,
+      embed=embed,
+      z=z,
+      z_prior=prior,
+      context=context,
+      context_index=index,
+    )
     if decode:
       out['z_decoded'] = self.image_decoder(z.feat, context, decode_keys, True)
     return out
@@ -159,7 +167,9 @@ class StackedModel(nn.Module):
 
     Returns:
       Those of `pretrain`; posterior `s` and prior `s_prior`; `s_decoded`,
-      `reward`, and `aux_reward` if there is such a head.
+      `reward`, and `aux_reward` if there is such a head. With contexts also
+      `image_weight` [B, T]: frames of another episode than the context's are
+      not to be decoded with it (N34).
     """
     sample_keys, decode_keys = action_keys
     out = self.pretrain(batch, a_agg, latent_keys, decode_z)
@@ -175,6 +185,10 @@ class StackedModel(nn.Module):
     out['s_decoded'] = self.image_decoder(
       s.feat, out['context'], decode_keys, True
     )
+    if self.context_encoder is not None:
+      out['image_weight'] = seams.same_part_weight(
+        batch.is_last, out['context_index']
+      )
     if self.aux_reward is not None:
       out['aux_reward'] = self.aux_reward(s.feat)
     out['reward'] = self.reward(s.feat)
@@ -241,17 +255,18 @@ class StackedModel(nn.Module):
     return z, s, *self.actor(s.feat)
 
   def _context_frame(self, image, keys):
-    """One uniformly random frame of every sequence: [B, T, ...] -> [B, ...]."""
+    """Draws a frame of every sequence: [B, T, ...] -> [B, ...], numbers [B]."""
     erase_keys = None
     if self.context_erasing:
       keys, erase_keys = noise.split(keys, 2)
     T = image.shape[1]
     draw = lambda key, shape: jax.random.randint(key, shape, 0, T)  # noqa: E731
-    index = noise.draw(keys, draw, ())[:, None, None, None, None]
-    frame = jnp.take_along_axis(image, index, 1)[:, 0]
+    index = noise.draw(keys, draw, ())
+    place = index[:, None, None, None, None]
+    frame = jnp.take_along_axis(image, place, 1)[:, 0]
     if self.context_erasing:
       frame = images.random_erasing(frame, erase_keys)
-    return frame
+    return frame, index
 
   def _gumbel(self, keys, embed, dynamics=None):
     model = dynamics or self.latent_dynamics

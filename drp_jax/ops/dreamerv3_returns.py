@@ -14,7 +14,11 @@ Range = dict[str, jax.Array]
 
 
 def lambda_return(
-  reward: jax.Array, value: jax.Array, live: jax.Array, lam: float
+  reward: jax.Array,
+  value: jax.Array,
+  live: jax.Array,
+  lam: float,
+  last: jax.Array | None = None,
 ) -> jax.Array:
   """Mixes multi-step returns with bootstrapped values.
 
@@ -27,6 +31,9 @@ def lambda_return(
     live: [T, ...], c: discount times whether the episode goes on; entry 0 is
       not used.
     lam: lambda.
+    last: [T, ...] bool, states after which another episode follows: there is
+      only their value. What is returned for themselves must not be read. None
+      if there are none.
 
   Returns:
     [T-1, ...], V of all states but the last.
@@ -34,12 +41,16 @@ def lambda_return(
   chex.assert_equal_shape([reward, value, live])
 
   def step(ret, inputs):
-    reward, value, live = inputs
-    ret = reward + live * ((1.0 - lam) * value + lam * ret)
+    reward, value, live, last = inputs
+    ahead = (1.0 - lam) * value + lam * ret
+    if last is not None:
+      ahead = jnp.where(last, value, ahead)
+    ret = reward + live * ahead
     return ret, ret
 
+  inputs = reward, value, live, last
   _, returns = jax.lax.scan(
-    step, value[-1], (reward[1:], value[1:], live[1:]), reverse=True
+    step, value[-1], jax.tree.map(lambda x: x[1:], inputs), reverse=True
   )
   return returns
 

@@ -27,8 +27,9 @@ def random_hidden(
 ) -> jax.Array:
   """Hides a random subset of the atomic actions of every clip (B12).
 
-  Uniform over all K * (T - 1) tokens with the exact count
-  floor(ratio * K * (T - 1)); a clip has one invalid entry, the first.
+  Uniform over the K tokens of all n valid entries, with the exact count
+  floor(ratio * K * n). A clip has one invalid entry, the first, so n = T - 1;
+  a segment of several episodes has one for each.
 
   Args:
     keys: [B] typed keys.
@@ -41,7 +42,9 @@ def random_hidden(
   """
   B, T = valid.shape
   K = num_keypoints
-  count = num_hidden(T, K, ratio)
+  # Rounded on the host.
+  counts = [num_hidden(n + 1, K, ratio) for n in range(T + 1)]
+  count = jnp.array(counts)[valid.sum(1)][:, None]
   scores = noise.draw(keys, jax.random.uniform, (T, K))
   scores = jnp.where(valid[..., None], scores, 2.0).reshape(B, T * K)
   rank = jnp.argsort(jnp.argsort(scores, -1), -1)

@@ -44,6 +44,7 @@ def example_replay_batch(
     action=np.zeros((*shape, action_size), np.float32),
     reward=np.zeros(shape, np.float32),
     is_first=video.is_first,
+    is_last=np.zeros(shape, bool),
     is_terminal=np.zeros(shape, bool),
   )
 
@@ -68,6 +69,7 @@ def replay_batch(arrays: dict[str, np.ndarray]) -> types.ReplayBatch:
     action=arrays['action'],
     reward=arrays['reward'],
     is_first=arrays['is_first'],
+    is_last=arrays['is_last'],
     is_terminal=arrays['is_terminal'],
   )
 

@@ -10,6 +10,8 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
+from drp_jax.ops import seams
+
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
@@ -52,15 +54,32 @@ def init(key: jax.Array, feat_size: int, settings: Settings) -> IntrinsicState:
   )
 
 
-def window_means(feat: jax.Array, window: int) -> jax.Array:
-  """Means of `window` steps in a row: [B, T, F] -> [B, T - window + 1, F]."""
+def window_means(feat: jax.Array, is_last: jax.Array, window: int) -> jax.Array:
+  """Averages features over windows, which end where an episode ends.
+
+  Args:
+    feat: [B, T, F].
+    is_last: [B, T] bool, ends of episodes.
+    window: steps in a row.
+
+  Returns:
+    [B, T - window + 1, F], for the first step of each window.
+  """
   n = feat.shape[1] - window + 1
-  return sum(feat[:, i : i + n] for i in range(window)) / window
+  part = seams.parts(is_last)
+  same = [part[:, i : i + n] == part[:, :n] for i in range(window)]
+  total = sum(
+    jnp.where(own[..., None], feat[:, i : i + n], 0.0)
+    for i, own in enumerate(same)
+  )
+  # A factor of exactly one where no episode ends.
+  return total / window * (window / sum(same))[..., None]
 
 
 def bonus(
   state: IntrinsicState,
   feat: jax.Array,
+  is_last: jax.Array,
   settings: Settings,
   axis_name: str | None,
 ) -> tuple[jax.Array, IntrinsicState]:
@@ -72,6 +91,7 @@ def bonus(
   Args:
     state: the bonus's memory, equal on all devices.
     feat: [b, T, F], stopped.
+    is_last: [b, T] bool, ends of episodes.
     settings: numbers of the bonus.
     axis_name: device axis, or None; windows of all devices enter the queue.
 
@@ -79,7 +99,9 @@ def bonus(
     [b, T - window + 1], scale times the normalised bonus, for the first step
     of each window; and the next state.
   """
-  vectors = window_means(feat, settings.window) @ state.matrix  # [b, n, P]
+  vectors = (
+    window_means(feat, is_last, settings.window) @ state.matrix
+  )  # [b, n, P]
   own = vectors.reshape(-1, vectors.shape[-1])
   new = own
   if axis_name is not None:

@@ -83,11 +83,6 @@ def check_run(
       f'{named("replay.segment_length")} must exceed'
       f' {named("intrinsic.window")}.'
     )
-  if T > c.env.episode_length + 1:
-    raise ValueError(
-      f'{named("replay.segment_length")} must not exceed the frames of an'
-      f' episode, {named("env.episode_length")} + 1.'
-    )
 
 
 def check_preprocessing(

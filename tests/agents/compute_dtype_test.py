@@ -66,7 +66,7 @@ def test_variables_and_losses_are_float32(agent):
       variables,
       batch,
       noise.example_keys(key, 0, _B),
-      lambda feat: (feat[:, :2].mean(-1), None),
+      lambda feat, _: (feat[:, :2].mean(-1), None),
     )
     learner = {name: params[name] for name in ('actor', 'critic')}
     behavior_loss, metrics = system.behavior_loss(

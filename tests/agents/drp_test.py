@@ -283,7 +283,7 @@ def test_a_agg_sees_motion_up_to_its_frame_and_nothing_else(
     params = variables.pop('params')
     with nn.intercept_methods(listen):
       system.world_model_loss(
-        params, variables, batch, keys, lambda feat: (feat[:, :2, 0], None)
+        params, variables, batch, keys, lambda feat, _: (feat[:, :2, 0], None)
       )
     (a_agg,) = seen
     return a_agg

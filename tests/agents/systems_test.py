@@ -330,7 +330,11 @@ def test_ipv_is_drp_without_adapter_motion_and_its_losses():
   def run(system, variables, batch, keys):
     params = variables.pop('params')
     return system.world_model_loss(
-      params, variables, batch, keys, lambda feat: (feat[:, :2].mean(-1), None)
+      params,
+      variables,
+      batch,
+      keys,
+      lambda feat, _: (feat[:, :2].mean(-1), None),
     )
 
   loss, out = run(

@@ -91,7 +91,6 @@ def test_what_was_added_is_what_is_sampled(tmp_path):
   replay = _filled(tmp_path, [3, 5, 4])
   assert (replay.num_episodes, replay.num_steps) == (3, 12)
   assert set(_starts(replay, 3)) == {0, 3, 4, 5, 8, 9}  # within one episode
-  assert set(_starts(replay, 5)) == {3}  # shorter episodes are not drawn
   assert set(_starts(replay, 1)) == set(range(12))
 
 
@@ -202,6 +201,98 @@ def test_ends_of_episodes_are_drawn_more_often_if_asked(
   np.testing.assert_allclose(frequency, [others] * 6 + [at_the_end], atol=0.025)
 
 
+def test_segments_within_episodes_draw_what_they_always_drew(tmp_path):
+  """By hand: the episode, then the start, of one generator in this order."""
+  replay = _filled(tmp_path, [9, 4, 12])
+  for prioritize_ends in (False, True):
+    batch = replay.sample(_rng(3), 50, 4, prioritize_ends)
+    rng, firsts, totals = _rng(3), np.array([0, 9, 13]), np.array([9, 4, 12])
+    drawn = rng.integers(3, size=50)
+    totals = totals[drawn]
+    upper = totals if prioritize_ends else totals - 4
+    starts = np.minimum(rng.integers(0, upper + 1), totals - 4)
+    np.testing.assert_array_equal(batch['number'][:, 0], firsts[drawn] + starts)
+
+
+def _joined(replay, length, draws, **options):
+  """Numbers [draws, length] of segments, after a look at how they are joined.
+
+  Of episodes as `_filled` adds them: a step is followed by the next one, or, if
+  its episode ends with it, by the first step of any episode.
+  """
+  batch = replay.sample(_rng(5), draws, length, **options)
+  number, is_first, is_last = (
+    batch[name] for name in ('number', 'is_first', 'is_last')
+  )
+  np.testing.assert_array_equal(batch['image'][..., 0, 0, 0], number % 256)
+  assert is_first[:, 0].all()
+  np.testing.assert_array_equal(is_first[:, 1:], is_last[:, :-1])
+  within = ~is_first[:, 1:]
+  assert (np.diff(number)[within] == 1).all()
+  return number
+
+
+def test_short_episodes_are_joined(tmp_path):
+  """Of 3, 5 and 4 steps: a segment of 5 continues in any of them."""
+  replay = _filled(tmp_path, [3, 5, 4])
+  number = _joined(replay, 5, 600)
+  assert set(number.ravel()) == set(range(12))
+  follows = {(2, 0), (2, 3), (2, 8), (7, 0), (7, 3), (7, 8), (11, 0)}
+  pairs = set(zip(number[:, :-1].ravel(), number[:, 1:].ravel(), strict=True))
+  assert follows <= pairs
+
+
+@pytest.mark.parametrize(
+  ('lengths', 'length'),
+  [([3, 40, 1, 7, 2], 8), ([3, 2], 16), ([1], 4), ([20, 20, 5], 6)],
+)
+@pytest.mark.parametrize('prioritize_ends', [False, True])
+def test_each_entry_of_a_joined_segment_is_each_step_alike(
+  tmp_path, lengths, length, prioritize_ends
+):
+  """Chi-square of the counts of all steps, at every entry; a fixed seed.
+
+  The mean of chi-square is its degrees of freedom k, its deviation sqrt(2 k);
+  drawing steps as often as episodes, or leaving some out, gives hundreds.
+  """
+  replay = _filled(tmp_path, lengths, chunk_steps=100)
+  draws, steps = 4000, sum(lengths)
+  number = _joined(replay, length, draws, prioritize_ends=prioritize_ends)
+  for entry in range(length):
+    counts = np.bincount(number[:, entry], minlength=steps)
+    expected = draws / steps
+    chi_square = (np.square(counts - expected) / expected).sum()
+    freedom = steps - 1
+    assert chi_square <= freedom + 4 * np.sqrt(2 * freedom), (entry, counts)
+
+
+def test_the_same_numbers_whether_ends_are_asked_for_or_not(tmp_path):
+  """A joined segment holds an end with probability about T / n anyway."""
+  replay = _filled(tmp_path, [3, 9])
+  plain = replay.sample(_rng(), 200, 4)['number']
+  asked = replay.sample(_rng(), 200, 4, prioritize_ends=True)['number']
+  np.testing.assert_array_equal(plain, asked)
+
+
+def test_long_episodes_are_joined_if_asked(tmp_path):
+  """So that what follows an end is in the segment too."""
+  replay = _filled(tmp_path, [9, 12])
+  number = _joined(replay, 4, 3000, across_ends=True)
+  counts = np.bincount(number[:, 0], minlength=21)
+  assert counts.min() > 100 and counts.max() < 190
+  assert not (np.diff(replay.sample(_rng(), 300, 4)['number']) != 1).any()
+
+
+def test_a_short_episode_that_is_corrupt(tmp_path):
+  """It is dropped wherever in a segment it was drawn."""
+  state = _filled(tmp_path, [3, 6, 4]).state()
+  _flip(tmp_path / 'chunk-00000000.bin', 1 * 22)  # step 1
+  restored = _restored(tmp_path, state)
+  number = restored.sample(_rng(), 100, 5)['number']
+  assert set(number.ravel()) == set(range(3, 13))
+  assert (restored.num_episodes, restored.num_corrupt) == (2, 1)
+
+
 def test_sampling_is_a_function_of_the_generator(tmp_path):
   replay = _filled(tmp_path, [30, 40])
   first, second = replay.sample(_rng(1), 16, 3), replay.sample(_rng(1), 16, 3)
@@ -261,7 +352,7 @@ def test_a_restored_replay_goes_on_like_an_unbroken_one(tmp_path):
   restored = _restored(tmp_path / 'a', state)
   assert (restored.num_episodes, restored.num_steps) == (2, 9)
   restored.add_episode(_episode(9, 6))
-  assert set(_starts(restored, 6)) == {3, 9}
+  assert set(_starts(restored, 3)) == {0, *range(3, 7), *range(9, 13)}
   _equal_samples(restored, _filled(tmp_path / 'b', [3, 6, 6]))
   assert _chunks(tmp_path / 'a') == _chunks(tmp_path / 'b')
   assert (tmp_path / 'a' / 'chunk-00000003.bin').stat().st_size == 3 * 22
@@ -532,7 +623,7 @@ def test_all_episodes_corrupt(tmp_path, caplog):
   for path in tmp_path.iterdir():
     path.write_bytes(bytes(path.stat().st_size))  # as after a power cut
   restored = _restored(tmp_path, state)
-  with pytest.raises(ValueError, match='of 0 the longest has 0'):
+  with pytest.raises(ValueError, match='holds no whole episode to draw from'):
     restored.sample(_rng(), 8, 1)
   assert len(caplog.messages) == restored.num_corrupt == 2
   # What is new goes into the same files.
@@ -570,7 +661,7 @@ except RuntimeError as error:
   print(error)
 assert set(replay_test._starts(replay, 2)) == {0, 1, 3}
 replay.add_episode(replay_test._episode(5, 4))
-assert set(replay_test._starts(replay, 4)) == {5}
+assert set(replay_test._starts(replay, 2)) == {0, 1, 3, 5, 6, 7}
 """
 
 
@@ -603,16 +694,11 @@ def test_what_a_run_says_at_its_start(tmp_path):
   assert ' 20659 bytes' in said[1] and ' 20.66 GB' in said[1]
 
 
-def test_nothing_long_enough_to_sample(tmp_path):
-  replay = _new(tmp_path / 'a')
-  with pytest.raises(ValueError, match='of 0 the longest has 0'):
-    replay.sample(_rng(), 1, 1)
-  replay = _filled(tmp_path / 'b', [3, 5])
+def test_no_episode_to_draw_from(tmp_path):
   with pytest.raises(
-    ValueError,
-    match='length=6 .*config.replay.segment_length.* of 2 the longest has 5',
+    ValueError, match=f'{re.escape(repr(str(tmp_path)))} holds no whole episode'
   ):
-    replay.sample(_rng(), 1, 6)
+    _new(tmp_path).sample(_rng(), 1, 1)
 
 
 @pytest.mark.parametrize(('capacity', 'chunk_steps'), [(0, 4), (4, 0), (-1, 1)])

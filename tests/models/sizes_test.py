@@ -321,7 +321,11 @@ def test_shapes_in_fine_tuning(config_file, B, observed):
     params = variables.pop('params')
     keys = noise.example_keys(key, 0, B)
     loss, out = system.world_model_loss(
-      params, variables, batch, keys, lambda feat: (feat[:, : T - 4, 0], None)
+      params,
+      variables,
+      batch,
+      keys,
+      lambda feat, _: (feat[:, : T - 4, 0], None),
     )
     return loss, system.start_states(out)
 

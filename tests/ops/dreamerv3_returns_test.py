@@ -44,3 +44,16 @@ def test_returns_of_all_devices_count():
   )(returns)
   for name, x in one.items():
     np.testing.assert_allclose(four[name], np.full(4, x), rtol=1e-6)
+
+
+def test_the_last_step_of_an_episode_has_its_value_alone():
+  """By hand: 1 + 0.5 * 9 = 5.5, whatever the next episode is worth."""
+  reward = np.array([7.0, 1.0, 2.0, 3.0], np.float32)
+  value = np.array([8.0, 9.0, 4.0, 6.0], np.float32)
+  live = np.full(4, 0.5, np.float32)
+  last = np.array([False, True, False, False])
+  ret = dreamerv3_returns.lambda_return(reward, value, live, 0.5, last)
+  np.testing.assert_allclose(ret[::2], [5.5, 6.0])
+  none = dreamerv3_returns.lambda_return(reward, value, live, 0.5, last & False)
+  plain = dreamerv3_returns.lambda_return(reward, value, live, 0.5)
+  np.testing.assert_array_equal(none, plain)

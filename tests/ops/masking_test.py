@@ -59,3 +59,12 @@ def test_causal_sees_itself_and_the_past():
   np.testing.assert_array_equal(
     masking.causal(3), [[1, 0, 0], [1, 1, 0], [1, 1, 1]]
   )
+
+
+def test_a_segment_of_several_episodes_hides_its_share():
+  """Of 3 keypoints in 4 and 6 entries with flow, a half."""
+  valid = np.ones((2, 7), bool)
+  valid[:, 0] = valid[0, [3, 4]] = False
+  hidden = masking.random_hidden(random_inputs.keys(0, 2), valid, 3, 0.5)
+  np.testing.assert_array_equal(hidden.sum((1, 2)), [6, 9])
+  assert not (np.asarray(hidden) & ~valid[..., None]).any()

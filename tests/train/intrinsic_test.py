@@ -21,8 +21,10 @@ def _batches():
 
 @functools.cache
 def _bonus(axis_name, settings=_SETTINGS):
-  def run(state, feat):
-    return intrinsic.bonus(state, feat, settings, axis_name)
+  def run(state, feat, is_last=None):
+    if is_last is None:
+      is_last = np.zeros(feat.shape[:2], bool)
+    return intrinsic.bonus(state, feat, is_last, settings, axis_name)
 
   if axis_name is None:
     return jax.jit(run)
@@ -97,3 +99,23 @@ def test_devices_share_the_queue(devices):
     np.testing.assert_allclose(shares.reshape(out.shape), out, rtol=1e-5)
   np.testing.assert_allclose(shared.queue, state.queue, atol=1e-6)
   np.testing.assert_allclose(shared.magnitude, state.magnitude, rtol=1e-6)
+
+
+def test_windows_end_where_an_episode_ends():
+  """By hand, of 3 steps each; without an end the numbers are the same bits."""
+  feat = _batches()[0, :2]
+  is_last = np.zeros((2, _T), bool)
+  means = jax.jit(functools.partial(intrinsic.window_means, window=3))
+  plain = means(feat, is_last)
+  without = jax.jit(lambda x: (x[:, :4] + x[:, 1:5] + x[:, 2:]) / 3)(feat)
+  np.testing.assert_array_equal(plain, without)
+  is_last[0, 2] = is_last[1, -1] = True
+  found = means(feat, is_last)
+  expected = [
+    feat[0, :3].mean(0),
+    feat[0, 1:3].mean(0),
+    feat[0, 2],
+    feat[0, 3:].mean(0),
+  ]
+  np.testing.assert_allclose(found[0], expected, rtol=1e-5)
+  np.testing.assert_array_equal(found[1], plain[1])
