@@ -173,7 +173,13 @@ def _our_halves(step, system, state, batch, keys):
   @jax.jit
   def behaviour(learner, opt_state, start):
     grads, metrics = jax.grad(system.behavior_loss, has_aux=True)(
-      learner, state.slow_critic, model, state.collections, start, keys
+      learner,
+      state.slow_critic,
+      model,
+      state.collections,
+      start,
+      batch.is_terminal.reshape(-1),
+      keys,
     )
     return moved(step.static['behavior_tx'], grads, opt_state, learner), metrics
 

@@ -143,6 +143,7 @@ def _paper() -> ml_collections.ConfigDict:
   loss.aux_reward = 1.0  # beta_r of Table 5                    [D9]
   loss.latent_action = 1.0  # KL to its prior, of prelar        [PreLAR]
   loss.consistency = 1.0  # of prelar, see prelar.rank          [PreLAR]
+  loss.continuation = 1.0  # see behavior.continuation          [DreamerV2]
   loss.kl_balance = 0.8  #                                      [IPV]
   loss.free_nats = 0.0  # for both KLs; 1 in DMCR               [IPV, D2]
 
@@ -165,6 +166,11 @@ def _paper() -> ml_collections.ConfigDict:
   behavior.lam = 0.95  # lambda                                 [Table 5]
   behavior.entropy_scale = 1e-4  # eta                          [Table 5]
   behavior.slow_critic_every = 100  # updates                   [IPV]
+  # A head predicts gamma, or 0 where the environment terminates, for returns
+  # and weights; segments run across the ends of episodes. Of all but dreamerv3,
+  # whose head is always there. Off in the paper's suites, which do not
+  # terminate.                                                  [DreamerV2, N35]
+  behavior.continuation = False
 
   # Of dreamerv3, which also reads behavior.horizon and behavior.lam.
   config.dreamerv3 = dreamerv3 = ml_collections.ConfigDict()

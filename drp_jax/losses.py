@@ -102,6 +102,28 @@ def reward_loss(predicted: jax.Array, reward: jax.Array) -> jax.Array:
   return 0.5 * jnp.square(predicted - reward).mean()
 
 
+def continuation_loss(
+  logit: jax.Array, is_terminal: jax.Array, discount: float
+) -> jax.Array:
+  """-ln p(gamma (1 - terminal) | s) of a Bernoulli with soft targets.
+
+  What is predicted is the discount itself, so a head that has learnt says gamma
+  where an episode goes on  [DreamerV2, IPV].
+
+  Args:
+    logit: [B, T], of the discount.
+    is_terminal: [B, T] bool.
+    discount: gamma.
+
+  Returns:
+    [].
+  """
+  chex.assert_equal_shape([logit, is_terminal])
+  target = discount * (1.0 - is_terminal.astype(logit.dtype))
+  log_p, log_not_p = jax.nn.log_sigmoid(logit), jax.nn.log_sigmoid(-logit)
+  return -(target * log_p + (1.0 - target) * log_not_p).mean()
+
+
 def consistency_loss(
   action: jax.Array,
   all_action: jax.Array,

@@ -32,7 +32,9 @@ def finetune(config: ml_collections.ConfigDict, workdir: str) -> Any:
   """Runs fine-tuning in `workdir`, going on where it was."""
   gl.select_backend()  # once, not in every process
   env = {'suite': 'gymnasium', 'action_repeat': 1}  # for the logs
-  config.update({'task': 'Reacher-v5', 'env': env})
+  # Predicts where episodes terminate. Reacher's never do; yours may.
+  behavior = {'continuation': True}
+  config.update({'task': 'Reacher-v5', 'env': env, 'behavior': behavior})
   return finetune_work.finetune(config, workdir, make_env)
 
 

@@ -389,6 +389,7 @@ def imagination(config, system, variables):
     params,
     {'constants': variables['constants']},
     start,
+    np.zeros(N, bool),
     random_inputs.keys(4, 1),
   )
 

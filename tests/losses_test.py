@@ -79,3 +79,24 @@ def test_image_loss_of_weighted_frames():
     losses.image_loss(recon[:, :1], image[:, :1]),
     rtol=1e-6,
   )
+
+
+def test_continuation_loss_by_hand():
+  """Of p = 1/2: ln 2 whatever the target; of a sure p, the target's share."""
+  terminal = np.array([[False, True]])
+  loss = losses.continuation_loss(np.zeros((1, 2)), terminal, 0.9)
+  np.testing.assert_allclose(loss, np.log(2), rtol=1e-6)
+  logit = np.array([[np.log(3.0), -np.log(3.0)]])  # p = 3/4 and 1/4
+  loss = losses.continuation_loss(logit, terminal, 0.9)
+  goes_on = -(0.9 * np.log(0.75) + 0.1 * np.log(0.25))
+  np.testing.assert_allclose(loss, (goes_on - np.log(0.75)) / 2, rtol=1e-6)
+
+
+def test_continuation_loss_is_least_where_the_discount_is_predicted():
+  terminal = np.zeros((1, 1), bool)
+  slope = jax.grad(losses.continuation_loss)
+  logit = np.log(0.99 / 0.01)
+  at = slope(np.full((1, 1), logit, np.float32), terminal, 0.99)
+  below = slope(np.full((1, 1), logit - 1, np.float32), terminal, 0.99)
+  np.testing.assert_allclose(at, 0.0, atol=1e-6)
+  assert below < 0

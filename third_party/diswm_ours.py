@@ -361,7 +361,13 @@ def behavior(weights: Arrays, slow_critic: Arrays, inputs: Arrays) -> Rows:
       ('uniform', x['imagined_action']), ('normal', x['imagined_state'])
     ):
       return system.behavior_loss(
-        learner, slow, params, {}, start, contextwm_ours.keys(B)
+        learner,
+        slow,
+        params,
+        {},
+        start,
+        np.zeros(start.deter.shape[0], bool),
+        contextwm_ours.keys(B),
       )
 
   with (

@@ -40,12 +40,15 @@ class Functions:
     reward: feat [..., F] -> [...].
     policy: (actor params, feat) -> mean, std [..., A].
     value: (critic params, feat) -> [...].
+    continuation: feat -> [...], the predicted discount; None where it is
+      constant.
   """
 
   img_step: Callable
   reward: Callable
   policy: Callable
   value: Callable
+  continuation: Callable | None = None
 
 
 def imagine(
@@ -88,11 +91,45 @@ def imagine(
   return jnp.concatenate([feats, last.feat[None]], 0), entropy
 
 
+def discounts(
+  fns: Functions,
+  feats: jax.Array,
+  is_terminal: jax.Array,
+  settings: Settings,
+) -> tuple[jax.Array, jax.Array]:
+  """Says how much counts what follows each state of a rollout, and it itself.
+
+  Where a head predicts it, the first state's is the true one: that state is
+  from replay  [DreamerV2, IPV].
+
+  Args:
+    fns: the world model.
+    feats: [H+1, N, F] from `imagine`.
+    is_terminal: [N] bool, of the first states.
+    settings: of which `discount` and `horizon` are read.
+
+  Returns:
+    Discounts [H, N] of states 0..H-1, differentiable; and the states' weights
+    [H, N], products of the discounts before them, stopped.
+  """
+  gamma, shape = settings.discount, feats.shape[:-1]
+  if fns.continuation is None:
+    steps = jnp.arange(settings.horizon)[:, None]
+    weight = jnp.broadcast_to(gamma**steps, (settings.horizon, shape[1]))
+    return jnp.full_like(weight, gamma), weight
+  first = gamma * (1.0 - is_terminal.astype(jnp.float32))
+  discount = jnp.concatenate([first[None], fns.continuation(feats[1:-1])], 0)
+  weight = jnp.cumprod(discount, 0)
+  weight = jnp.concatenate([jnp.ones_like(first)[None], weight[:-1]], 0)
+  return discount, jax.lax.stop_gradient(weight)
+
+
 def loss(
   trained: dict[str, Any],
   slow_critic: Any,
   fns: Functions,
   start: types.RSSMState,
+  is_terminal: jax.Array,
   uniform: jax.Array,
   gumbel: jax.Array,
   settings: Settings,
@@ -107,6 +144,7 @@ def loss(
     slow_critic: parameters whose values bootstrap returns.
     fns: the world model, frozen.
     start: leaves [N, ...], stopped.
+    is_terminal: [N] bool, whether they ended their episodes for good.
     uniform: [H, N, A].
     gumbel: [H, N, groups, classes].
     settings: horizon, discounts, entropy scale.
@@ -119,11 +157,10 @@ def loss(
   )
   reward = fns.reward(feats[:-1])
   slow_value = fns.value(slow_critic, feats)  # not stopped: it guides the actor
+  discount, weight = discounts(fns, feats, is_terminal, settings)
   ret = returns.lambda_return(
-    reward, slow_value[:-1], slow_value[-1], settings.discount, settings.lam
+    reward, slow_value[:-1], slow_value[-1], discount, settings.lam
   )
-  steps = jnp.arange(settings.horizon)[:, None]
-  weight = jnp.broadcast_to(settings.discount**steps, ret.shape)
   actor = losses.actor_loss(ret, entropy, weight, settings.entropy_scale)
 
   value = fns.value(trained['critic'], jax.lax.stop_gradient(feats[:-1]))
@@ -136,6 +173,8 @@ def loss(
     'behavior/reward': reward.mean(),
     'behavior/value': value.mean(),
   }
+  if fns.continuation is not None:
+    metrics['behavior/discount'] = discount.mean()
   return actor + critic, metrics
 
 
@@ -146,10 +185,13 @@ def loss_in_model(
   slow_critic: Any,
   variables: Any,
   start: types.RSSMState,
+  is_terminal: jax.Array,
   keys: jax.Array,
   state_noise: Callable,
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
   """`loss` in a model with `img_step`, `reward`, `actor`, `critic`.
+
+  And `continuation`, None if there is no such head.
 
   Args:
     model: the networks.
@@ -158,6 +200,7 @@ def loss_in_model(
     slow_critic: parameters whose values bootstrap returns.
     variables: of the world model, frozen.
     start: leaves [N, ...], stopped.
+    is_terminal: [N] bool, whether they ended their episodes for good.
     keys: [b] typed keys; N / b states belong to each.
     state_noise: sampler of what states are drawn with.
 
@@ -180,12 +223,16 @@ def loss_in_model(
     reward=lambda feat: apply(lambda m: m.reward(feat)),
     policy=lambda p, feat: apply(lambda m: m.actor(feat), actor=p),
     value=lambda p, feat: apply(lambda m: m.critic(feat), critic=p),
+    continuation=None
+    if model.continuation is None
+    else lambda feat: jax.nn.sigmoid(apply(lambda m: m.continuation(feat))),
   )
   return loss(
     trained,
     slow_critic,
     fns,
     start,
+    is_terminal,
     draw(action_keys, jax.random.uniform, (model.actor.action_size,)),
     draw(state_keys, state_noise, start.stoch.shape[1:]),
     settings,

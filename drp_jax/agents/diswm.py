@@ -159,7 +159,11 @@ class DisWM(world_model.LearnsInImagination, acting.ActsFromOneState):
     weight = distill_weight(c, updates)
     loss = w.image * image + c.reward_scale * reward + w.kl_s * kl
     loss += c.beta * code + weight * distill
-    metrics = {
+    more_loss, more = world_model.continuation_loss(
+      out, batch, w, self.behavior.discount
+    )
+    loss += more_loss
+    metrics = more | {
       'loss/image': image,
       'loss/reward': reward,
       'loss/kl_s': kl,

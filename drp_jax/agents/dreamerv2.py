@@ -59,9 +59,10 @@ class DreamerV2(world_model.LearnsInImagination, acting.ActsFromOneState):
     )
     loss, metrics = world_model.action_loss(
       out,
-      batch.reward,
+      batch,
       jnp.zeros_like(batch.reward),
       self.weights,
+      self.behavior.discount,
       self.axis_name,
     )
     return loss, system.WorldModelOutput(

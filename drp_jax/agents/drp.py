@@ -119,7 +119,12 @@ class DRP(world_model.LearnsInImagination):
       world_model.bonus_features(out['z']), batch.is_last
     )
     action_loss, more = world_model.action_loss(
-      out, batch.reward, bonus, self.weights, self.axis_name
+      out,
+      batch,
+      bonus,
+      self.weights,
+      self.behavior.discount,
+      self.axis_name,
     )
     loss += action_loss
     metrics |= more | {'loss/total': loss}

@@ -102,7 +102,12 @@ class IPV(world_model.LearnsInImagination):
       world_model.bonus_features(out['z']), batch.is_last
     )
     loss, metrics = world_model.action_loss(
-      out, batch.reward, bonus, self.weights, self.axis_name
+      out,
+      batch,
+      bonus,
+      self.weights,
+      self.behavior.discount,
+      self.axis_name,
     )
     return loss, system.WorldModelOutput(
       updated, out['s'], bonus_state, metrics | {'loss/total': loss}

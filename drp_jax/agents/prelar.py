@@ -115,7 +115,12 @@ class PreLAR(world_model.LearnsInImagination, acting.ActsFromOneState):
     seen = jax.lax.stop_gradient(out['embed']).astype(jnp.float32)
     bonus, bonus_state = bonus_fn(seen, batch.is_last)
     loss, metrics = world_model.action_loss(
-      out, batch.reward, bonus, self.weights, self.axis_name
+      out,
+      batch,
+      bonus,
+      self.weights,
+      self.behavior.discount,
+      self.axis_name,
     )
     return loss, system.WorldModelOutput(
       updated, out['s'], bonus_state, metrics | {'loss/total': loss}

@@ -107,7 +107,7 @@ class System(Protocol):
     """
 
   def start_states(self, output: WorldModelOutput) -> types.RSSMState:
-    """Where imagination starts: leaves [N, ...], stopped."""
+    """Where imagination starts: leaves [N, ...], N = B T, stopped."""
 
   def behavior_loss(
     self,
@@ -116,6 +116,7 @@ class System(Protocol):
     params: Any,
     collections: Any,
     start: types.RSSMState,
+    is_terminal: jax.Array,
     keys: jax.Array,
   ) -> tuple[jax.Array, Metrics]:
     """Actor's and critic's losses (Eqs. 11, 12) in imagination.
@@ -126,6 +127,8 @@ class System(Protocol):
       params: of the world model, frozen here.
       collections: the other variables.
       start: from `start_states`, leaves [N, ...].
+      is_terminal: [N] bool, whether they ended their episodes for good; read
+        where continuation is predicted.
       keys: [b] typed keys; N / b states belong to each.
 
     Returns:

@@ -31,6 +31,7 @@ class LossWeights:
   aux_reward: float
   latent_action: float
   consistency: float
+  continuation: float
   kl_balance: float
   free_nats: float
 
@@ -58,6 +59,7 @@ class LearnsInImagination:
     params: Any,
     collections: Any,
     start: types.RSSMState,
+    is_terminal: jax.Array,
     keys: jax.Array,
   ) -> tuple[jax.Array, system.Metrics]:
     """L_actor + L_critic (Eqs. 11, 12) in the model's imagination (D10)."""
@@ -68,6 +70,7 @@ class LearnsInImagination:
       slow_critic,
       {'params': params, **collections},
       start,
+      is_terminal,
       keys,
       self.state_noise,
     )
@@ -119,28 +122,31 @@ def latent_loss(
 
 def action_loss(
   out: dict[str, Any],
-  reward: jax.Array,
+  batch: types.ReplayBatch,
   bonus: jax.Array,
   weights: LossWeights,
+  discount: float,
   axis_name: str | None,
 ) -> tuple[jax.Array, system.Metrics]:
   """L_action: image and rewards from s, and KL of s (Eq. 9).
 
   The behavioural head, read in imagination, learns reward and bonus; the
-  representative one, where there is one, the plain reward of all steps.
+  representative one, where there is one, the plain reward of all steps. A head
+  of continuation learns the discount of all steps.
 
   Args:
     out: `image`, `s`, `s_prior`, `s_decoded`, `reward`; maybe `image_weight`,
-      `aux_reward`.
-    reward: [B, T].
+      `aux_reward`, `continuation`.
+    batch: leaves [B, T, ...].
     bonus: [B, n], of the first n steps, weighted.
     weights: of the terms.
+    discount: gamma.
     axis_name: device axis, or None.
 
   Returns:
     The loss [] and metrics.
   """
-  n, w = bonus.shape[1], weights
+  n, w, reward = bonus.shape[1], weights, batch.reward
   image = losses.image_loss(
     out['s_decoded'], out['image'], out.get('image_weight')
   )
@@ -161,7 +167,23 @@ def action_loss(
     representative = losses.reward_loss(out['aux_reward'], reward)
     loss += w.aux_reward * representative
     metrics['loss/aux_reward'] = representative
-  return loss, metrics
+  more_loss, more = continuation_loss(out, batch, weights, discount)
+  return loss + more_loss, metrics | more
+
+
+def continuation_loss(
+  out: dict[str, Any],
+  batch: types.ReplayBatch,
+  weights: LossWeights,
+  discount: float,
+) -> tuple[jax.Array | float, system.Metrics]:
+  """The weighted loss of the head of continuation, if there is one (N35)."""
+  if 'continuation' not in out:
+    return 0.0, {}
+  loss = losses.continuation_loss(
+    out['continuation'], batch.is_terminal, discount
+  )
+  return weights.continuation * loss, {'loss/continuation': loss}
 
 
 def bonus_features(state: types.RSSMState) -> jax.Array:

@@ -24,6 +24,8 @@ class DisWMModel(nn.Module):
     action_dynamics: the one dynamics model, with normal latents. Pre-training
       has its own, without actions, which is not kept.
     reward: read in imagination.
+    continuation: predicts the discount, read in imagination as its logit; None
+      where episodes do not terminate.
     actor: the policy.
     critic: values.
     dtype: what the networks compute in.
@@ -34,6 +36,7 @@ class DisWMModel(nn.Module):
   image_decoder: diswm_vae.VAEDecoder
   action_dynamics: rssm.RSSM
   reward: heads.ScalarHead
+  continuation: heads.ScalarHead | None
   actor: heads.PolicyHead
   critic: heads.ScalarHead
   dtype: jnp.dtype
@@ -76,7 +79,8 @@ class DisWMModel(nn.Module):
 
     Returns:
       `image`; posterior `s` and prior `s_prior`; `s_decoded`, `reward`; `mean`
-      and `std` of the codes; `code` and `teacher_code`, samples [B, T, Z].
+      and `std` of the codes; `code` and `teacher_code`, samples [B, T, Z];
+      `continuation` if there is such a head.
     """
     code_keys, teacher_keys, state_keys = noise.split(keys, 3)
     image = images.to_float(batch.image)
@@ -86,7 +90,7 @@ class DisWMModel(nn.Module):
     s, prior = self.action_dynamics.observe(
       code, batch.action, batch.is_first, self._normal(state_keys, code)
     )
-    return dict(
+    out = dict(
       image=image,
       s=s,
       s_prior=prior,
@@ -97,6 +101,9 @@ class DisWMModel(nn.Module):
       code=code,
       teacher_code=self._code(*self.teacher(x), teacher_keys),
     )
+    if self.continuation is not None:
+      out['continuation'] = self.continuation(s.feat)
+    return out
 
   def init_finetune(self, batch: types.ReplayBatch, keys: jax.Array):
     """Touches every module."""

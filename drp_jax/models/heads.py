@@ -8,7 +8,10 @@ from drp_jax.models import layers
 
 
 class ScalarHead(nn.Module):
-  """Predicts the mean of a unit-variance Gaussian: a reward or a value.
+  """Predicts one number of a state.
+
+  The mean of a unit-variance Gaussian, a reward or a value; or the logit of a
+  Bernoulli, of going on.
 
   Attributes:
     width: hidden width.

@@ -34,6 +34,8 @@ class LatentActionModel(nn.Module):
     action_encoder: latent actions of the robot's, in fine-tuning only.
     reward: behavioural head, read in imagination.
     aux_reward: representative head.
+    continuation: predicts the discount, read in imagination as its logit; None
+      where episodes do not terminate.
     actor: the policy.
     critic: values.
     dtype: what the networks compute in.
@@ -46,6 +48,7 @@ class LatentActionModel(nn.Module):
   action_encoder: latent_actions.ActionEncoder
   reward: heads.ScalarHead
   aux_reward: heads.ScalarHead
+  continuation: heads.ScalarHead | None
   actor: heads.PolicyHead
   critic: heads.ScalarHead
   dtype: jnp.dtype
@@ -75,8 +78,15 @@ class LatentActionModel(nn.Module):
     s, _ = self.latent_dynamics.observe(
       embed, self._latent(batch.action), batch.is_first, None
     )
-    heads_of_s = self.reward, self.aux_reward, self.actor, self.critic
-    return self.decode(s.feat, False), [head(s.feat) for head in heads_of_s]
+    heads_of_s = (
+      self.reward,
+      self.aux_reward,
+      self.continuation,
+      self.actor,
+      self.critic,
+    )
+    read = [head(s.feat) for head in heads_of_s if head is not None]
+    return self.decode(s.feat, False), read
 
   def pretrain(
     self,
@@ -132,7 +142,7 @@ class LatentActionModel(nn.Module):
 
     Returns:
       `image`, `embed`; posterior `s` and prior `s_prior`; `s_decoded`,
-      `reward`, `aux_reward`.
+      `reward`, `aux_reward`; `continuation` if there is such a head.
     """
     image = images.to_float(batch.image)
     embed = self.encode(image, True)
@@ -142,7 +152,7 @@ class LatentActionModel(nn.Module):
       batch.is_first,
       self._gumbel(keys, embed.shape[1:-1]),
     )
-    return dict(
+    out = dict(
       image=image,
       embed=embed,
       s=s,
@@ -151,6 +161,9 @@ class LatentActionModel(nn.Module):
       reward=self.reward(s.feat),
       aux_reward=self.aux_reward(s.feat),
     )
+    if self.continuation is not None:
+      out['continuation'] = self.continuation(s.feat)
+    return out
 
   def img_step(
     self,

@@ -19,6 +19,8 @@ class SingleModel(nn.Module):
     image_decoder: plain convolutions.
     action_dynamics: s, which observes embeddings.
     reward: read in imagination.
+    continuation: predicts the discount, read in imagination as its logit; None
+      where episodes do not terminate.
     actor: the policy.
     critic: values.
     dtype: what the networks compute in.
@@ -28,6 +30,7 @@ class SingleModel(nn.Module):
   image_decoder: cnn.CNNDecoder
   action_dynamics: rssm.RSSM
   reward: heads.ScalarHead
+  continuation: heads.ScalarHead | None
   actor: heads.PolicyHead
   critic: heads.ScalarHead
   dtype: jnp.dtype
@@ -47,20 +50,24 @@ class SingleModel(nn.Module):
       keys: [B] typed keys, of the samples.
 
     Returns:
-      `image`; posterior `s` and prior `s_prior`; `s_decoded`, `reward`.
+      `image`; posterior `s` and prior `s_prior`; `s_decoded`, `reward`;
+      `continuation` if there is such a head.
     """
     image = images.to_float(batch.image)
     embed = self.encode(image)
     s, prior = self.action_dynamics.observe(
       embed, batch.action, batch.is_first, self._gumbel(keys, embed)
     )
-    return dict(
+    out = dict(
       image=image,
       s=s,
       s_prior=prior,
       s_decoded=self.image_decoder(s.feat),
       reward=self.reward(s.feat),
     )
+    if self.continuation is not None:
+      out['continuation'] = self.continuation(s.feat)
+    return out
 
   def init_finetune(self, batch: types.ReplayBatch, keys: jax.Array):
     """Touches every module."""

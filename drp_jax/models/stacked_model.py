@@ -34,6 +34,8 @@ class StackedModel(nn.Module):
     action_dynamics: s.
     reward: behavioural head, read in imagination.
     aux_reward: representative head; None in APV.
+    continuation: predicts the discount, read in imagination as its logit; None
+      where episodes do not terminate.
     actor: the policy.
     critic: values.
     concat_embed: whether s also sees the image embedding (D7).
@@ -49,6 +51,7 @@ class StackedModel(nn.Module):
   action_dynamics: rssm.RSSM
   reward: heads.ScalarHead
   aux_reward: heads.ScalarHead | None
+  continuation: heads.ScalarHead | None
   actor: heads.PolicyHead
   critic: heads.ScalarHead
   concat_embed: bool
@@ -103,7 +106,13 @@ class StackedModel(nn.Module):
     """Touches every module."""
     z, embed, _ = self.init_pretrain(batch, a_agg, keys)
     s, _ = self.observe_s(z.feat, embed, batch.action, batch.is_first, None)
-    heads_of_s = self.reward, self.aux_reward, self.actor, self.critic
+    heads_of_s = (
+      self.reward,
+      self.aux_reward,
+      self.continuation,
+      self.actor,
+      self.critic,
+    )
     return [head(s.feat) for head in heads_of_s if head is not None]
 
   def pretrain(
@@ -167,9 +176,9 @@ class StackedModel(nn.Module):
 
     Returns:
       Those of `pretrain`; posterior `s` and prior `s_prior`; `s_decoded`,
-      `reward`, and `aux_reward` if there is such a head. With contexts also
-      `image_weight` [B, T]: frames of another episode than the context's are
-      not to be decoded with it (N34).
+      `reward`, `aux_reward` and `continuation` if there are such heads. With
+      contexts also `image_weight` [B, T]: frames of another episode than the
+      context's are not to be decoded with it (N34).
     """
     sample_keys, decode_keys = action_keys
     out = self.pretrain(batch, a_agg, latent_keys, decode_z)
@@ -191,6 +200,8 @@ class StackedModel(nn.Module):
       )
     if self.aux_reward is not None:
       out['aux_reward'] = self.aux_reward(s.feat)
+    if self.continuation is not None:
+      out['continuation'] = self.continuation(s.feat)
     out['reward'] = self.reward(s.feat)
     return out
 

@@ -9,19 +9,20 @@ def lambda_return(
   reward: jax.Array,
   value: jax.Array,
   last_value: jax.Array,
-  discount: float,
+  discount: float | jax.Array,
   lam: float,
 ) -> jax.Array:
   """Mixes multi-step returns with bootstrapped values (Eq. 10, choice D15).
 
-  V_t = r_t + discount ((1 - lam) v_{t+1} + lam V_{t+1}), and the last step
+  V_t = r_t + discount_t ((1 - lam) v_{t+1} + lam V_{t+1}), and the last step
   bootstraps with `last_value` alone.
 
   Args:
     reward: [H, ...], predicted at states 0..H-1.
     value: [H, ...], critic at states 0..H-1; entry 0 is not used.
     last_value: [...], critic at state H.
-    discount: gamma.
+    discount: gamma; or [H, ...], of each state, near zero where it ends the
+      episode.
     lam: lambda.
 
   Returns:
@@ -30,13 +31,14 @@ def lambda_return(
   chex.assert_equal_shape([reward, value])
   chex.assert_shape(last_value, reward.shape[1:])
   next_value = jnp.concatenate([value[1:], last_value[None]], 0)
+  discount = jnp.broadcast_to(jnp.asarray(discount, reward.dtype), reward.shape)
 
   def step(ret, inputs):
-    reward_t, next_value_t = inputs
-    ret = reward_t + discount * ((1 - lam) * next_value_t + lam * ret)
+    reward_t, next_value_t, discount_t = inputs
+    ret = reward_t + discount_t * ((1 - lam) * next_value_t + lam * ret)
     return ret, ret
 
   _, returns = jax.lax.scan(
-    step, last_value, (reward, next_value), reverse=True
+    step, last_value, (reward, next_value, discount), reverse=True
   )
   return returns

@@ -1,4 +1,4 @@
-"""Alarms: metrics that say that something has collapsed.
+"""Alarms: metrics that say that something has collapsed, and terminations.
 
 A run that has collapsed goes on to its end without an error, so each of these
 is warned about once, when it has lasted for `PATIENCE` log lines in a row,
@@ -11,7 +11,9 @@ of a_agg 0.2 to 0.6.
 
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+
+from drp_jax.train import rollout
 
 PATIENCE = 5  # log lines
 WARM_UP = 1_000  # updates
@@ -81,3 +83,27 @@ class Alarms:
       self._lines[name] = lines
       if lines == PATIENCE:
         _log.warning('Collapse after %d updates? %s', updates, found[name])
+
+
+class Terminations:
+  """Warns once where episodes terminate and the system is not told (N35)."""
+
+  def __init__(self, are_learned: bool):
+    """Starts before the first episode.
+
+    Args:
+      are_learned: whether the system predicts continuation.
+    """
+    self._silent = are_learned
+
+  def look(self, episodes: Sequence[rollout.Episode]) -> None:
+    """Looks at episodes that have ended."""
+    for episode in episodes:
+      if episode.steps['is_terminal'].any() and not self._silent:
+        self._silent = True
+        _log.warning(
+          'Episode %d terminated, which nothing learns from: returns continue'
+          ' past its end while config.behavior.continuation=False. Where'
+          ' episodes terminate it should be True.',
+          episode.number + 1,
+        )

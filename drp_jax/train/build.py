@@ -141,6 +141,11 @@ def learns_jointly(config: ml_collections.ConfigDict) -> bool:
   return _kind(config) is dreamerv3.DreamerV3
 
 
+def learns_terminations(config: ml_collections.ConfigDict) -> bool:
+  """Tells whether the system predicts where episodes terminate."""
+  return config.behavior.continuation or learns_jointly(config)
+
+
 def _kind(config):
   return AGENTS[config.agent]
 
@@ -298,6 +303,9 @@ def _diswm_model(config, action_size) -> diswm_model.DisWMModel:
       normal=True,
     ),
     reward=heads.ScalarHead(width, depth=2),
+    continuation=heads.ScalarHead(width, depth=2)
+    if config.behavior.continuation
+    else None,
     actor=heads.PolicyHead(action_size, width, depth=4),
     critic=heads.ScalarHead(width, depth=3),
     dtype=_DTYPES[config.compute_dtype],
@@ -368,6 +376,7 @@ def _heads(config, action_size) -> dict[str, Any]:
   c = config.heads
   return dict(
     reward=_scalar(config),
+    continuation=_scalar(config) if config.behavior.continuation else None,
     actor=heads.PolicyHead(action_size, c.width, c.depth),
     critic=_scalar(config),
   )

@@ -151,6 +151,7 @@ class _Run:
       directory, c.optim.max_bad_steps, self.meta['bad_steps']
     )
     self.watch = alarms.Alarms(build.max_entropy(c))
+    self.terminations = alarms.Terminations(build.learns_terminations(c))
     self.clock = time.monotonic(), self.meta['agent_step'], self.updates
 
   def train(self, sigterm: preemption.Preemption) -> state_lib.FinetuneState:
@@ -258,6 +259,7 @@ class _Run:
         self._save()
       raise
     meta['round'] = None
+    self.terminations.look(episodes)
     for episode in episodes:
       self.replay.add_episode(episode.steps)
     meta['episode'] += count
@@ -305,6 +307,7 @@ class _Run:
       c.replay.batch_size,
       c.replay.segment_length,
       c.replay.prioritize_ends,
+      across_ends=c.behavior.continuation,
     )
     batch = batches.replay_batch(arrays)
     self.state, metrics = self.update(

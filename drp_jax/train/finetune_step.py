@@ -137,6 +137,7 @@ def finetune_step(
     model,
     out.collections,
     system.start_states(out),
+    batch.is_terminal.reshape(-1),
     behavior_keys,
   )
   learner_grads, more = parallel.mean((learner_grads, more), axis_name)

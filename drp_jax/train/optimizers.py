@@ -18,6 +18,7 @@ _DRP_GROUPS = {  # [D3]
   'adapter': 'model',
   'action_dynamics': 'model',
   'reward': 'model',
+  'continuation': 'model',
   'aux_reward': 'model',
 }
 _IPV_GROUPS = {  # [IPV]
@@ -27,6 +28,7 @@ _IPV_GROUPS = {  # [IPV]
   'image_decoder': 'model',
   'action_dynamics': 'model',
   'reward': 'model',
+  'continuation': 'model',
   'aux_reward': 'model',
 }
 _PRELAR_GROUPS = {  # [PreLAR]
@@ -35,6 +37,7 @@ _PRELAR_GROUPS = {  # [PreLAR]
   'image_decoder': 'model',
   'action_encoder': 'model',
   'reward': 'model',
+  'continuation': 'model',
   'aux_reward': 'model',
 }
 _DREAMERV2_GROUPS = {
@@ -42,6 +45,7 @@ _DREAMERV2_GROUPS = {
   'image_decoder': 'model',
   'action_dynamics': 'model',
   'reward': 'model',
+  'continuation': 'model',
 }
 _DISWM_GROUPS = {**_DREAMERV2_GROUPS, 'teacher': 'frozen'}  # [DisWM]
 _GROUPS = {

@@ -57,7 +57,14 @@ def _inputs():
 def _loss_and_gradients(settings=_SETTINGS):
   def loss(trained, slow, start, uniform, gumbel):
     return behavior.loss(
-      trained, slow, _FUNCTIONS, start, uniform, gumbel, settings
+      trained,
+      slow,
+      _FUNCTIONS,
+      start,
+      np.zeros(_N, bool),
+      uniform,
+      gumbel,
+      settings,
     )
 
   return jax.jit(jax.value_and_grad(loss, argnums=(0, 1), has_aux=True))
@@ -133,6 +140,7 @@ def test_actor_gradient_follows_rewards_and_slow_values_through_the_model():
       _SLOW,
       _FUNCTIONS,
       start,
+      np.zeros(_N, bool),
       uniform[:2],
       gumbel[:2],
       settings,
@@ -163,3 +171,70 @@ def test_actor_gradient_follows_rewards_and_slow_values_through_the_model():
   expected, slope = jax.jit(jax.value_and_grad(by_hand))(actor)
   np.testing.assert_allclose(value, expected, rtol=1e-5)
   np.testing.assert_allclose(gradient, slope, rtol=1e-4)
+
+
+def _continuation(feat):
+  return jax.nn.sigmoid(2.0 + feat[..., 1])
+
+
+def test_predicted_continuation_in_returns_and_weights_by_loops():
+  """The first state's discount is the true one, the others' are predicted."""
+  fns = dataclasses.replace(_FUNCTIONS, continuation=_continuation)
+  start, uniform, gumbel = _inputs()
+  terminal = np.array([False, True, False])
+  _, metrics = behavior.loss(
+    _TRAINED, _SLOW, fns, start, terminal, uniform, gumbel, _SETTINGS
+  )
+  position, entropies = _rollout_by_loops(0.3)
+  c, gamma, lam = _SETTINGS, _SETTINGS.discount, _SETTINGS.lam
+  actor, critic, discounts = [], [], []
+  for n in range(_N):
+    x = position[:, n]
+    reward, value = (x**2).sum(-1), np.sin(x).sum(-1)
+    discount = 1 / (1 + np.exp(-2.0 - x[:, 0]))
+    discount[0] = 0.0 if terminal[n] else gamma
+    weight = np.cumprod([1.0, *discount[:-1]])
+    ret = np.zeros(_H + 1)
+    ret[_H] = 0.7 * value[_H]
+    for t in reversed(range(_H)):
+      ahead = (1 - lam) * 0.7 * value[t + 1] + lam * ret[t + 1]
+      ret[t] = reward[t] + discount[t] * ahead
+    objective = ret[1:_H] + c.entropy_scale * entropies[: _H - 1, n]
+    actor.append(weight[: _H - 1] * objective)
+    critic.append(weight[:_H] * 0.5 * (0.5 * value[:_H] - ret[:_H]) ** 2)
+    discounts.append(discount[:_H])
+    if terminal[n]:  # only its own value is learned
+      assert (weight[1:] == 0).all() and ret[0] == reward[0]
+  for name, expected in (
+    ('loss/actor', -np.mean(actor)),
+    ('loss/critic', np.mean(critic)),
+    ('behavior/discount', np.mean(discounts)),
+  ):
+    np.testing.assert_allclose(metrics[name], expected, rtol=1e-4)
+
+
+def test_weights_of_a_rollout_are_stopped():
+  """Discounts are not: what ends an episode is worth avoiding."""
+  fns = dataclasses.replace(_FUNCTIONS, continuation=_continuation)
+  feats = jnp.ones((_H + 1, _N, 1 + _A))
+
+  def total(feats, which):
+    pair = behavior.discounts(fns, feats, np.zeros(_N, bool), _SETTINGS)
+    return pair[which].sum()
+
+  discount, weight = (jax.grad(total)(feats, which) for which in range(2))
+  np.testing.assert_array_equal(weight, 0)
+  assert (discount[1:-1, :, 1] > 0).all()
+  np.testing.assert_array_equal(discount[np.array([0, -1])], 0)
+
+
+def test_a_constant_discount_without_such_a_head():
+  feats = jnp.ones((_H + 1, _N, 1 + _A))
+  for terminal in (np.zeros(_N, bool), np.ones(_N, bool)):
+    discount, weight = behavior.discounts(
+      _FUNCTIONS, feats, terminal, _SETTINGS
+    )
+    np.testing.assert_array_equal(discount, np.full((_H, _N), np.float32(0.9)))
+    np.testing.assert_allclose(
+      weight, np.repeat(0.9 ** np.arange(_H)[:, None], _N, 1), rtol=1e-6
+    )

@@ -75,6 +75,7 @@ def test_variables_and_losses_are_float32(agent):
       params,
       out.collections,
       system.start_states(out),
+      batch.is_terminal.reshape(-1),
       noise.example_keys(jax.random.fold_in(key, 1), 0, _B),
     )
     return loss, out.metrics, out.collections, behavior_loss, metrics, out.s

@@ -208,6 +208,7 @@ def test_policy_learning_reads_s_only(system, variables):
       world,
       {'constants': variables['constants']},
       start,
+      np.zeros(8, bool),
       noise.example_keys(key, 0, 2),
     )
 

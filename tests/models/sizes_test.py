@@ -334,7 +334,13 @@ def test_shapes_in_fine_tuning(config_file, B, observed):
     learner = {name: params[name] for name in ('actor', 'critic')}
     keys = noise.example_keys(key, 0, B)
     return system.behavior_loss(
-      learner, params['critic'], params, variables, start, keys
+      learner,
+      params['critic'],
+      params,
+      variables,
+      start,
+      np.zeros(B * T, bool),
+      keys,
     )[0]
 
   variables = _variables(config_file)

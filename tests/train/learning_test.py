@@ -69,8 +69,9 @@ def test_actor_and_critic_learn_in_a_known_world():
     place = jax.random.uniform(start_key, (96, 1), minval=-1, maxval=1)
     uniform = jax.random.uniform(action_key, (15, 96, 1))
     gumbel = jnp.zeros((15, 96, 1, 1))
+    terminal = jnp.zeros(96, bool)
     grads, metrics = jax.grad(behavior.loss, has_aux=True)(
-      trained, slow, fns, state(place), uniform, gumbel, settings
+      trained, slow, fns, state(place), terminal, uniform, gumbel, settings
     )
     updates, opt_state = tx.update(grads, opt_state)
     return optax.apply_updates(trained, updates), opt_state, metrics
