@@ -12,6 +12,10 @@ value.
 
 With --golden=tests/golden, what was fed and what the original made of it is
 written down for tests/golden_test.py.
+
+Their configs for the paper's suites predict no discount. The cases whose names
+end with `_continuation` switch that head on (`pred_discount`), with its gradient
+as in their defaults of DreamerV2.
 """
 
 import argparse
@@ -85,10 +89,16 @@ def main() -> None:
   with contextlib.redirect_stdout(io.StringIO()):  # they say a lot
     cases = {agent: compared(Original(checkout, agent)) for agent in _BLOCKS}
     cases['formulas'] = _formulas_case(checkout)
-  worst = report(cases)
+    continued = {
+      agent + ours.CONTINUATION: compared_continuation(checkout, agent)
+      for agent in ('ipv', 'dreamerv2')
+    }
+  worst = report({**cases, **continued})
   if args.golden:
-    path = pathlib.Path(args.golden) / 'about.json'
-    write(path, checkout, cases, worst, {**_ABOUT, 'fed': _FED})
+    folder, about = pathlib.Path(args.golden), {**_ABOUT, 'fed': _FED}
+    write(folder / 'about.json', checkout, cases, worst, about)
+    path = folder / f'about{ours.CONTINUATION}.json'
+    write(path, checkout, continued, worst, about)
   sys.exit(worst > _TOLERANCE)
 
 
@@ -124,6 +134,18 @@ def compared(original: 'Original') -> dict[str, Any]:
     'weights': original.weights,
     'slow_critic': original.slow_critic,
     'inputs': inputs,
+    'rows': rows,
+  }
+
+
+def compared_continuation(checkout: pathlib.Path, agent: str) -> dict[str, Any]:
+  """`compared`, of what a head of continuation takes part in."""
+  original = Original(checkout, agent + ours.CONTINUATION)
+  rows = {**original.finetune(), **original.behavior(), **original.discounts()}
+  return {
+    'weights': original.weights,
+    'slow_critic': original.slow_critic,
+    'inputs': original.inputs,
     'rows': rows,
   }
 
@@ -173,8 +195,9 @@ class Original:
     pretrained: agent of pre-training with the same weights; None of DreamerV2.
   """
 
-  def __init__(self, checkout: pathlib.Path, agent: str):
-    self.agent, self.config = agent, ours.small_config(agent)
+  def __init__(self, checkout: pathlib.Path, case: str):
+    self.config = ours.small_config(case)
+    agent = self.agent = self.config.agent
     self.pretrained, self.tuned = make_agents(
       checkout, self.config, ours.ACTION_SIZE
     )
@@ -303,6 +326,9 @@ class Original:
     names = ['image', 'kl', 'reward']
     if self.agent in ('ipv', 'prelar'):
       names.append('aux_reward')
+    terms = {name: to_numpy(metrics[f'{name}_loss']) for name in names}
+    if self.config.behavior.continuation:
+      terms['continuation'] = to_numpy(metrics['discount_loss'])
     return {
       'fine-tuning: posterior states': {
         'deter': post['deter'],
@@ -311,27 +337,15 @@ class Original:
       },
       'fine-tuning: loss terms': {
         'total': to_numpy(loss),
-        **{name: to_numpy(metrics[f'{name}_loss']) for name in names},
+        **terms,
       },
       'fine-tuning: gradients': gradients,
     }
 
   def behavior(self) -> ours.Rows:
     """Losses and gradients of actor and critic on an imagined rollout."""
-    wm, learner = self.tuned.wm.eval(), self.tuned._task_behavior
-    x = self._tensors()
-    names = {'deter': 'deter', 'stoch': 'stoch', 'logits': 'logit'}
-    start = {key: x[f'start_{name}'] for name, key in names.items()}
-    start = {key: value.unflatten(0, (B, T)) for key, value in start.items()}
-    gumbel = x['imagined_gumbel'].transpose(0, 1).flatten(1, 2).unbind(0)
-    uniform = x['imagined_uniform'].transpose(0, 1).flatten(1, 2).unbind(0)
-    horizon = self.config.behavior.horizon
-    with fed(multinomial=gumbel, uniform=uniform):
-      rollout = wm.imagine(learner.actor, start, None, horizon)
-    rollout['reward'], _ = learner.rewnorm(
-      wm.heads['reward'](rollout['feat']).mode
-    )
-    target, target_metrics = learner.target(rollout)
+    learner = self.tuned._task_behavior
+    rollout, target, target_metrics = self._rollout()
     # A copy: their actor loss adds the entropy to its targets in place, so that
     # their critic's hold 1e-4 times the entropy too, but at the first step.
     actor, _ = learner.actor_loss(rollout, target.clone())
@@ -345,16 +359,55 @@ class Original:
     }
     entropy = learner.actor(rollout['feat'][:-1]).entropy()
     self._begin()
+    found = {
+      'loss/actor': to_numpy(actor),
+      'loss/critic': to_numpy(critic),
+      'behavior/entropy': to_numpy(entropy.mean()),
+      'behavior/return': np.float32(target_metrics['critic_target']),
+      'behavior/value': np.float32(critic_metrics['critic']),
+    }
+    if self.config.behavior.continuation:
+      found['behavior/discount'] = to_numpy(rollout['discount'][:-1].mean())
     return {
-      'actor and critic: losses': {
-        'loss/actor': to_numpy(actor),
-        'loss/critic': to_numpy(critic),
-        'behavior/entropy': to_numpy(entropy.mean()),
-        'behavior/return': np.float32(target_metrics['critic_target']),
-        'behavior/value': np.float32(critic_metrics['critic']),
-      },
+      'actor and critic: losses': found,
       'actor and critic: gradients': gradients,
     }
+
+  def discounts(self) -> ours.Rows:
+    """Discounts, weights and returns of that rollout, which is fed."""
+    with torch.no_grad():
+      rollout, target, _ = self._rollout()
+      value = self.tuned._task_behavior._target_critic(rollout['feat']).mode
+    self.inputs['rollout_feat'] = to_numpy(rollout['feat'])
+    self.inputs['rollout_reward'] = to_numpy(rollout['reward'][:-1])
+    self.inputs['rollout_value'] = to_numpy(value)
+    return {
+      'continuation: a rollout': {
+        'discounts': to_numpy(rollout['discount'][:-1]),
+        'weights': to_numpy(rollout['weight'][:-1]),
+        'returns': to_numpy(target),
+      }
+    }
+
+  def _rollout(self):
+    """An imagined rollout, its targets and what they log."""
+    wm, learner = self.tuned.wm.eval(), self.tuned._task_behavior
+    x = self._tensors()
+    names = {'deter': 'deter', 'stoch': 'stoch', 'logits': 'logit'}
+    start = {key: x[f'start_{name}'] for name, key in names.items()}
+    start = {key: value.unflatten(0, (B, T)) for key, value in start.items()}
+    gumbel = x['imagined_gumbel'].transpose(0, 1).flatten(1, 2).unbind(0)
+    uniform = x['imagined_uniform'].transpose(0, 1).flatten(1, 2).unbind(0)
+    horizon = self.config.behavior.horizon
+    with fed(multinomial=gumbel, uniform=uniform):
+      rollout = wm.imagine(
+        learner.actor, start, x.get('is_terminal'), horizon
+      )
+    rollout['reward'], _ = learner.rewnorm(
+      wm.heads['reward'](rollout['feat']).mode
+    )
+    target, target_metrics = learner.target(rollout)
+    return rollout, target, target_metrics
 
   def optimizer_steps(self, pretrained, model, behavior) -> ours.Rows:
     """How parameters move under given gradients, group by group."""
@@ -437,7 +490,7 @@ class Original:
       'reward': x['reward'].to(dtype),
       'is_first': x['is_first'].to(dtype),
       'is_last': torch.zeros(B, T),
-      'is_terminal': torch.zeros(B, T),
+      'is_terminal': x.get('is_terminal', torch.zeros(B, T)).to(dtype),
     }
 
   def _states(self) -> tuple[str, ...]:
@@ -702,6 +755,13 @@ def network_sizes(config) -> tuple[dict[str, Any], dict[str, Any]]:
     networks['encoder_ctx.ctx_res_layers'] = c.image.num_layers
   if c.agent in ('ipv', 'prelar'):
     heads['loss_scales.aux_reward'] = 1.0  # as their README says
+  if c.behavior.continuation:
+    heads |= {
+      'pred_discount': True,
+      'grad_heads': ['decoder', 'reward', 'discount'],
+      'discount_head.units': c.heads.width,
+      'discount_head.layers': c.heads.depth,
+    }
   return networks, heads
 
 
@@ -734,6 +794,9 @@ def make_inputs(config) -> Arrays:
     'feat': normal(*lead, feat),
   }
   inputs['is_first'][:, 0] = inputs['is_first'][1, 3] = True
+  if c.behavior.continuation:
+    inputs['is_terminal'] = np.zeros(lead, bool)
+    inputs['is_terminal'][0, -1] = inputs['is_terminal'][1, 2] = True
   if c.agent == 'prelar':
     Z = c.prelar.latent_size
     inputs['embed'] = np.maximum(normal(*lead, E), 0.0)

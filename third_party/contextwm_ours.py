@@ -24,22 +24,27 @@ import optax
 
 from configs import finetune_dmcr, finetune_metaworld
 from drp_jax import losses, types
+from drp_jax.agents import behavior as behavior_lib
 from drp_jax.agents import ipv
 from drp_jax.convert import contextwm, prelar
 from drp_jax.ops import distributions, images, noise, returns
 from drp_jax.train import build, intrinsic, optimizers
 
 ACTION_SIZE = 3
+CONTINUATION = '_continuation'  # in the name of a case
 LEARNER = 'actor', 'critic'
 _SUITES = {
   'ipv': finetune_dmcr,
   'apv': finetune_metaworld,
   'dreamerv2': finetune_dmcr,
+  'ipv_continuation': finetune_dmcr,
+  'dreamerv2_continuation': finetune_dmcr,
   'prelar': finetune_metaworld,
 }
 _PREFIXES = {  # of arrays that hold one of our parameter sets
   'wm.heads.reward.': 'reward',
   'wm.heads.aux_reward.': 'aux_reward',
+  'wm.heads.discount.': 'continuation',
   '_task_behavior.actor.': 'actor',
   '_task_behavior.critic.': 'critic',
 }
@@ -53,10 +58,15 @@ Arrays = Mapping[str, np.ndarray]
 Rows = dict[str, dict[str, Any]]
 
 
-def small_config(agent: str) -> ml_collections.ConfigDict:
-  """A suite's config, in sizes that take seconds; their heads are four."""
-  config = _SUITES[agent].get_config('debug')
-  config.agent = agent
+def small_config(case: str) -> ml_collections.ConfigDict:
+  """A suite's config, in sizes that take seconds; their heads are four.
+
+  Args:
+    case: the system; with '_continuation' it predicts where episodes end.
+  """
+  config = _SUITES[case].get_config('debug')
+  agent = config.agent = case.removesuffix(CONTINUATION)
+  config.behavior.continuation = case != agent
   config.image.depth = 2 if agent == 'dreamerv2' else 4
   config.image.num_layers = 1 if agent in ('ipv', 'prelar') else 2
   config.image.num_heads = 4
@@ -121,6 +131,8 @@ def rules(config: ml_collections.ConfigDict) -> list[contextwm.Rule]:
     found += contextwm.rssm_rules('wm.rssm.', 'action_dynamics', s, feat)
   for prefix, name in _PREFIXES.items():
     if name == 'aux_reward' and config.agent not in ('ipv', 'prelar'):
+      continue
+    if name == 'continuation' and not config.behavior.continuation:
       continue
     for i in range(config.heads.depth):
       path = name, 'mlp', f'dense{i}'
@@ -202,6 +214,11 @@ def keys(count: int) -> jax.Array:
   return noise.example_keys(jax.random.key(0), 0, count)
 
 
+def terminal(inputs: Arrays) -> np.ndarray:
+  """Where episodes terminate, [B, T] bool; nowhere in cases without."""
+  return inputs.get('is_terminal', np.zeros(inputs['is_first'].shape, bool))
+
+
 def training_numbers(
   config: ml_collections.ConfigDict, inputs: Arrays
 ) -> list[tuple[str, jax.Array]]:
@@ -278,7 +295,7 @@ def finetune(agent: str, arrays: Arrays, inputs: Arrays) -> Rows:
     reward=inputs['reward'],
     is_first=inputs['is_first'],
     is_last=np.zeros(inputs['is_first'].shape, bool),
-    is_terminal=np.zeros(inputs['is_first'].shape, bool),
+    is_terminal=terminal(inputs),
   )
   bonus_fn, gumbels = None, ['gumbel_s']
   if system.bonus_size:
@@ -308,8 +325,9 @@ def finetune(agent: str, arrays: Arrays, inputs: Arrays) -> Rows:
     'reward': out.metrics['loss/reward'],
     'total': out.metrics['loss/total'],
   }
-  if 'loss/aux_reward' in out.metrics:
-    terms['aux_reward'] = out.metrics['loss/aux_reward']
+  for name in ('aux_reward', 'continuation'):
+    if f'loss/{name}' in out.metrics:
+      terms[name] = out.metrics[f'loss/{name}']
   return {
     'fine-tuning: posterior states': {
       'deter': out.s.deter,
@@ -342,19 +360,72 @@ def behavior(
       ('uniform', inputs['imagined_uniform']),
       ('gumbel', inputs['imagined_gumbel']),
     ):
-      return system.behavior_loss(learner, slow, params, {}, start, keys(B))
+      return system.behavior_loss(
+        learner,
+        slow,
+        params,
+        {},
+        start,
+        terminal(inputs).reshape(-1),
+        keys(B),
+      )
 
   (_, metrics), gradients = jax.jit(loss)(learner, inputs, slow, params, start)
-  names = (
+  names = [
     'loss/actor',
     'loss/critic',
     'behavior/entropy',
     'behavior/return',
     'behavior/value',
-  )
+  ]
+  if config.behavior.continuation:
+    names.append('behavior/discount')
   return {
     'actor and critic: losses': {name: metrics[name] for name in names},
     'actor and critic: gradients': gradients,
+  }
+
+
+def discounts(agent: str, arrays: Arrays, inputs: Arrays) -> Rows:
+  """Discounts, weights and returns of a rollout whose features are given."""
+  config = small_config(agent)
+  system = build.system(config, ACTION_SIZE, None)
+  everything = variables(config, arrays)
+
+  def head(feat):
+    logit = system.model.apply(
+      everything, method=lambda m: m.continuation(feat)
+    )
+    return jax.nn.sigmoid(logit)
+
+  fns = behavior_lib.Functions(None, None, None, None, head)
+  feats, values = inputs['rollout_feat'], inputs['rollout_value']
+  discount, weight = behavior_lib.discounts(
+    fns, jnp.asarray(feats), terminal(inputs).reshape(-1), system.behavior
+  )
+  ret = returns.lambda_return(
+    inputs['rollout_reward'],
+    values[:-1],
+    values[-1],
+    discount,
+    system.behavior.lam,
+  )
+  return {
+    'continuation: a rollout': {
+      'discounts': discount,
+      'weights': weight,
+      'returns': ret,
+    }
+  }
+
+
+def continuation(agent: str, case: dict[str, Any]) -> Rows:
+  """The rows in which a head of continuation takes part."""
+  weights, inputs = case['weights'], case['inputs']
+  return {
+    **finetune(agent, weights, inputs),
+    **behavior(agent, weights, case['slow_critic'], inputs),
+    **discounts(agent, weights, inputs),
   }
 
 
@@ -664,6 +735,8 @@ def rows(agent: str, case: dict[str, Any]) -> Rows:
   inputs = case['inputs']
   if agent == 'formulas':
     return formulas(inputs)
+  if agent.endswith(CONTINUATION):
+    return continuation(agent, case)
   weights, theirs = case['weights'], case['rows']
   found = {
     **networks(agent, weights, inputs),

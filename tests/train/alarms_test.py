@@ -5,7 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from drp_jax.train import alarms
+from configs import base
+from drp_jax.train import alarms, build, rollout
 
 _MAX = 10.0
 _HEALTHY = {
@@ -58,3 +59,33 @@ def test_it_is_warned_about_once_and_when_it_lasts(caplog):
   for _ in range(3):
     watch.look(2000, collapsed)
   assert caplog.text.count('Collapse after 2000 updates? a_agg/std=0') == 1
+
+
+def _episode(number, terminal):
+  steps = {'is_terminal': np.array([False, False, terminal])}
+  return rollout.Episode(number, 0, steps, False)
+
+
+def test_a_termination_that_nothing_learns_from_is_warned_about_once(caplog):
+  terminations = alarms.Terminations(are_learned=False)
+  terminations.look([_episode(0, False)])
+  assert not caplog.messages
+  terminations.look([_episode(1, False), _episode(2, True), _episode(3, True)])
+  terminations.look([_episode(4, True)])
+  (message,) = caplog.messages
+  assert message.startswith('Episode 3 terminated')
+  assert 'config.behavior.continuation=False' in message
+
+
+def test_no_warning_where_terminations_are_learned(caplog):
+  alarms.Terminations(are_learned=True).look([_episode(0, True)])
+  assert not caplog.messages
+
+
+@pytest.mark.parametrize('agent', build.AGENTS)
+def test_who_learns_terminations(agent):
+  config = base.get_config('debug')
+  config.agent = agent
+  assert build.learns_terminations(config) == (agent == 'dreamerv3')
+  config.behavior.continuation = True
+  assert build.learns_terminations(config)

@@ -1,0 +1,131 @@
+"""Where an episode terminates: what systems learn of it, and in which trees."""
+
+import functools
+
+import jax
+import numpy as np
+import pytest
+import random_inputs
+
+from configs import finetune_dmcr, finetune_metaworld
+from drp_jax.train import batches, build, finetune_step
+
+_B, _T, _A = 2, 7, 2
+_AGENTS = tuple(agent for agent in build.AGENTS if agent != 'dreamerv3')
+
+
+@functools.cache
+def _made(agent, continuation):
+  config = finetune_dmcr.get_config('debug')
+  config.agent = agent
+  config.behavior.continuation = continuation
+  system = build.system(config, _A, None)
+  example = batches.example_replay_batch(config, _A)
+  shapes = jax.eval_shape(system.init, jax.random.key(0), example)
+  return config, system, shapes
+
+
+@functools.cache
+def _step(agent, continuation):
+  """An update of a batch: gradients by parameter set, and metrics."""
+  config, system, shapes = _made(agent, continuation)
+  variables = random_inputs.fill(shapes)
+  jitted = jax.jit(
+    functools.partial(
+      finetune_step.finetune_step,
+      system=system,
+      model_tx=random_inputs.recording_sgd(),
+      behavior_tx=random_inputs.recording_sgd(),
+      bonus=build.intrinsic_settings(config),
+      slow_critic_every=100,
+    )
+  )
+
+  def call(batch):
+    state = random_inputs.finetune_state(config, system, variables)
+    state, metrics = jitted(state, batch, jax.random.key(3))
+    return {**state.model_opt, **state.behavior_opt}, metrics
+
+  return call
+
+
+def _batch(agent, terminal_at=None):
+  """Segments; the first one's episode terminates at an entry, if given."""
+  num_keypoints = build.keypoints(_made(agent, True)[0])
+  batch = random_inputs.replay_batch(num_keypoints, _A, _B, _T)
+  if terminal_at is not None:
+    batch.is_terminal[0, terminal_at] = True
+  return batch
+
+
+def _changed(one, other) -> set[str]:
+  return {
+    name
+    for name, tree in one.items()
+    if any(
+      np.any(x != y)
+      for x, y in zip(
+        jax.tree.leaves(tree), jax.tree.leaves(other[name]), strict=True
+      )
+    )
+  }
+
+
+@pytest.mark.parametrize('agent', _AGENTS)
+@pytest.mark.parametrize('suite', [finetune_dmcr, finetune_metaworld])
+def test_trees_of_the_papers_suites_have_no_such_head(agent, suite):
+  assert not suite.get_config('paper').behavior.continuation
+  without, with_head = (_made(agent, on)[2]['params'] for on in (False, True))
+  added = with_head.keys() - without.keys()
+  assert added == {'continuation'} and without.keys() <= with_head.keys()
+  for name, tree in without.items():
+    assert jax.tree.structure(tree) == jax.tree.structure(with_head[name])
+
+
+@pytest.mark.parametrize(
+  'agent',
+  [
+    'dreamerv2',
+    'apv',
+    *(
+      pytest.param(agent, marks=pytest.mark.slow)
+      for agent in ('drp', 'ipv', 'prelar', 'diswm')
+    ),
+  ],
+)
+def test_a_termination_changes_what_is_learned(agent):
+  """At any entry, the last four too, of which the bonus knows nothing."""
+  step = _step(agent, True)
+  base, metrics = step(_batch(agent))
+  for entry in (2, _T - 1):
+    found, other = step(_batch(agent, entry))
+    assert _changed(found, base) >= {'continuation', 'actor', 'critic'}
+    assert other['loss/continuation'] != metrics['loss/continuation']
+    assert other['behavior/discount'] < metrics['behavior/discount']
+    assert other['loss/image'] == metrics['loss/image']
+
+
+def test_without_the_head_a_termination_changes_nothing():
+  step = _step('dreamerv2', False)
+  base, metrics = step(_batch('dreamerv2'))
+  found, other = step(_batch('dreamerv2', 3))
+  assert not _changed(found, base)
+  assert metrics.keys() == other.keys()
+  assert not {'loss/continuation', 'behavior/discount'} & metrics.keys()
+
+
+def test_a_reward_at_a_termination_is_learned_within_a_joined_segment():
+  """APV has no head but the behavioral one, which a bonus keeps from the last
+  four entries of a segment, but not from the last steps of an episode."""
+  step = _step('apv', True)
+
+  def learned(entry):
+    batch = _batch('apv', entry)
+    batch.is_last[0, entry] = True
+    base, _ = step(batch)
+    batch.reward[0, entry] -= 100.0
+    found, _ = step(batch)
+    return 'reward' in _changed(found, base)
+
+  assert learned(2)
+  assert not learned(_T - 1)
