@@ -89,6 +89,7 @@ BASE = {
   'loss.aux_reward': _WEIGHT,
   'loss.latent_action': _WEIGHT,
   'loss.consistency': _WEIGHT,
+  'loss.continuation': _WEIGHT,
   'loss.kl_balance': _CHANCE,
   'loss.free_nats': _WEIGHT,
   'optim.lr': _RATE,

@@ -193,7 +193,11 @@ def compare(
 
 
 # Settings that configs of older runs lack, and what held before there was one.
-_SINCE = {'image.no_erasing_in': ('drawer-open',)}
+_SINCE = {
+  'image.no_erasing_in': ('drawer-open',),
+  'behavior.continuation': False,
+  'loss.continuation': 1.0,
+}
 
 
 def read_config(workdir: str | pathlib.Path) -> ml_collections.ConfigDict:

@@ -1,14 +1,16 @@
 """Where an episode terminates: what systems learn of it, and in which trees."""
 
 import functools
+import json
 
 import jax
+import ml_collections
 import numpy as np
 import pytest
 import random_inputs
 
 from configs import finetune_dmcr, finetune_metaworld
-from drp_jax.train import batches, build, finetune_step
+from drp_jax.train import batches, build, finetune_step, workdir
 
 _B, _T, _A = 2, 7, 2
 _AGENTS = tuple(agent for agent in build.AGENTS if agent != 'dreamerv3')
@@ -103,6 +105,21 @@ def test_a_termination_changes_what_is_learned(agent):
     assert other['loss/continuation'] != metrics['loss/continuation']
     assert other['behavior/discount'] < metrics['behavior/discount']
     assert other['loss/image'] == metrics['loss/image']
+
+
+def test_a_config_that_is_older_than_the_head_has_none(tmp_path):
+  """Workdirs of before go on, and their models open."""
+  config, _, shapes = _made('dreamerv2', False)
+  workdir.begin(tmp_path, config)
+  recorded = json.loads((tmp_path / 'config.json').read_text())
+  del recorded['behavior']['continuation'], recorded['loss']['continuation']
+  (tmp_path / 'config.json').write_text(json.dumps(recorded))
+  found = workdir.read_config(tmp_path)
+  assert found == ml_collections.ConfigDict(json.loads(config.to_json()))
+  system = build.system(found, _A, None)
+  example = batches.example_replay_batch(found, _A)
+  again = jax.eval_shape(system.init, jax.random.key(0), example)
+  assert jax.tree.structure(again) == jax.tree.structure(shapes)
 
 
 def test_without_the_head_a_termination_changes_nothing():
