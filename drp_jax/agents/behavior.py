@@ -96,7 +96,7 @@ def discounts(
   feats: jax.Array,
   is_terminal: jax.Array,
   settings: Settings,
-) -> tuple[jax.Array, jax.Array]:
+) -> tuple[jax.Array | float, jax.Array]:
   """Says how much counts what follows each state of a rollout, and it itself.
 
   Where a head predicts it, the first state's is the true one: that state is
@@ -109,14 +109,14 @@ def discounts(
     settings: of which `discount` and `horizon` are read.
 
   Returns:
-    Discounts [H, N] of states 0..H-1, differentiable; and the states' weights
+    Discounts [H, N] of states 0..H-1, differentiable, or gamma alone; and the states' weights
     [H, N], products of the discounts before them, stopped.
   """
   gamma, shape = settings.discount, feats.shape[:-1]
   if fns.continuation is None:
     steps = jnp.arange(settings.horizon)[:, None]
     weight = jnp.broadcast_to(gamma**steps, (settings.horizon, shape[1]))
-    return jnp.full_like(weight, gamma), weight
+    return gamma, weight
   first = gamma * (1.0 - is_terminal.astype(jnp.float32))
   discount = jnp.concatenate([first[None], fns.continuation(feats[1:-1])], 0)
   weight = jnp.cumprod(discount, 0)

@@ -31,14 +31,16 @@ def lambda_return(
   chex.assert_equal_shape([reward, value])
   chex.assert_shape(last_value, reward.shape[1:])
   next_value = jnp.concatenate([value[1:], last_value[None]], 0)
-  discount = jnp.broadcast_to(jnp.asarray(discount, reward.dtype), reward.shape)
+  # One number stays a constant of the compiled code: the same bits as ever.
+  own_discount = discount if jnp.ndim(discount) else None
 
   def step(ret, inputs):
-    reward_t, next_value_t, discount_t = inputs
+    reward_t, next_value_t, own = inputs
+    discount_t = discount if own is None else own
     ret = reward_t + discount_t * ((1 - lam) * next_value_t + lam * ret)
     return ret, ret
 
   _, returns = jax.lax.scan(
-    step, last_value, (reward, next_value, discount), reverse=True
+    step, last_value, (reward, next_value, own_discount), reverse=True
   )
   return returns

@@ -234,7 +234,7 @@ def test_a_constant_discount_without_such_a_head():
     discount, weight = behavior.discounts(
       _FUNCTIONS, feats, terminal, _SETTINGS
     )
-    np.testing.assert_array_equal(discount, np.full((_H, _N), np.float32(0.9)))
+    assert discount == 0.9
     np.testing.assert_allclose(
       weight, np.repeat(0.9 ** np.arange(_H)[:, None], _N, 1), rtol=1e-6
     )
