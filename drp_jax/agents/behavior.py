@@ -109,8 +109,8 @@ def discounts(
     settings: of which `discount` and `horizon` are read.
 
   Returns:
-    Discounts [H, N] of states 0..H-1, differentiable, or gamma alone; and the states' weights
-    [H, N], products of the discounts before them, stopped.
+    Discounts [H, N] of states 0..H-1, differentiable, or gamma alone; and the
+    states' weights [H, N], products of the discounts before them, stopped.
   """
   gamma, shape = settings.discount, feats.shape[:-1]
   if fns.continuation is None:
