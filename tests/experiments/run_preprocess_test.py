@@ -17,7 +17,7 @@ import tensorflow_datasets as tfds
 import unlike
 
 from configs import preprocess as preprocess_config
-from drp_jax.data import report, shards
+from drp_jax.data import embedded, report, shards
 from drp_jax.preprocess import video
 from drp_jax.train import lock
 from experiments import preprocess_work, run_preprocess
@@ -589,6 +589,31 @@ def test_a_folder_holds_renders_of_one_setting(source, tmp_path):
   with pytest.raises(ValueError, match=r'(clip_length 25|frames 126) -> 7'):
     run_preprocess.fetch(config)
   assert [p.name for p in folder.rglob('*.*')] == ['.renders.json', 'a.mp4']
+
+
+def test_bodies_are_robots_arms_pushes_and_real_clips(tmp_path):
+  config = _config('bodies', tmp_path / 'videos', tmp_path, clip_length=6)
+  assert config.data.hold_out == 'videos'
+  seen = ' '.join((*config.embedded.tasks, *config.embedded.arms))
+  assert 'walker' not in seen and 'cheetah' not in seen
+  config.embedded.tasks = ('pendulum_swingup',)
+  config.embedded.arms = ('metaworld_reach',)
+  config.embedded.clips_per_task = config.embedded.clips_per_arm = 1
+  config.embedded.clips_per_push = 1
+  config.embedded.frames = 6
+  run_preprocess.fetch(config)
+  folder = tmp_path / 'videos'
+  found = sorted(str(p.relative_to(folder)) for p in folder.rglob('*.mp4'))
+  assert found == [
+    'arms/metaworld_reach_0000.mp4',
+    'pushes/pushing_left_to_right/0000.mp4',
+    'pushes/pushing_right_to_left/0000.mp4',
+    'pushes/putting_on_a_surface/0000.mp4',
+    *(f'real/{name}' for name in sorted(embedded.SHA256)),
+    'robots/pendulum_swingup_0000.mp4',
+  ]
+  for path in found:
+    assert len(video.read(folder / path, 6)) == 6
 
 
 def test_workers_need_no_simulator():
