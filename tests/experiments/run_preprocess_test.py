@@ -443,9 +443,9 @@ run_preprocess.fetch(config)
 """
 
 
-@pytest.mark.parametrize(('source', 'count'), [('sim', 2), ('pushes', 3)])
+@pytest.mark.parametrize(('source', 'count'), [('sim', 3), ('pushes', 4)])
 def test_renders_are_a_function_of_their_seed(tmp_path, source, count):
-  """To the last bit of the files, in processes unlike each other."""
+  """Videos, scenes and settings, to the bit, in processes unlike each other."""
   folders = [tmp_path / str(number) for number in range(3)]
   for number, folder in enumerate(folders):
     unlike.run(_RENDER, number, source, str(folder))

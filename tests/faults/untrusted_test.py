@@ -11,8 +11,12 @@ _FILES = sorted(
   for folder in ('drp_jax', 'experiments', 'benchmarks', 'configs')
   for path in (_ROOT / folder).rglob('*.py')
 )
-# The driver of environments sends its own workers a function.
-_OWN_PIPES = ('drp_jax/envs/worker.py', 'drp_jax/envs/driver.py')
+# Processes of our own send each other functions and answers.
+_OWN_PIPES = (
+  'drp_jax/envs/driver.py',
+  'drp_jax/envs/worker.py',
+  'drp_jax/preprocess/isolated.py',
+)
 
 
 def _calls(path):
