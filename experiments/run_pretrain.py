@@ -4,7 +4,6 @@ from absl import flags
 from ml_collections import config_flags
 
 from configs import base
-from drp_jax.train import pretrain
 from experiments import launch
 
 _CONFIG = config_flags.DEFINE_config_file(
@@ -16,6 +15,8 @@ _WORKDIR = flags.DEFINE_string(
 
 
 def main() -> None:
+  from drp_jax.train import pretrain  # after `launch` may have begun anew
+
   config = _CONFIG.value
   pretrain.pretrain(config, _WORKDIR.value, base.defaults(config))
   print(f'Pre-training is complete in {_WORKDIR.value}.')

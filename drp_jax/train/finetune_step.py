@@ -43,7 +43,7 @@ def init_state(
   """
   init_key, intrinsic_key = jax.random.split(jax.random.key(config.seed))
   batch = batches.example_replay_batch(config, action_size)
-  init = jax.jit(system.init)
+  init = jax.jit(system.init)  # traced once for both uses
   loaded = {'params': {}, 'collections': {}}
   if config.init_from:  # before what takes longer
     shapes = init.eval_shape(init_key, batch)
@@ -52,27 +52,37 @@ def init_state(
       loaded = checkpoint.load_part(config.init_from, part)
     flat = flax.traverse_util.flatten_dict(loaded['params'], sep='/')
     loaded['params'] = flax.traverse_util.unflatten_dict(flat | zeros, sep='/')
-  collections = init(init_key, batch)
-  if system.sees_motion:
-    flow_scale = jnp.float32(config.finetune.flow_scale)
-    collections['constants'] = {'flow_scale': flow_scale}
-  params = {**collections.pop('params'), **loaded['params']}
-  for kind, tree in loaded['collections'].items():
-    collections[kind] = {**collections[kind], **tree}
-  model, learner = _split(params)
-  return state_lib.FinetuneState(
-    step=jnp.zeros((), jnp.int32),
-    params=params,
-    collections=collections,
-    model_opt=optimizers.world_model(config).init(model),
-    behavior_opt=optimizers.behavior(config).init(learner),
-    # A copy, since the step donates its input buffers one by one.
-    slow_critic=jax.tree.map(jnp.copy, params['critic']),
-    intrinsic=intrinsic.init(
-      intrinsic_key, system.bonus_size, build.intrinsic_settings(config)
+
+  def create(key, intrinsic_key, batch, loaded, flow_scale):
+    collections = init(key, batch)
+    if system.sees_motion:
+      collections['constants'] = {'flow_scale': flow_scale}
+    params = {**collections.pop('params'), **loaded['params']}
+    for kind, tree in loaded['collections'].items():
+      collections[kind] = {**collections[kind], **tree}
+    model, learner = _split(params)
+    return state_lib.FinetuneState(
+      step=jnp.zeros((), jnp.int32),
+      params=params,
+      collections=collections,
+      model_opt=optimizers.world_model(config).init(model),
+      behavior_opt=optimizers.behavior(config).init(learner),
+      # A copy, since the step donates its input buffers one by one.
+      slow_critic=jax.tree.map(jnp.copy, params['critic']),
+      intrinsic=intrinsic.init(
+        intrinsic_key, system.bonus_size, build.intrinsic_settings(config)
+      )
+      if system.bonus_size
+      else None,
     )
-    if system.bonus_size
-    else None,
+
+  # One program; see pretrain.py.
+  return jax.jit(create)(
+    init_key,
+    intrinsic_key,
+    batch,
+    loaded,
+    jnp.float32(config.finetune.flow_scale),
   )
 
 

@@ -45,17 +45,26 @@ def init_state(
     tx: optimizer.
     flow_scale: pixels per frame.
   """
-  key = jax.random.key(config.seed)
-  batch = batches.example_video_batch(config)
-  variables = jax.jit(system.init)(key, batch)
-  params = variables.pop('params')
-  if system.sees_motion:
-    variables['constants'] = {'flow_scale': jnp.float32(flow_scale)}
-  return state_lib.PretrainState(
-    step=jnp.zeros((), jnp.int32),
-    params=params,
-    collections=variables,
-    opt_state=tx.init(params),
+
+  def create(key, batch, flow_scale):
+    variables = system.init(key, batch)
+    params = variables.pop('params')
+    if system.sees_motion:
+      variables['constants'] = {'flow_scale': flow_scale}
+    return state_lib.PretrainState(
+      step=jnp.zeros((), jnp.int32),
+      params=params,
+      collections=variables,
+      opt_state=tx.init(params),
+    )
+
+  # One program, the optimizer's zeros too, so that one entry of the compilation
+  # cache holds it. Array by array, each shape of zeros is compiled at every
+  # start.
+  return jax.jit(create)(
+    jax.random.key(config.seed),
+    batches.example_video_batch(config),
+    jnp.float32(flow_scale),
   )
 
 

@@ -287,3 +287,19 @@ def test_home_on_a_real_command_line(tmp_path):
   assert f"shards_dir='{home}/shards' is not a" in done.stderr, done.stderr
   assert (home / 'runs' / 'first').is_dir()
   assert list(cwd.iterdir()) == []
+
+
+@pytest.mark.parametrize('name', ['run_pretrain', 'run_dmcr', 'run_metaworld'])
+def test_what_begins_twice_imports_libraries_once(name):
+  """A command that begins again has not imported JAX the first time."""
+  script = (
+    f'import sys, experiments.{name};'
+    " print(*{'jax', 'grain', 'orbax', 'tensorflow_datasets'} & {*sys.modules})"
+  )
+  output = subprocess.run(
+    [sys.executable, '-c', script],
+    stdout=subprocess.PIPE,
+    text=True,
+    check=True,
+  ).stdout
+  assert not output.split()
