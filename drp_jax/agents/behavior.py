@@ -5,6 +5,7 @@ V2 family shares it.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from drp_jax import losses, types
+from drp_jax.models import late_gradients
 from drp_jax.ops import distributions, noise, returns
 
 
@@ -76,18 +78,20 @@ def imagine(
     Features [H+1, N, F] and policy entropies [H, N] at the first H of them.
   """
 
-  def step(state, inputs):
+  def step(params, state, inputs):
     uniform, gumbel = inputs
     feat = state.feat
-    mean, std = fns.policy(actor, jax.lax.stop_gradient(feat))
+    mean, std = fns.policy(params['actor'], jax.lax.stop_gradient(feat))
     action = distributions.truncated_normal_sample(mean, std, uniform)
     entropy = distributions.truncated_normal_entropy(mean, std)
     return fns.img_step(state, action, gumbel), (feat, entropy)
 
-  if remat:
-    step = jax.checkpoint(step, prevent_cse=False)  # the scan prevents it
-
-  last, (feats, entropy) = jax.lax.scan(step, start, (uniform, gumbel))
+  params, xs = {'actor': actor}, (uniform, gumbel)
+  if remat:  # also of what layers were given, which would be kept otherwise
+    step = jax.checkpoint(functools.partial(step, params), prevent_cse=False)
+    last, (feats, entropy) = jax.lax.scan(step, start, xs)  # prevents CSE
+  else:
+    last, (feats, entropy) = late_gradients.scan(step, params, start, xs)
   return jnp.concatenate([feats, last.feat[None]], 0), entropy
 
 

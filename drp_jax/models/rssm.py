@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from drp_jax import types
-from drp_jax.models import layers
+from drp_jax.models import late_gradients, layers
 from drp_jax.ops import distributions
 
 
@@ -100,28 +100,31 @@ class RSSM(nn.Module):
     embed_in = self.post_embed(embed)
     action_in = self._action_in(action.astype(embed.dtype) * keep)
     start = self.initial(embed.shape[0], embed.dtype)
-    noise = jnp.zeros_like(keep) if gumbel is None else gumbel
+    carry = start.deter, start.stoch
+    xs = embed_in, action_in, keep, gumbel
+    if self.is_initializing():
+      self._observe_step(carry, jax.tree.map(lambda x: x[:, 0], xs))
+    model, variables = self.unbind()
 
-    def step(rssm, carry, inputs):
-      deter, stoch = carry
-      embed_in, action_in, keep, noise = inputs
-      deter = rssm._recur(deter * keep, stoch * keep[..., None], action_in)
-      logits = rssm._post_logits(deter, embed_in)
-      state = rssm._sampled(deter, logits, None if gumbel is None else noise)
-      return (state.deter, state.stoch), state
+    def step(params, carry, x):
+      return model.apply(
+        {'params': params}, carry, x, method=RSSM._observe_step
+      )
 
-    scan = nn.scan(
-      step,
-      variable_broadcast='params',
-      split_rngs={'params': False},
-      in_axes=1,
-      out_axes=1,
+    _, post = late_gradients.scan(
+      step, variables['params'], carry, jax.tree.map(_time_first, xs)
     )
-    _, post = scan(
-      self, (start.deter, start.stoch), (embed_in, action_in, keep, noise)
-    )
+    post = jax.tree.map(_time_first, post)
     prior = post.replace(logits=self._prior_logits(post.deter))
     return post, prior
+
+  def _observe_step(self, carry, x):
+    """A step of the scan of `observe`."""
+    deter, stoch = carry
+    embed_in, action_in, keep, gumbel = x
+    deter = self._recur(deter * keep, stoch * keep[..., None], action_in)
+    state = self._sampled(deter, self._post_logits(deter, embed_in), gumbel)
+    return (state.deter, state.stoch), state
 
   def obs_step(
     self,
@@ -225,3 +228,8 @@ class RSSM(nn.Module):
     else:
       stoch = distributions.categorical_sample(logits, gumbel)
     return types.RSSMState(deter, stoch.astype(deter.dtype), logits)
+
+
+def _time_first(x):
+  """[B, T, ...] to [T, B, ...], and back."""
+  return jnp.swapaxes(x, 0, 1)

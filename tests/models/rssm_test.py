@@ -17,8 +17,7 @@ _MODEL = rssm.RSSM(
 
 
 @functools.cache
-def _apply(method):
-  """`method` under jit, with fixed parameters."""
+def _params():
   embed, action, first, gumbel = _inputs()
   shapes = jax.eval_shape(
     lambda key: _MODEL.init(
@@ -26,8 +25,13 @@ def _apply(method):
     ),
     jax.random.key(0),
   )
-  params = random_inputs.fill(shapes)
-  return jax.jit(lambda *args: _MODEL.apply(params, *args, method=method))
+  return random_inputs.fill(shapes)
+
+
+@functools.cache
+def _apply(method):
+  """`method` under jit, with fixed parameters."""
+  return jax.jit(lambda *args: _MODEL.apply(_params(), *args, method=method))
 
 
 def _inputs():
@@ -71,6 +75,37 @@ def test_observe_is_a_loop_of_obs_step():
       state, embed[:, t], action[:, t], first[:, t], gumbel[:, t]
     )
     _assert_close(state, _at(post, t))
+
+
+def test_gradients_of_observe_are_those_of_the_loop():
+  embed, action, first, gumbel = _inputs()
+  params = _params()
+
+  def loss(states):
+    return sum((x**2).sum() for x in jax.tree.leaves(states))
+
+  def scanned(params, embed):
+    post, _ = _MODEL.apply(
+      params, embed, action, first, gumbel, method='observe'
+    )
+    return loss(post)
+
+  def looped(params, embed):
+    state, total = _MODEL.initial(_B), 0.0
+    for t in range(_T):
+      x = embed[:, t], action[:, t], first[:, t], gumbel[:, t]
+      state = _MODEL.apply(params, state, *x, method='obs_step')
+      total += loss(state)
+    return total
+
+  got = jax.jit(jax.grad(scanned, (0, 1)))(params, embed)
+  want = jax.jit(jax.grad(looped, (0, 1)))(params, embed)
+  assert np.abs(want[1]).max() > 1e-3
+  jax.tree.map(
+    lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-5),
+    got,
+    want,
+  )
 
 
 def test_img_step_is_the_prior_of_the_observed_path():
