@@ -115,6 +115,8 @@ def count_work(jaxpr: Any) -> Work:
       once = _bytes(inner.invars[:first])
       once += 2 * _bytes(inner.invars[first : first + last])
       total += Work(0.0, (turns - 1) * once)
+    elif name == 'cond' and params.get('branches_platforms') is not None:
+      total += count_work(params['branches'][-1].jaxpr)  # not that of CPUs
     else:
       for inner in _called(params):
         total += count_work(inner)

@@ -24,7 +24,7 @@ class CNNEncoder(nn.Module):
       x = layers.Conv(
         self.depth * 2**i,
         (4, 4),
-        strides=2,
+        strides=(2, 2),
         padding='VALID',
         name=f'conv{i}',
       )(x)

@@ -36,7 +36,7 @@ class VAEEncoder(nn.Module):
       x = layers.Conv(
         width * self.depth,
         (4, 4),
-        strides=1 if last else 2,
+        strides=(1, 1) if last else (2, 2),
         padding='VALID' if last else 'SAME',
         kernel_init=_kaiming,
         name=f'conv{i}',

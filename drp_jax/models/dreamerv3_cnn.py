@@ -7,50 +7,11 @@ keep them.
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from drp_jax.models import block_gru, dreamerv3_layers, layers
+from drp_jax.models import block_gru, dreamerv3_layers
 
 _MULTIPLES = 2, 3, 4, 4  # of the depth: widths at sides 32, 16, 8, 4
 _SIDE = 4  # of the smallest feature maps
-# Which pixel of a map every tap of a 5x5 convolution falls on when the map is
-# doubled: of the pixels 2i and 2i + 1, [2, i - 1 to i + 1, 5].
-_FALLS_ON = np.array(
-  [
-    [[1, 1, 0, 0, 0], [0, 0, 1, 1, 0], [0, 0, 0, 0, 1]],
-    [[1, 0, 0, 0, 0], [0, 1, 1, 0, 0], [0, 0, 0, 1, 1]],
-  ],
-  np.float32,
-)
-
-
-class DoublingConv(nn.Module):
-  """Doubles maps by repeating, then a 5x5 convolution that keeps their sides.
-
-  Computed on the map before it is doubled: taps that fall on the same pixel are
-  added up first, which leaves 36 products of the 100.
-
-  Attributes:
-    features: output channels.
-  """
-
-  features: int
-
-  @nn.compact
-  def __call__(self, x: jax.Array) -> jax.Array:
-    """[N, h, w, C] -> [N, 2h, 2w, features]."""
-    shape = (5, 5, x.shape[-1], self.features)
-    kernel = self.param('kernel', dreamerv3_layers.kernel_init(), shape)
-    bias = self.param('bias', nn.initializers.zeros_init(), (self.features,))
-    taps = jnp.einsum(
-      'imk,jnl,klcf->mncijf',
-      _FALLS_ON,
-      _FALLS_ON,
-      kernel,
-      precision=jax.lax.Precision.HIGHEST,  # they are sums of parameters
-    )
-    y = layers.conv_to_cells(x, taps.astype(x.dtype), (1, 1))
-    return y + bias[None, None, None].astype(x.dtype)
 
 
 class CNNEncoder(nn.Module):
@@ -118,7 +79,9 @@ class CNNDecoder(nn.Module):
     x = x + y.reshape(x.shape)
     x = nn.silu(dreamerv3_layers.RMSNorm(name='norm_in')(x))
     for i in reversed(range(len(_MULTIPLES) - 1)):
-      x = DoublingConv(_MULTIPLES[i] * self.depth, name=f'conv{i}')(x)
+      x = dreamerv3_layers.DoublingConv(
+        _MULTIPLES[i] * self.depth, (5, 5), name=f'conv{i}'
+      )(x)
       x = nn.silu(dreamerv3_layers.RMSNorm(name=f'norm{i}')(x))
-    x = DoublingConv(3, name='out')(x)
+    x = dreamerv3_layers.DoublingConv(3, (5, 5), name='out')(x)
     return nn.sigmoid(x).astype(jnp.float32).reshape(*lead, *x.shape[1:])

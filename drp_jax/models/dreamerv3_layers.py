@@ -42,6 +42,12 @@ class Conv(layers.Conv):
   kernel_init: Callable = kernel_init()
 
 
+class DoublingConv(layers.DoublingConv):
+  """Convolution of maps that are doubled first."""
+
+  kernel_init: Callable = kernel_init()
+
+
 class RMSNorm(nn.RMSNorm):
   """Divides by the root of the mean square, then scales; in float32."""
 

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from drp_jax.models import layers
-from drp_jax.ops import masking, noise
+from drp_jax.ops import convolution, masking, noise
 
 _DROPOUT = 0.1
 
@@ -135,7 +135,9 @@ class UpConv(nn.Module):
     even = jnp.stack([rows[:, :, 1], jnp.zeros_like(rows[:, :, 1])], 2)
     cells = jnp.stack([even, rows[:, :, ::2]], 1)  # [row, column, 2, 2, C, F]
     taps = jnp.moveaxis(cells, (0, 1), (3, 4))
-    return layers.conv_to_cells(x, taps, (0, 1)) + bias[None, None, None]
+    return (
+      convolution.convolve_to_cells(x, taps, (0, 1)) + bias[None, None, None]
+    )
 
 
 class ImageDecoder(nn.Module):
@@ -192,7 +194,6 @@ class ImageDecoder(nn.Module):
     x = layers.Dense(side * side * C, name='dense')(feat)
     x = x.reshape(B * T, side, side, C)
     for stage, memory in enumerate(memories):
-      x = jnp.repeat(jnp.repeat(x, 2, 1), 2, 2)  # nearest neighbour
       for i in range(self.num_layers):
         last = i == self.num_layers - 1
         features = x.shape[-1] // 2 if last else x.shape[-1]
@@ -203,9 +204,9 @@ class ImageDecoder(nn.Module):
             self.mask_ratio,
             self.axis_name,
             name=f'context{stage}',
-          )(x, memory, stage_keys[stage], train)
-        x = residual(features, self.axis_name, name=f'stage{stage}_layer{i}')(
-          mixed, train, x
-        )
+          )(convolution.double(x), memory, stage_keys[stage], train)
+        x = residual(
+          features, self.axis_name, i == 0, name=f'stage{stage}_layer{i}'
+        )(mixed, train, x)
     x = UpConv(3, name='conv_out')(x)
     return x.reshape(B, T, *x.shape[1:]).astype(jnp.float32)

@@ -38,7 +38,7 @@ class ImageEncoder(nn.Module):
     x = layers.Conv(
       self.depth,
       (3, 3),
-      strides=2,
+      strides=(2, 2),
       padding=((1, 1), (1, 1)),  # not SAME, which would shift by a pixel
       name='conv_in',
     )(image)

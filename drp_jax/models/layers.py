@@ -12,6 +12,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from drp_jax.ops import batch_norm, convolution
+
 
 def uniform_init(limit: float) -> Callable:
   """Initialiser U(-limit, limit)."""
@@ -64,11 +66,54 @@ class Dense(nn.Dense):
     return y.reshape(*x.shape[:-1], self.features)
 
 
-class Conv(nn.Conv):
-  """`nn.Conv` in the type of its input."""
+class Conv(nn.Module):
+  """2-D convolution in the type of its input, fast where channels are few.
 
+  Parameters are those of `nn.Conv`.
+
+  Attributes:
+    features: output channels.
+    kernel_size: rows and columns of the kernel.
+    strides: rows and columns from one output pixel to the next.
+    padding: 'SAME', 'VALID', or pairs of zeros by rows and by columns.
+    use_bias: whether a bias is added.
+    kernel_init: of the kernel.
+  """
+
+  features: int
+  kernel_size: tuple[int, int]
+  strides: tuple[int, int] = (1, 1)
+  padding: str | convolution.Padding = 'SAME'
+  use_bias: bool = True
   kernel_init: Callable = glorot
-  promote_dtype: Callable = in_type_of_first
+
+  @nn.compact
+  def __call__(self, x: jax.Array) -> jax.Array:
+    """[N, H, W, C] -> [N, h, w, features]."""
+    shape = (*self.kernel_size, x.shape[-1], self.features)
+    y = self.convolve(x, self.param('kernel', self.kernel_init, shape))
+    if self.use_bias:
+      zeros = nn.initializers.zeros_init()
+      bias = self.param('bias', zeros, (self.features,)).astype(x.dtype)
+      y += bias[None, None, None]
+    return y
+
+  def convolve(self, x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """[N, H, W, C], float32 -> [N, h, w, features], in the type of x."""
+    return convolution.convolve(
+      x, kernel.astype(x.dtype), self.strides, self.padding
+    )
+
+
+class DoublingConv(Conv):
+  """Doubles maps by nearest neighbor, then convolves and keeps their sides.
+
+  Computed on the map before it is doubled. Ignores `strides` and `padding`.
+  """
+
+  def convolve(self, x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """[N, h, w, C], float32 -> [N, 2h, 2w, features], in the type of x."""
+    return convolution.convolve_doubled(x, kernel)
 
 
 class ConvTranspose(nn.ConvTranspose):
@@ -76,32 +121,6 @@ class ConvTranspose(nn.ConvTranspose):
 
   kernel_init: Callable = glorot
   promote_dtype: Callable = in_type_of_first
-
-
-def conv_to_cells(
-  x: jax.Array, taps: jax.Array, padding: tuple[int, int]
-) -> jax.Array:
-  """A convolution that makes 2x2 pixels of each: one for every place in them.
-
-  Args:
-    x: [N, h, w, C].
-    taps: [n, n, C, 2, 2, F], kernels by row and column of their place.
-    padding: rows of zeros above and below, columns left and right.
-
-  Returns:
-    [N, 2h, 2w, F].
-  """
-  N, h, w, C = x.shape
-  n, F = len(taps), taps.shape[-1]
-  y = jax.lax.conv_general_dilated(
-    x,
-    taps.reshape(n, n, C, -1),
-    (1, 1),
-    (padding, padding),
-    dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
-  )
-  y = y.reshape(N, h, w, 2, 2, F).transpose(0, 1, 3, 2, 4, 5)
-  return y.reshape(N, 2 * h, 2 * w, F)
 
 
 class LayerNorm(nn.LayerNorm):
@@ -136,38 +155,88 @@ class MLP(nn.Module):
 
 
 class BatchNorm(nn.Module):
-  """Batch normalisation as in PyTorch: eps 1e-5, momentum 0.9 in Flax's sense.
+  """Batch normalization as in PyTorch: eps 1e-5, momentum 0.9 in Flax's sense.
 
   The running variance averages unbiased estimates.
 
   Attributes:
     axis_name: device axis over which statistics are averaged, or None.
+    copies: number of pixels of the result that each pixel stands for, where the
+      layer is followed by doubling instead of following it.
   """
 
   axis_name: str | None = None
+  copies: int = 1
 
   @nn.compact
-  def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-    norm = nn.BatchNorm(
-      use_running_average=not train,
-      momentum=0.9,
-      epsilon=1e-5,
-      axis_name=self.axis_name if train else None,
-      dtype=x.dtype,
-      name='norm',
-    )
+  def __call__(
+    self, x: jax.Array, train: bool, kernel: jax.Array | None = None
+  ) -> jax.Array:
+    """Normalizes; with a kernel, also applies ReLU and convolves.
+
+    Args:
+      x: [..., C].
+      train: batch statistics (True) or running ones.
+      kernel: None, or [n, n, C, F], float32, of a convolution that keeps sides.
+
+    Returns:
+      [..., C], or [N, H, W, F].
+    """
+    scale, bias, mean, var = _Moments(name='norm')(x.shape[-1])
+    if kernel is not None:
+      kernel = kernel.astype(x.dtype)
     if not train or self.is_initializing():
-      return norm(x)
-    old = norm.get_variable('batch_stats', 'var')
-    y = norm(x)
-    new = norm.get_variable('batch_stats', 'var')  # of the biased variance
-    count = x.size // x.shape[-1]
+      y = batch_norm.apply(x, mean.value, var.value, scale, bias)
+      if kernel is None:
+        return y
+      return convolution.convolve(nn.relu(y), kernel, (1, 1), 'SAME')
+    if kernel is None:
+      y, batch_mean, batch_var = batch_norm.normalize(
+        x, scale, bias, self.axis_name
+      )
+    else:
+      y, batch_mean, batch_var = batch_norm.normalize_and_convolve(
+        x, scale, bias, kernel, self.axis_name
+      )
+    count = self.copies * (x.size // x.shape[-1])
     if self.axis_name is not None:
       count *= jax.lax.axis_size(self.axis_name)
-    norm.put_variable(
-      'batch_stats', 'var', new + (new - 0.9 * old) / (count - 1)
-    )
+    unbiased = batch_var * count / (count - 1)
+    mean.value = 0.9 * mean.value + 0.1 * batch_mean
+    var.value = 0.9 * var.value + 0.1 * unbiased
     return y
+
+
+class _Moments(nn.Module):
+  """Parameters and running statistics of a batch norm, under Flax's names."""
+
+  @nn.compact
+  def __call__(self, features: int):
+    """Returns scale and bias [features], and variables of mean and variance."""
+    ones, zeros = nn.initializers.ones_init(), nn.initializers.zeros_init()
+    shape = (features,)
+    return (
+      self.param('scale', ones, shape),
+      self.param('bias', zeros, shape),
+      self.variable('batch_stats', 'mean', jnp.zeros, shape),
+      self.variable('batch_stats', 'var', jnp.ones, shape),
+    )
+
+
+class Kernel(nn.Module):
+  """Kernel of a 3x3 convolution that another layer computes.
+
+  Attributes:
+    features: output channels.
+  """
+
+  features: int
+
+  @nn.compact
+  def __call__(self, x: jax.Array) -> jax.Array:
+    """[..., C] -> [3, 3, C, features], float32; reads the shape only."""
+    init = torch_default_init(9 * x.shape[-1])
+    return self.param('kernel', init, (3, 3, x.shape[-1], self.features))
 
 
 class Residual(nn.Module):
@@ -179,10 +248,13 @@ class Residual(nn.Module):
   Attributes:
     features: output channels.
     axis_name: device axis for batch norm.
+    doubles: whether maps are doubled by nearest neighbor first. Computed where
+      possible before the doubling: the same at a quarter of the cost.
   """
 
   features: int
   axis_name: str | None = None
+  doubles: bool = False
 
   @nn.compact
   def __call__(
@@ -191,34 +263,41 @@ class Residual(nn.Module):
     """Applies the layer.
 
     Args:
-      x: [N, H, W, C], what the main path acts on.
+      x: [N, H, W, C], what the main path acts on; if `doubles`, already doubled
+        where it is larger than `skip`.
       train: batch statistics (True) or running ones.
-      skip: [N, H, W, C], what the skip path acts on; x where None.
+      skip: [N, H, W, C], or [N, H/2, W/2, C] if `doubles`, what the skip path
+        acts on; x where None.
 
     Returns:
-      [N, H, W, features].
+      [N, H, W, features]; [N, 2H, 2W, features] of an x that is doubled.
     """
     skip = x if skip is None else skip
     C = x.shape[-1]
+    first = DoublingConv if self.doubles and x.shape == skip.shape else Conv
 
-    def conv(x, size, name):
-      return Conv(
+    def conv(x, size, name, layer=Conv):
+      return layer(
         self.features,
         (size, size),
-        padding='SAME',
         use_bias=False,
         kernel_init=torch_default_init(x.shape[-1] * size * size),
         name=name,
       )(x)
 
-    def norm(x, name):
-      return BatchNorm(self.axis_name, name=name)(x, train)
+    def norm(x, name, copies=1):
+      return BatchNorm(self.axis_name, copies, name=name)(x, train)
 
-    h = nn.relu(norm(conv(x, 3, 'conv1'), 'norm1'))
-    h = norm(conv(h, 3, 'conv2'), 'norm2')
+    h = conv(x, 3, 'conv1', first)
+    kernel = Kernel(self.features, name='conv2')(h)
+    h = BatchNorm(self.axis_name, name='norm1')(h, train, kernel)
+    h = norm(h, 'norm2')
     if C != self.features:
-      skip = norm(conv(skip, 1, 'conv_skip'), 'norm_skip')
-    return nn.relu(h + skip)
+      skip = conv(skip, 1, 'conv_skip')
+      skip = norm(skip, 'norm_skip', 4 if self.doubles else 1)
+    if self.doubles:
+      skip = convolution.double(skip)
+    return batch_norm.relu(h + skip)
 
 
 # Computed once more in the backward pass instead of kept for it.

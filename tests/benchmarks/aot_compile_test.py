@@ -39,6 +39,16 @@ def test_a_convolution_and_its_gradients_are_three_of_it(stride):
   assert backward == 2 * forward
 
 
+def test_of_forms_for_platforms_that_of_accelerators_counts():
+  def function(x, w):
+    return jax.lax.platform_dependent(
+      x, w, cpu=lambda x, w: (x @ w) @ w, default=lambda x, w: x @ w
+    )
+
+  work = _work(function, np.zeros((3, 5)), np.zeros((5, 5)))
+  assert work.flops == 2 * 3 * 5 * 5
+
+
 def test_loops_count_as_often_as_they_turn():
   def function(w, start):
     step = lambda x, _: (x @ w, None)  # noqa: E731

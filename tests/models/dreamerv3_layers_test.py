@@ -1,11 +1,11 @@
-"""Tests of DreamerV3's convolutions on doubled maps."""
+"""Tests of DreamerV3's convolution of doubled maps."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from drp_jax.models import dreamerv3_cnn, dreamerv3_layers
+from drp_jax.models import dreamerv3_layers
 
 
 @pytest.mark.parametrize(
@@ -14,7 +14,7 @@ from drp_jax.models import dreamerv3_cnn, dreamerv3_layers
 def test_a_doubling_convolution_is_that_of_the_doubled_map(h, w, C, features):
   """With the same parameters, in value and in gradient, at borders too."""
   x = jax.random.normal(jax.random.key(0), (2, h, w, C))
-  short = dreamerv3_cnn.DoublingConv(features)
+  short = dreamerv3_layers.DoublingConv(features, (5, 5))
   long = dreamerv3_layers.Conv(features, (5, 5), padding='SAME')
   doubled = jnp.repeat(jnp.repeat(x, 2, 1), 2, 2)
   params = short.init(jax.random.key(1), x)
@@ -39,7 +39,7 @@ def test_a_doubling_convolution_is_that_of_the_doubled_map(h, w, C, features):
 
 def test_it_computes_in_the_type_of_its_input():
   x = jnp.ones((1, 2, 2, 3), jnp.bfloat16)
-  y, params = dreamerv3_cnn.DoublingConv(4).init_with_output(
+  y, params = dreamerv3_layers.DoublingConv(4, (5, 5)).init_with_output(
     jax.random.key(0), x
   )
   assert y.dtype == jnp.bfloat16
