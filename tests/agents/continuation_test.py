@@ -110,7 +110,7 @@ def test_a_termination_changes_what_is_learned(agent):
 def test_a_config_that_is_older_than_the_head_has_none(tmp_path):
   """Workdirs of before go on, and their models open."""
   config, _, shapes = _made('dreamerv2', False)
-  workdir.begin(tmp_path, config)
+  workdir.compare(tmp_path, config, 'finetune', None, {}).record(tmp_path)
   recorded = json.loads((tmp_path / 'config.json').read_text())
   del recorded['behavior']['continuation'], recorded['loss']['continuation']
   (tmp_path / 'config.json').write_text(json.dumps(recorded))
