@@ -169,7 +169,7 @@ def _paper() -> ml_collections.ConfigDict:
   # A head predicts gamma, or 0 where the environment terminates, for returns
   # and weights; segments run across the ends of episodes. Of all but dreamerv3,
   # whose head is always there. Off in the paper's suites, which do not
-  # terminate.                                                  [DreamerV2, N37]
+  # terminate.                                                  [DreamerV2, N41]
   behavior.continuation = False
 
   # Of dreamerv3, which also reads behavior.horizon and behavior.lam.

@@ -177,7 +177,7 @@ def continuation_loss(
   weights: LossWeights,
   discount: float,
 ) -> tuple[jax.Array | float, system.Metrics]:
-  """The weighted loss of the head of continuation, if there is one (N37)."""
+  """The weighted loss of the head of continuation, if there is one (N41)."""
   if 'continuation' not in out:
     return 0.0, {}
   loss = losses.continuation_loss(

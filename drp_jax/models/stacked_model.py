@@ -178,7 +178,7 @@ class StackedModel(nn.Module):
       Those of `pretrain`; posterior `s` and prior `s_prior`; `s_decoded`,
       `reward`, `aux_reward` and `continuation` if there are such heads. With
       contexts also `image_weight` [B, T]: frames of another episode than the
-      context's are not to be decoded with it (N36).
+      context's are not to be decoded with it (N40).
     """
     sample_keys, decode_keys = action_keys
     out = self.pretrain(batch, a_agg, latent_keys, decode_z)

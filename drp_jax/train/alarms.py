@@ -86,7 +86,7 @@ class Alarms:
 
 
 class Terminations:
-  """Warns once where episodes terminate and the system is not told (N37)."""
+  """Warns once where episodes terminate and the system is not told (N41)."""
 
   def __init__(self, are_learned: bool):
     """Starts before the first episode.

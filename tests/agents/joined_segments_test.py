@@ -107,7 +107,7 @@ def test_states_forget_at_a_seam(agent, changes):
 
 @pytest.mark.parametrize('agent', ['drp', 'ipv'])
 def test_frames_are_decoded_with_a_context_of_their_own_episode(agent):
-  """N36: others have no weight in the losses of images."""
+  """N40: others have no weight in the losses of images."""
   config, system, variables = _made(agent)
   batch = _batch(build.keypoints(config), 1, None)
   num_drive = system.model.latent_dynamics.action_size
