@@ -180,6 +180,7 @@ def _expected(params: dict[str, Any], sizes: contextwm.Sizes) -> dict[str, Any]:
     action_encoder=latent_actions.ActionEncoder(1, Z),
     reward=head,
     aux_reward=head,
+    continuation=None,
     actor=heads.PolicyHead(1, 1, 1),
     critic=head,
     dtype=jnp.float32,

@@ -183,6 +183,8 @@ def _traced(fn, *args):
     if context.method_name != '__call__':
       name += f'.{context.method_name}'
     for path, leaf in jax.tree.leaves_with_path(out):
+      if isinstance(leaf, nn.Variable):  # of running statistics
+        continue
       part = jax.tree_util.keystr(path, simple=True, separator='.')
       found[f'{name}:{part}' if part else name] = leaf.shape
     return out

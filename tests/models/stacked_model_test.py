@@ -27,11 +27,12 @@ def _frames(erasing):
   image = np.broadcast_to(
     value[..., None, None, None], (_B, _T, 8, 8, 3)
   ).astype(np.float32)
-  return np.asarray(
-    _model(erasing).apply(
-      {}, image, random_inputs.keys(0, _B), method='_context_frame'
-    )
+  frames, index = _model(erasing).apply(
+    {}, image, random_inputs.keys(0, _B), method='_context_frame'
   )
+  frames, index = np.asarray(frames), np.asarray(index)
+  assert (frames.max((1, 2, 3)) == index + 1).all()
+  return frames
 
 
 def test_the_context_is_any_frame_of_the_sequence():
