@@ -99,7 +99,11 @@ _BACKENDS = (
     ('data', 'tensorflow_datasets', 'import drp_jax.data.sources'),
     ('data', 'av', 'import drp_jax.preprocess.video'),
     ('data', 'cv2', 'import drp_jax.preprocess.flow'),
-    ('data', 'grain', 'import experiments.run_pretrain'),
+    (
+      'data',
+      'grain',
+      'from experiments import run_pretrain; run_pretrain.main()',
+    ),
     ('train', 'orbax', 'import drp_jax.train.pretrained'),
     ('train', 'matplotlib', 'import drp_jax.viz.curves'),
     ('train', 'gymnasium', 'import experiments.finetune_work'),

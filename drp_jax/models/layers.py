@@ -182,7 +182,7 @@ class BatchNorm(nn.Module):
     Returns:
       [..., C], or [N, H, W, F].
     """
-    scale, bias, mean, var = _Moments(name='norm')(x.shape[-1])
+    scale, bias, mean, var = Moments(name='norm')(x.shape[-1])
     if kernel is not None:
       kernel = kernel.astype(x.dtype)
     if not train or self.is_initializing():
@@ -207,7 +207,7 @@ class BatchNorm(nn.Module):
     return y
 
 
-class _Moments(nn.Module):
+class Moments(nn.Module):
   """Parameters and running statistics of a batch norm, under Flax's names."""
 
   @nn.compact
