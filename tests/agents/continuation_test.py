@@ -46,7 +46,8 @@ def _step(agent, continuation):
   def call(batch):
     state = random_inputs.finetune_state(config, system, variables)
     state, metrics = jitted(state, batch, jax.random.key(3))
-    return {**state.model_opt, **state.behavior_opt}, metrics
+    # Waits for the step, which may read the batch's own memory until then.
+    return jax.device_get(({**state.model_opt, **state.behavior_opt}, metrics))
 
   return call
 
