@@ -67,8 +67,8 @@ def across_ends(
   The first step is uniform over all stored steps. Whenever an episode ends
   before the segment is full, the next one is drawn uniformly over all episodes,
   with replacement, and begins at its first step; so one short episode is enough
-  to draw from. Then **every entry of every
-  segment is each of the N stored steps with probability 1/N, exactly**: entry
+  to draw from. Then **every entry of every segment is each of the N stored
+  steps with probability 1/N, exactly**: entry
   t + 1 is step o + 1 > 0 of an episode if entry t was its step o (1/N), and
   step 0 if entry t was the last step of any of the E episodes and this one was
   drawn (E / N times 1/E).

@@ -17,6 +17,8 @@ from drp_jax.train import checkpoint
 # Of a report of shards: together these tell data sets apart.
 _SHARDS = (
   'clip_length',
+  'seed',
+  'extractor',  # of which the mask and the tracker do not show in flow_scale
   'num_shards',
   'num_clips',
   'num_videos',

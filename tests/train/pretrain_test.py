@@ -110,14 +110,19 @@ def test_the_shards_of_a_run_may_move_but_not_change(
   pretrain.pretrain(_config(moved, 4), run)
   (change,) = workdir_lib.read_changes(run)
   assert (change['step'], change['key']) == (4, 'config.data.shards_dir')
-  # Where they were lie others now, of videos that move differently.
+  # Others lie there now: of videos that move differently, and with the same flow
+  # but other keypoints.
   report = json.loads((moved / 'report.json').read_text())
-  other = {**report, 'flow_scale': 2 * report['flow_scale']}
-  (moved / 'report.json').write_text(json.dumps(other))
   before = _contents(run)
-  with pytest.raises(ValueError, match=r'data\.shards_dir: flow_scale'):
-    pretrain.pretrain(_config(moved, 6), run)
-  assert _contents(run) == before
+  extractor = {**report['extractor'], 'description': 'mask=onnx'}
+  for key, value in (
+    ('flow_scale', 2 * report['flow_scale']),
+    ('extractor', extractor),
+  ):
+    (moved / 'report.json').write_text(json.dumps({**report, key: value}))
+    with pytest.raises(ValueError, match=rf'data\.shards_dir: {key}'):
+      pretrain.pretrain(_config(moved, 6), run)
+    assert _contents(run) == before
 
 
 def test_a_start_that_failed_binds_nobody(real_shards, tmp_path):
