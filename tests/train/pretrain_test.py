@@ -110,8 +110,8 @@ def test_the_shards_of_a_run_may_move_but_not_change(
   pretrain.pretrain(_config(moved, 4), run)
   (change,) = workdir_lib.read_changes(run)
   assert (change['step'], change['key']) == (4, 'config.data.shards_dir')
-  # Others lie there now: of videos that move differently, and with the same flow
-  # but other keypoints.
+  # Others lie there now: of videos that move differently, and with the same
+  # flow but other keypoints.
   report = json.loads((moved / 'report.json').read_text())
   before = _contents(run)
   extractor = {**report['extractor'], 'description': 'mask=onnx'}
