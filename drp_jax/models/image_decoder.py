@@ -92,11 +92,13 @@ class CrossAttention(nn.Module):
     query = project(tokens, 'query') / math.sqrt(C // H)
     scores = query @ jnp.swapaxes(gather(key), -1, -2)
     scores = scores.astype(jnp.float32)
-    # Softmax, its division put off until the sum over tokens is small.
+    # Softmax with dropout. Both divisions wait until the sum over tokens, which
+    # is smaller.
     peak = jax.lax.stop_gradient(scores.max(-1, keepdims=True))
     weights = jnp.exp(scores - peak)
     total = weights.sum(-1, keepdims=True)
-    weights = noise.dropout(weights, weight_keys, _DROPOUT)
+    total *= noise.kept_share(weight_keys, _DROPOUT)
+    weights = noise.drop(weights, weight_keys, _DROPOUT)
     out = (weights.astype(x.dtype) @ gather(value)) / total.astype(x.dtype)
     out = jnp.swapaxes(out, 1, 2).reshape(N, h * w, C)
     init = layers.torch_default_init(C)

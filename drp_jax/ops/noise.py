@@ -66,6 +66,18 @@ def dropout(x: jax.Array, keys: jax.Array | None, rate: float) -> jax.Array:
   """
   if keys is None or rate == 0.0:
     return x
+  return drop(x / kept_share(keys, rate), keys, rate)
+
+
+def drop(x: jax.Array, keys: jax.Array | None, rate: float) -> jax.Array:
+  """Does what `dropout` does, but leaves the other values as they are."""
+  if keys is None or rate == 0.0:
+    return x
   B = keys.shape[0]
   keep = keep_mask(keys, (x.shape[0] // B, *x.shape[1:]), rate)
-  return jnp.where(keep.reshape(x.shape), x / (1.0 - rate), 0.0)
+  return jnp.where(keep.reshape(x.shape), x, 0.0)
+
+
+def kept_share(keys: jax.Array | None, rate: float) -> float:
+  """Returns what `dropout` divides by: the expected share of kept values."""
+  return 1.0 if keys is None else 1.0 - rate
