@@ -15,7 +15,7 @@ import ml_collections
 import numpy as np
 
 from configs import preprocess
-from drp_jax import files
+from drp_jax import files, recordings
 from drp_jax.data import clips, cuts, report, schema, shards, sources
 from drp_jax.preprocess import (
   backends,
@@ -65,6 +65,7 @@ def make_job(config: ml_collections.ConfigDict) -> Job:
       'frames': f'{shape}, at most {config.data.max_frames}{rate}',
       'shots': cuts.DESCRIPTION,
     },
+    recorded=report.keeps_recordings(config.data.shards_dir),
   )
   return Job(
     listing=list_videos(config),
@@ -119,7 +120,7 @@ def list_videos(config: ml_collections.ConfigDict) -> sources.Listing:
 
 def read_frames(
   video_id: sources.Video,
-  decode: Callable[[Any, int, bool, float], np.ndarray],
+  decode: Callable[[Any, int, bool, float], tuple[np.ndarray, np.ndarray]],
   count_frames: Callable[[Any, float], int],
   max_frames: int,
   centre_crop: bool,
@@ -138,9 +139,13 @@ def read_frames(
     fps: frames per second to bring files to; 0 takes all.
     with_scene: read what the simulator knows, too.
 
+  Returns:
+    The footage, with what was recorded of its frames if that lies beside it.
+
   Raises:
     ValueError: one with a `reason`, if it cannot be read.
   """
+  recording = None
   total = 0  # frames of the video, where they are counted at all
   if isinstance(video_id, sources.Record):
     frames = video_id.frames()
@@ -150,17 +155,22 @@ def read_frames(
     total = len(frames)
   elif video_id.path.is_dir():
     paths = sources.pictures(video_id.path)
-    images = decode(paths, max_frames, centre_crop, 0.0)
+    images, numbers = decode(paths, max_frames, centre_crop, 0.0)
     total = len(paths)
+    recording = _recording(video_id, numbers, total)
   else:
-    images = decode(video_id.path, max_frames, centre_crop, fps)
+    images, numbers = decode(video_id.path, max_frames, centre_crop, fps)
+    whole = len(images) < max_frames and not fps
+    recording = _recording(video_id, numbers, len(images) if whole else None)
     if len(images) == max_frames:
       total = _count(count_frames, video_id.path, fps)
   if not len(images):
     raise clips.UnusableVideo('empty', 'no frames')
   scene = _scene(video_id, len(images)) if with_scene else None
   unread = None if total is None else max(0, total - len(images))
-  return schema.Footage(images, scene, unread, cuts.find_cuts(images))
+  return schema.Footage(
+    images, scene, unread, cuts.find_cuts(images), recording
+  )
 
 
 def _count(
@@ -171,6 +181,35 @@ def _count(
     return count_frames(path, fps)
   except Exception:  # those of FFmpeg are of many kinds
     return None
+
+
+def _recording(
+  video_id: sources.VideoId, numbers: np.ndarray, num_frames: int | None
+) -> recordings.Recording | None:
+  """Reads what was recorded of the frames that were taken; None if nothing.
+
+  Args:
+    video_id: the video.
+    numbers: of the frames that were taken.
+    num_frames: how many the video has; None if nobody counted all of them.
+
+  Raises:
+    clips.UnusableVideo: 'bad_recording', if it is damaged or of other frames.
+  """
+  try:
+    recording = recordings.read(video_id.path)
+  except ValueError as error:
+    raise clips.UnusableVideo('bad_recording', str(error)) from error
+  if recording is None or not len(numbers):
+    return None
+  least = int(numbers[-1]) + 1
+  if len(recording) < least or num_frames not in (None, len(recording)):
+    raise clips.UnusableVideo(
+      'bad_recording',
+      f'{len(recording)} entries in the {recordings.SUFFIX} file, but'
+      f' {num_frames or f"at least {least}"} frames in the video',
+    )
+  return recording.between(numbers)
 
 
 def _scene(video_id: sources.Video, num_frames: int) -> dict[str, Any]:

@@ -164,6 +164,7 @@ def fetch(config: ml_collections.ConfigDict) -> None:
   scripted arms in arms/ and of pushes in pushes/.
   'sim': renders with the simulator's state beside them.
   'pushes': renders of three kinds of motion.
+  Beside every render lies what moved in it, see `drp_jax/recordings.py`.
   """
   if config.source not in ('embedded', 'sim', 'pushes'):
     return
@@ -278,6 +279,8 @@ def summary(report: dict[str, Any], shards_dir: str) -> str:
   if cuts:
     parts.append(f'{sum(cuts)} hard cuts in {len(cuts)} videos')
   not_taken = [{'reason': reason} for reason in report['not_taken'].values()]
+  if report['recorded_videos']:
+    parts.append(f'{report["recorded_videos"]} videos have recorded actions')
   for entries, what in (
     (report['left_out'], 'videos left out'),
     (not_taken, 'names not taken'),

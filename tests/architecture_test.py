@@ -16,6 +16,7 @@ _MAY_IMPORT = {
   'extras': (),
   'files': (),
   'processes': (),
+  'recordings': ('files',),
   'ops': ('types',),
   'losses': ('types', 'ops'),
   'models': ('types', 'ops'),
@@ -31,8 +32,8 @@ _MAY_IMPORT = {
     'extras',
   ),
   'convert': ('types', 'models', 'train.checkpoint', 'preprocess.weights'),
-  'data': ('files', 'extras', 'processes'),
-  'envs': ('extras', 'processes'),
+  'data': ('files', 'extras', 'processes', 'recordings'),
+  'envs': ('extras', 'processes', 'recordings'),
   'viz': ('files', 'extras'),
   'preprocess': ('data.schema', 'data.shards', 'extras', 'processes'),
 }

@@ -124,7 +124,8 @@ def test_every_preset_builds_every_system_and_its_optimizers(
 def test_every_variant_of_preprocessing_is_locked(variant):
   config = preprocess_config.get_config(variant)
   assert config.is_locked
-  assert config.source == {'bodies': 'embedded'}.get(variant, variant)
+  sources = {'bodies': 'embedded', 'unseen_bodies': 'sim'}
+  assert config.source == sources.get(variant, variant)
 
 
 @pytest.mark.parametrize('variant', demo.VARIANTS)

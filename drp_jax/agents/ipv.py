@@ -162,6 +162,20 @@ class IPV(world_model.LearnsInImagination):
       method=self.model.open_loop,
     )
 
+  def encode_video(self, variables: Any, batch: types.VideoBatch) -> jax.Array:
+    """Returns the features of z at every frame, [B, T, F].
+
+    Args:
+      variables: params and collections, of either stage.
+      batch: leaves [B, T, ...].
+    """
+    return self.model.apply(
+      variables,
+      batch,
+      _no_action(batch.is_first),
+      method=self.model.latents,
+    )
+
 
 def _no_action(is_first: jax.Array) -> jax.Array:
   """What drives z: zeros [..., ACTION_SLOT] for `is_first` [...]."""

@@ -29,6 +29,7 @@ from typing import Any
 
 import numpy as np
 
+from drp_jax import recordings
 from drp_jax.data import schema, sources
 
 SPLITS = ('train', 'validation')
@@ -76,6 +77,9 @@ class ClipPlan:
     seed: of the random choices of extraction, and of the videos held out whole.
     extractor: names and versions of what extracts, stored with every clip.
     hold_out: what is held out, 'frames' or whole 'videos'.
+    recorded: whether clips have the fields of `schema.recorded_fields` and the
+      name of the body. Folders of shards that were begun before there were such
+      fields go on without them.
   """
 
   clip_length: int
@@ -84,6 +88,7 @@ class ClipPlan:
   seed: int
   extractor: dict[str, str]
   hold_out: str = 'frames'
+  recorded: bool = False
 
   def __post_init__(self):
     if self.clip_length < 2:
@@ -249,8 +254,9 @@ def examples(
     if split not in splits:
       continue
     rng = clip_rng(plan.seed, video.source_id, start)
+    clip = footage[start : start + plan.clip_length]
     try:
-      arrays = extract(footage[start : start + plan.clip_length], rng)
+      arrays = extract(clip, rng)
     except ValueError as error:
       refusal = refusal or error
       yield split, None
@@ -261,6 +267,7 @@ def examples(
       split,
       {
         **{name: arrays[name] for name in fields},
+        **(_recorded(clip) if plan.recorded else {}),
         'source_id': video.source_id,
         'first_frame': start,
         'num_frames': plan.clip_length,
@@ -273,6 +280,19 @@ def examples(
     raise UnusableVideo(
       _reason(refusal, 'refused'), f'no usable clip: {refusal}'
     )
+
+
+def _recorded(clip: schema.Footage) -> Example:
+  """Returns what the source recorded; 0 wide where it recorded nothing."""
+  recording = clip.recording or recordings.nothing(len(clip))
+  action, velocity = recording.action.copy(), recording.joint_velocity.copy()
+  # They led from a frame that the clip does not show.
+  action[0] = velocity[0] = 0
+  return {
+    'action': action,
+    'joint_velocity': velocity,
+    'body': recording.body,
+  }
 
 
 def _read(

@@ -44,6 +44,7 @@ class Tally:
     flow_energy: sum of (u^2 + v^2) / 2 over the visible keypoints of training
       clips, (pixels per frame)^2.
     flow_count: how many keypoints that are.
+    recorded_videos: videos with recorded actions or joint velocities.
   """
 
   num_clips: dict[str, int] = dataclasses.field(
@@ -58,6 +59,7 @@ class Tally:
   whole: dict[str, list] = dataclasses.field(default_factory=dict)
   flow_energy: float = 0.0
   flow_count: int = 0
+  recorded_videos: int = 0
 
   def add_clip(self, split: str, example: clips.Example | None) -> None:
     if example is None:
@@ -70,7 +72,8 @@ class Tally:
       self.flow_count += count
 
   def add_footage(self, video: sources.Video, footage: schema.Footage) -> None:
-    """Notes whether all of a video was read, and its cuts."""
+    """Notes whether all of a video was read, its cuts and its recording."""
+    self.recorded_videos += footage.recording is not None
     if footage.cuts:
       self.cuts[video.source_id] = len(footage.cuts)
     if footage.unread != 0:
@@ -186,6 +189,17 @@ def _plan_line(video: sources.Video) -> str:
   return f'{video.source_id} {video.split}'
 
 
+def keeps_recordings(shards_dir: str | os.PathLike) -> bool:
+  """Says whether clips in this folder have `schema.recorded_fields`.
+
+  They do, unless the folder was begun before there were such fields.
+  """
+  path = pathlib.Path(shards_dir, PLAN_FILE)
+  return not path.exists() or json.loads(path.read_text()).get(
+    'recorded', False
+  )
+
+
 def is_done(shards_dir: pathlib.Path, shard: int) -> bool:
   """Whether this shard is whole, in all splits."""
   return _progress_path(shards_dir, shard).exists()
@@ -241,6 +255,7 @@ def merge(
       cut_short: [{source_id, read, unread}] of videos of which only the first
         `read` frames were read.
       cuts: source id -> hard cuts, of videos that have any.
+      recorded_videos: videos with recorded actions or joint velocities.
       clips_left_out: clips that extraction refused.
       left_out: [{source_id, reason}] of the videos that gave none.
       flow_scale: sigma of A3, pixels per frame: the root of the mean of
@@ -295,6 +310,7 @@ def merge(
       key=lambda entry: entry['source_id'],
     ),
     'cuts': {name: count for t in parts for name, count in t.cuts.items()},
+    'recorded_videos': sum(t.recorded_videos for t in parts),
     'clips_left_out': sum(t.clips_left_out for t in parts),
     'left_out': left_out,
     'flow_scale': math.sqrt(energy / count),

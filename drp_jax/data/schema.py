@@ -10,6 +10,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from drp_jax import recordings
+
 IMAGE_SIZE = 64  # [Table 5]
 MAX_KEYPOINTS = 32  # Kmax, the largest K of Table 2
 WINDOW = 24  # W, flows in one tracking window (B6)
@@ -18,7 +20,7 @@ FORMAT_VERSION = '1.0.0'
 
 @dataclasses.dataclass(frozen=True)
 class Field:
-  """Shape and type of one array; None is a length chosen per data set."""
+  """Shape and type of one array; None is any length."""
 
   shape: tuple[int | None, ...]
   dtype: np.dtype
@@ -33,12 +35,14 @@ class Footage:
     scene: name -> [N, ...] of a simulator; None of a real video.
     unread: frames of the video after these; None if nobody counted them.
     cuts: first frames of all shots but the first; see `cuts.find_cuts`.
+    recording: of N frames, what the source recorded; None if nothing.
   """
 
   image: np.ndarray
   scene: dict[str, np.ndarray] | None = None
   unread: int | None = 0
   cuts: Sequence[int] = ()
+  recording: recordings.Recording | None = None
 
   def __len__(self) -> int:
     return len(self.image)
@@ -48,7 +52,10 @@ class Footage:
     scene = self.scene
     if scene is not None:
       scene = {name: array[frames] for name, array in scene.items()}
-    return Footage(self.image[frames], scene)
+    recording = self.recording
+    if recording is not None:
+      recording = recording[frames]
+    return Footage(self.image[frames], scene, recording=recording)
 
 
 def clip_fields(num_frames: int) -> dict[str, Field]:
@@ -63,6 +70,19 @@ def clip_fields(num_frames: int) -> dict[str, Field]:
     'points': Field((T, K, 2), np.dtype(np.float32)),
     'visible': Field((T, K), np.dtype(np.bool_)),
     'mask': Field((S, S), np.dtype(np.bool_)),
+  }
+
+
+def recorded_fields(num_frames: int) -> dict[str, Field]:
+  """Arrays that a clip may have as well; no model is trained on them.
+
+  Shards from before these were stored lack them. Where a source recorded
+  nothing, the second axis has length 0; see `recordings.Recording`.
+  """
+  T = num_frames
+  return {
+    'action': Field((T, None), np.dtype(np.float32)),
+    'joint_velocity': Field((T, None), np.dtype(np.float32)),
   }
 
 
@@ -110,7 +130,11 @@ def check(arrays: dict[str, np.ndarray], fields: dict[str, Field], what: str):
     raise ValueError(f'{what}: field(s) {missing} are missing.')
   for name, field in fields.items():
     array = np.asarray(arrays[name])
-    if array.shape != field.shape or array.dtype != field.dtype:
+    shaped = len(array.shape) == len(field.shape) and all(
+      expected in (None, length)
+      for length, expected in zip(array.shape, field.shape, strict=True)
+    )
+    if not shaped or array.dtype != field.dtype:
       raise ValueError(
         f'{what}: field {name!r} is {array.dtype}{list(array.shape)}, '
         f'expected {field.dtype}{list(field.shape)}.'

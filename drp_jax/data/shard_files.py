@@ -22,28 +22,34 @@ FORMAT = 'array_record'
 LAST_FILE = 'dataset_info.json'  # of those that TFDS needs
 
 
-def features(num_frames: int) -> tfds.features.FeaturesDict:
+def features(
+  num_frames: int, recorded: bool = False
+) -> tfds.features.FeaturesDict:
   """Features of one example: `schema.clip_fields` and where it came from.
 
   `first_frame` and `num_frames` are the range in the video, `label` is -1 for
   none, `sha256` is of the video file, `extractor` a JSON text of names and
-  versions.
+  versions. With `recorded` there are also `schema.recorded_fields`, as wide as
+  each clip's body needs (N43), and `body`, its name.
   """
+  fields = schema.clip_fields(num_frames)
+  texts = ['source_id', 'sha256', 'extractor']
+  if recorded:
+    fields |= schema.recorded_fields(num_frames)
+    texts.append('body')
   arrays = {
     name: tfds.features.Tensor(
       shape=field.shape, dtype=field.dtype, encoding='bytes'
     )
-    for name, field in schema.clip_fields(num_frames).items()
+    for name, field in fields.items()
   }
   return tfds.features.FeaturesDict(
     {
       **arrays,
-      'source_id': tfds.features.Text(),
+      **{name: tfds.features.Text() for name in texts},
       'first_frame': tfds.features.Scalar(np.int64),
       'num_frames': tfds.features.Scalar(np.int64),
       'label': tfds.features.Scalar(np.int64),
-      'sha256': tfds.features.Text(),
-      'extractor': tfds.features.Text(),
     }
   )
 
@@ -74,7 +80,7 @@ def read_shard(
   Raises:
     ValueError: if a record is not what was written.
   """
-  spec = features(plan.clip_length)
+  spec = features(plan.clip_length, plan.recorded)
   with contextlib.ExitStack() as stack:
     place = {}
     for split in clips.SPLITS:
@@ -106,7 +112,7 @@ def shard_writers(
     plan: how clips are cut.
     first: the split whose file is replaced before that of the other.
   """
-  spec = features(plan.clip_length)
+  spec = features(plan.clip_length, plan.recorded)
   serializer = example_serializer.ExampleSerializer(spec.get_serialized_info())
   paths = {
     split: shard_path(shards_dir, split, shard, num_shards)
@@ -160,7 +166,7 @@ def write_metadata(
       data_dir=os.fspath(shards_dir),
       module_name='',
     ),
-    features=features(plan.clip_length),
+    features=features(plan.clip_length, plan.recorded),
   )
   info.set_file_format(FORMAT)
   info.set_splits(tfds.core.splits.SplitDict(split_infos))

@@ -61,7 +61,10 @@ class AtomicActions(tfds.core.GeneratorBasedBuilder):
 
   def _info(self) -> tfds.core.DatasetInfo:
     return tfds.core.DatasetInfo(
-      builder=self, features=shard_files.features(self._plan.clip_length)
+      builder=self,
+      features=shard_files.features(
+        self._plan.clip_length, self._plan.recorded
+      ),
     )
 
   def _split_generators(self, dl_manager):
@@ -256,7 +259,10 @@ def open_split(
   source = _Clips(builder, split, where)
   example = source[0]
   num_frames = len(example['image']) if 'image' in example else 0
-  schema.check(example, schema.clip_fields(num_frames), f'{where}, {split}')
+  fields = schema.clip_fields(num_frames)
+  if 'action' in example:  # older shards have none of the recorded fields
+    fields |= schema.recorded_fields(num_frames)
+  schema.check(example, fields, f'{where}, {split}')
   if clip_length not in (None, num_frames):
     raise ValueError(
       f'config.data.clip_length={clip_length}, but the clips of {where} have'

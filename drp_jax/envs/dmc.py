@@ -91,6 +91,7 @@ class DMC(gymnasium.Env):
       ValueError: unknown task, or one with unbounded actions.
       RuntimeError: there is no OpenGL to render with.
     """
+    self.body, _ = split_task(task)  # domains are bodies
     self._env = load(task) if environment is None else environment
     spec = self._env.action_spec()
     if not np.isfinite([spec.minimum, spec.maximum]).all():
@@ -116,6 +117,11 @@ class DMC(gymnasium.Env):
   def physics(self) -> Any:
     """The simulator's state, dm_control's `Physics`."""
     return self._env.physics
+
+  @property
+  def simulation(self) -> tuple[Any, Any]:
+    """MuJoCo's own `MjModel` and `MjData`."""
+    return self.physics.model.ptr, self.physics.data.ptr
 
   @property
   def control_timestep(self) -> float:

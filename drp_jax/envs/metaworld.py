@@ -63,6 +63,7 @@ class MetaWorld(gymnasium.Env):
 
   metadata = {'render_modes': ['rgb_array']}
   render_mode = 'rgb_array'
+  body = 'sawyer'
 
   def __init__(
     self,
@@ -118,6 +119,11 @@ class MetaWorld(gymnasium.Env):
     self._gl = self._context = None
     self._state = np.zeros(STATE_SIZE)
     self._over = True
+
+  @property
+  def simulation(self) -> tuple[Any, Any]:
+    """MuJoCo's own `MjModel` and `MjData`."""
+    return self._env.model, self._env.data
 
   @property
   def state(self) -> np.ndarray:

@@ -10,7 +10,8 @@ import pathlib
 
 import numpy as np
 
-from drp_jax.envs import gl, renders
+from drp_jax import recordings
+from drp_jax.envs import gl, recorder, renders
 
 CLASSES = (
   'pushing_left_to_right',
@@ -35,8 +36,9 @@ def write_videos(
 ) -> list[pathlib.Path]:
   """Writes `<folder>/<class>/<index>.mp4`.
 
-  A file is a function of class, index, frames and seed alone. One that exists
-  is left as it is, and none is ever half-written.
+  What moved lies beside each video, see `film`. A file is a function of class,
+  index, frames and seed alone. A video that exists is left as it is, with or
+  without a recording, and none is ever half-written.
 
   Args:
     folder: made if it is not there.
@@ -61,13 +63,18 @@ def write_videos(
       if path.exists():
         continue
       rng = np.random.default_rng([seed, number, index])
+      video, recording = film(name, frames, rng)
+      # The video comes last: whoever lists videos finds the recording as well.
+      recordings.write(path, recording)
       partial = path.with_name(f'.partial-{path.name}')
-      write_video(partial, film(name, frames, rng), FPS)
+      write_video(partial, video, FPS)
       os.replace(partial, path)
   return paths
 
 
-def film(name: str, frames: int, rng: np.random.Generator) -> np.ndarray:
+def film(
+  name: str, frames: int, rng: np.random.Generator
+) -> tuple[np.ndarray, recordings.Recording]:
   """Simulates and draws one clip.
 
   Args:
@@ -76,7 +83,9 @@ def film(name: str, frames: int, rng: np.random.Generator) -> np.ndarray:
     rng: of looks and motion.
 
   Returns:
-    [T, 64, 64, 3] uint8.
+    video: [T, 64, 64, 3] uint8.
+    recording: action is the velocity of the hand [T, 3] in m/s; x to the right,
+      y away from the camera, z up. joint_velocity is that of the thing [T, 6].
 
   Raises:
     RuntimeError: there is no OpenGL to render with.
@@ -99,18 +108,24 @@ def film(name: str, frames: int, rng: np.random.Generator) -> np.ndarray:
   data.eq_active[0] = puts
   substeps = round(1 / FPS / _STEP)
   video = np.empty([frames, _SIDE, _SIDE, 3], np.uint8)
+  action = np.zeros([frames, 3], np.float32)
+  velocity = np.zeros([frames, model.nv], np.float32)
   with mujoco.Renderer(model, _SIDE, _SIDE) as renderer:
     for t in range(frames):
       if t > _RELEASED * frames:
         data.eq_active[0] = 0
-      before = hand[max(t - 1, 0)]
+      before, pose = hand[max(t - 1, 0)], data.qpos.copy()
       for step in range(substeps if t else 1):
         share = (step + 1) / substeps
         data.mocap_pos[0] = before + share * (hand[t] - before)
         mujoco.mj_step(model, data)
+      if t:
+        seconds = substeps * _STEP
+        action[t] = (hand[t] - before) / seconds
+        velocity[t] = recorder.joint_velocity(model, pose, data.qpos, seconds)
       renderer.update_scene(data, 'view')
       video[t] = renderer.render()
-  return video
+  return video, recordings.Recording(action, velocity, 'hand')
 
 
 def _pushing(s, side, height, place, rng) -> np.ndarray:

@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterable
 import gymnasium
 import numpy as np
 
-from drp_jax.envs import dmc, dmcr, looks, metaworld, wrappers
+from drp_jax import recordings
+from drp_jax.envs import dmc, dmcr, looks, metaworld, recorder, wrappers
 
 ACTION_REPEAT = 2
 FPS = 25  # of the files; the bodies differ in control time step
@@ -37,10 +38,11 @@ def write_rollouts(
 ) -> list[pathlib.Path]:
   """Writes `<folder>/<task>_<index>.mp4`, one episode's first frames each.
 
-  A file is a function of task, index, frames, seed and policy alone. One that
-  exists is left as it is, and none is ever half-written, so a stopped call goes
-  on where it was. A folder should hold one seed and policy, since the names do
-  not tell them.
+  Actions and joint velocities lie beside each video, see `recordings`. A file
+  is a function of task, index, frames, seed and policy alone. A video that
+  exists is left as it is, with or without a recording, and none is ever
+  half-written, so a stopped call goes on where it was. A folder should hold one
+  seed and policy, since the names do not tell them.
 
   Args:
     folder: made if it is not there.
@@ -76,14 +78,15 @@ def write_rollouts(
     ]
     if not missing:
       continue
-    env = _open(task)
+    env = recorder.Recorder(_open(task))
     for index, path in missing:
       # The task by its name, so that other tasks in the list change nothing.
       key = [seed, zlib.crc32(task.encode()), index]
       rng = np.random.default_rng(key)
       video, truth = rollout(env, frames, rng, scenes, policy)
+      # The video comes last: whoever lists videos finds the others as well.
+      recordings.write(path, env.recording())
       if scenes:
-        # The video comes last: whoever lists videos finds its scene as well.
         partial = _scene_path(path).with_name(f'.partial-{path.stem}.npz')
         np.savez_compressed(partial, **truth)
         os.replace(partial, _scene_path(path))

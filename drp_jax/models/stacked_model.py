@@ -214,6 +214,17 @@ class StackedModel(nn.Module):
     """One step of imagination of s; see `RSSM.img_step`."""
     return self.action_dynamics.img_step(state, action, gumbel)
 
+  def latents(self, batch: types.VideoBatch, a_agg: jax.Array) -> jax.Array:
+    """Observes clips: features of z, [B, T, F]; modes, running statistics.
+
+    Args:
+      batch: leaves [B, T, ...].
+      a_agg: [B, T, D], what drives z.
+    """
+    embed = self.encode(images.to_float(batch.image), False)
+    z, _ = self.observe_z(embed, a_agg, batch.is_first, None)
+    return z.feat
+
   def open_loop(
     self,
     batch: types.VideoBatch,

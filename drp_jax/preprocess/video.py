@@ -82,7 +82,7 @@ def decode(
   max_frames: int,
   centre_crop: bool,
   fps: float = 0.0,
-) -> np.ndarray:
+) -> tuple[np.ndarray, np.ndarray]:
   """Decodes the first frames of a video file, or of picture files.
 
   Args:
@@ -94,7 +94,8 @@ def decode(
       twice. 0 takes all.
 
   Returns:
-    [N, 64, 64, 3] uint8 RGB, N <= max_frames.
+    images: [N, 64, 64, 3] uint8 RGB, N <= max_frames.
+    numbers: [N] int, which frames of the source these are, from 0.
 
   Raises:
     UnusableVideo: as `iterate` and `iterate_pictures`; 'no_times'; 'slow' if
@@ -102,13 +103,18 @@ def decode(
     MemoryError: as `iterate`.
   """
   if not isinstance(source, str | os.PathLike):
-    return collect(iterate_pictures(source, centre_crop), max_frames)
-  times = []
+    found = collect(iterate_pictures(source, centre_crop), max_frames)
+    return found, np.arange(len(found))
+  times, numbers = [], []
 
   def images() -> Iterator[np.ndarray]:
     with contextlib.closing(_frames(source)) as frames:
-      for frame in _resampled(source, frames, fps) if fps else frames:
+      numbered = enumerate(frames)
+      if fps:
+        numbered = _resampled(source, numbered, fps)
+      for number, frame in numbered:
         times.append(frame.time)
+        numbers.append(number)
         yield _upright(frame, centre_crop)
 
   found = collect(images(), max_frames)
@@ -119,7 +125,7 @@ def decode(
       f' config.data.fps={fps:g}'
     )
     raise UnusableVideo(source, 'slow', detail)
-  return found
+  return found, np.array(numbers, int)
 
 
 def collect(images: Iterable[np.ndarray], max_frames: int) -> np.ndarray:
@@ -283,13 +289,16 @@ def _frames(path: str | os.PathLike) -> Iterator[av.VideoFrame]:
 
 
 def _resampled(
-  path: str | os.PathLike, frames: Iterable[av.VideoFrame], fps: float
-) -> Iterator[av.VideoFrame]:
+  path: str | os.PathLike,
+  frames: Iterable[tuple[int, av.VideoFrame]],
+  fps: float,
+) -> Iterator[tuple[int, av.VideoFrame]]:
   """Of the frames nearest to each multiple of 1 / fps, the nearest."""
   start = None
 
-  def ticks(frame: av.VideoFrame) -> float:
+  def ticks(numbered: tuple[int, av.VideoFrame]) -> float:
     nonlocal start
+    _, frame = numbered
     if frame.time is None:
       detail = 'no time stamps, which config.data.fps needs'
       raise UnusableVideo(path, 'no_times', detail)
@@ -297,10 +306,10 @@ def _resampled(
       start = frame.time
     return (frame.time - start) * fps
 
-  def distance(frame: av.VideoFrame) -> float:
-    return abs(ticks(frame) - round(ticks(frame)))
+  def distance(numbered: tuple[int, av.VideoFrame]) -> float:
+    return abs(ticks(numbered) - round(ticks(numbered)))
 
-  for _, near in itertools.groupby(frames, lambda frame: round(ticks(frame))):
+  for _, near in itertools.groupby(frames, lambda pair: round(ticks(pair))):
     yield min(near, key=distance)
 
 

@@ -9,7 +9,14 @@ import ml_collections
 
 from drp_jax import files
 from drp_jax.agents import system as system_lib
-from drp_jax.train import build, checkpoint, optimizers, pretrain, workdir
+from drp_jax.train import (
+  batches,
+  build,
+  checkpoint,
+  optimizers,
+  pretrain,
+  workdir,
+)
 
 
 class Pretrained(NamedTuple):
@@ -50,6 +57,21 @@ def load(directory: str | pathlib.Path) -> Pretrained:
   return Pretrained(
     config, system, {'params': found['params'], **found['collections']}
   )
+
+
+def untrained(model: Pretrained) -> Pretrained:
+  """Returns the same networks with fresh parameters, as a control.
+
+  The scale of flow, which belongs to the data, stays.
+
+  Args:
+    model: of `load`.
+  """
+  batch = batches.example_video_batch(model.config)
+  variables = jax.jit(model.system.init)(jax.random.key(0), batch)
+  if 'constants' in model.variables:
+    variables = {**variables, 'constants': model.variables['constants']}
+  return model._replace(variables=variables)
 
 
 def export(

@@ -8,6 +8,7 @@ import pathlib
 import numpy as np
 import pytest
 
+from drp_jax import recordings
 from drp_jax.data import clips, schema, sources
 
 _PLAN = clips.ClipPlan(
@@ -262,6 +263,36 @@ def test_extraction_sees_what_the_simulator_knows(video):
 
   _examples(video, 7, extract)
   assert times == [[0, 1, 2, 3], [3, 4, 5, 6]]
+
+
+def test_recorded_entries_go_with_their_frames(video):
+  plan = _plan(recorded=True)
+  action = np.arange(20, dtype=np.float32)[:, None] + 1
+
+  def read(_, known=True):
+    recording = recordings.Recording(action, action[:, :0], 'cart')
+    return dataclasses.replace(
+      _footage(20), recording=recording if known else None
+    )
+
+  found = list(clips.examples(video, plan, read, _arrays, clips.SPLITS))
+  for start, (_, example) in zip([0, 3, 6, 9, 15], found, strict=True):
+    # Entry 0 led from a frame that the clip does not show.
+    expected = [0, start + 2, start + 3, start + 4]
+    assert example['action'][:, 0].tolist() == expected
+    assert example['joint_velocity'].shape == (4, 0)
+    assert example['body'] == 'cart'
+  assert action.min() == 1  # the recording itself is left as it is
+  for _, example in clips.examples(
+    video, plan, lambda v: read(v, False), _arrays, clips.SPLITS
+  ):
+    assert example['action'].shape == example['joint_velocity'].shape == (4, 0)
+    assert example['body'] == ''
+  plain = _examples(video)[0][1]
+  assert found[0][1].keys() - plain.keys() == {
+    *schema.recorded_fields(4),
+    'body',
+  }
 
 
 class _NoMotion(ValueError):

@@ -11,6 +11,7 @@ import shutil
 import numpy as np
 import pytest
 
+from drp_jax import recordings
 from drp_jax.data import clips, hold_out, report, schema, shards, sources
 
 _PLAN = clips.ClipPlan(
@@ -39,7 +40,11 @@ def _videos(folder, **lengths):
 
 
 def _read(video):
-  return schema.Footage(np.load(video.path))
+  image = np.load(video.path)
+  # As wide as the name says, so bodies differ.
+  action = image[:, 0, : int(video.source_id[0]), 0].astype(np.float32)
+  recording = recordings.Recording(action, action[:, :0], video.source_id)
+  return schema.Footage(image, recording=recording)
 
 
 def _extract(footage, rng):
@@ -150,16 +155,20 @@ def test_no_split_stays_empty_while_two_videos_can_be_used(one_sided, tmp_path):
 
 def test_moved_clips_are_what_was_written(one_sided, tmp_path):
   videos, *_ = one_sided
-  _write(tmp_path / 'set', videos)
+  plan = dataclasses.replace(_PLAN, recorded=True)
+  found = _write(tmp_path / 'set', videos, plan)
+  assert found['recorded_videos'] == len(videos)  # the useless ones as well
   for split in clips.SPLITS:
     for example in shards.open_split(tmp_path / 'set', split, 2):
       (video,) = [
         v for v in videos if v.source_id == example['source_id'].decode()
       ]
-      made = clips.examples(video, _PLAN, _read, _extract, ('train',))
+      made = clips.examples(video, plan, _read, _extract, ('train',))
       same = [e for _, e in made if e['first_frame'] == example['first_frame']]
       np.testing.assert_array_equal(example['flow'], same[0]['flow'])
       np.testing.assert_array_equal(example['image'], same[0]['image'])
+      np.testing.assert_array_equal(example['action'], same[0]['action'])
+      assert example['body'].decode() == video.source_id
       assert example['extractor'].decode() == same[0]['extractor']
 
 

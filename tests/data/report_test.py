@@ -8,6 +8,7 @@ import pathlib
 import numpy as np
 import pytest
 
+from drp_jax import recordings
 from drp_jax.data import clips, report, schema, sources
 
 _PLAN = clips.ClipPlan(
@@ -120,6 +121,7 @@ def test_tallies_share_nothing():
   one.add_video(_video('a.mp4', 'cafe'), {'validation': 1}, whole=True)
   footage = schema.Footage(np.zeros(3), unread=9, cuts=[1, 2])
   one.add_footage(_video('a.mp4'), footage)
+  assert one.recorded_videos == 0
   one.leave_out(_video('b.mp4'), 'too short')
   assert one.videos == [['a.mp4', 'cafe']]
   assert one.left_out == [{'source_id': 'b.mp4', 'reason': 'too short'}]
@@ -127,6 +129,39 @@ def test_tallies_share_nothing():
   assert report.Tally() == report.Tally(
     {'train': 0, 'validation': 0}, 0, [], [], [], {}, {}, {}, 0.0, 0
   )
+
+
+def test_recorded_videos_are_counted(tmp_path):
+  one, other = _tally(), _tally()
+  footage = schema.Footage(np.zeros(3), recording=recordings.nothing(3))
+  one.add_footage(_video('a.mp4'), footage)
+  one.add_footage(_video('b.mp4'), footage)
+  other.add_footage(_video('c.mp4'), footage)
+  _finished(tmp_path, one, other, _tally())
+  assert report.merge(tmp_path, _PLAN, 3)['recorded_videos'] == 3
+  # A shard from before they were counted.
+  path = tmp_path / 'progress' / '00001.json'
+  old = json.loads(path.read_text())
+  del old['recorded_videos']
+  path.write_text(json.dumps(old))
+  assert report.merge(tmp_path, _PLAN, 3)['recorded_videos'] == 2
+
+
+def test_a_folder_keeps_to_the_fields_it_was_begun_with(tmp_path):
+  assert report.keeps_recordings(tmp_path)  # not begun yet
+  new = dataclasses.replace(_PLAN, recorded=True)
+  _begin(tmp_path, plan=new)
+  assert report.keeps_recordings(tmp_path)
+  with pytest.raises(ValueError, match='recorded True -> False'):
+    _begin(tmp_path)
+  path = tmp_path / 'plan.json'
+  old = json.loads(path.read_text())
+  del old['recorded']  # from before there were such fields
+  path.write_text(json.dumps(old))
+  assert not report.keeps_recordings(tmp_path)
+  _begin(tmp_path)
+  with pytest.raises(ValueError, match='recorded False -> True'):
+    _begin(tmp_path, plan=new)
 
 
 def test_merge_sums_up_the_shards(tmp_path):
@@ -163,6 +198,8 @@ def test_merge_sums_up_the_shards(tmp_path):
     'held_out_videos': 0,
     'cut_short': [],
     'cuts': {},
+    'recorded': False,
+    'recorded_videos': 0,
     'clips_left_out': 5,
     'left_out': [
       {'source_id': 'd.mp4', 'reason': 'too short'},

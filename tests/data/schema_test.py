@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from drp_jax import recordings
 from drp_jax.data import schema
 
 _FIELDS = {
@@ -77,6 +78,18 @@ def test_a_clip_has_one_mask_and_an_entry_per_frame_of_all_else():
     schema.check(_zeros(fields), longer, 'clip')
 
 
+def test_recorded_fields_are_as_wide_as_their_body():
+  fields = schema.recorded_fields(5)
+  for width in (0, 1, 21):
+    arrays = {n: np.zeros((5, width), np.float32) for n in fields}
+    schema.check(arrays, fields, 'clip')
+  message = r"'action' is float32\[{}\], expected float32\[5, None\]"
+  for shape, text in (((4, 2), '4, 2'), ((5,), '5'), ((5, 2, 1), '5, 2, 1')):
+    arrays['action'] = np.zeros(shape, np.float32)
+    with pytest.raises(ValueError, match=message.format(text)):
+      schema.check(arrays, fields, 'clip')
+
+
 def test_a_replay_step_has_the_sizes_of_its_run():
   fields = schema.replay_fields(num_keypoints=7, action_size=3)
   good = _zeros(fields)
@@ -122,6 +135,15 @@ def test_the_scene_is_sliced_with_its_frames(frames, kept):
       part.scene['pose'][index], [2 * frame, 2 * frame + 1]
     )
   assert part.scene.keys() == whole.scene.keys()
+
+
+def test_the_recording_is_sliced_with_its_frames():
+  action = np.arange(6, dtype=np.float32)[:, None]
+  recording = recordings.Recording(action, 2 * action, 'arm')
+  part = schema.Footage(_footage().image, recording=recording)[1:][1:4]
+  assert part.recording.action[:, 0].tolist() == [2, 3, 4]
+  assert part.recording.joint_velocity[:, 0].tolist() == [4, 6, 8]
+  assert _footage()[2:].recording is None
 
 
 def test_slices_of_slices_and_footage_without_a_scene():

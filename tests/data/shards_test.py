@@ -10,7 +10,16 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-from drp_jax.data import clips, report, schema, shard_files, shards, sources
+from drp_jax import recordings
+from drp_jax.data import (
+  clips,
+  input_pipeline,
+  report,
+  schema,
+  shard_files,
+  shards,
+  sources,
+)
 
 _PLAN = clips.ClipPlan(
   clip_length=2,
@@ -406,3 +415,129 @@ def test_damaged_books_are_named(videos, written, tmp_path, name, harm):
     os.remove(copy / book)
   _write(copy, videos)
   assert _contents(copy) == _contents(written[0])
+
+
+_SIZES = {'a': (1, 9), 'c': (21, 27), 'd': (0, 3), 'e': (4, 0)}  # f: nothing
+_RECORDED = dataclasses.replace(_PLAN, recorded=True)
+
+
+def _read_recorded(video):
+  """Bodies with other numbers of actions and joints, or neither."""
+  footage = _read(video)
+  if video.source_id not in _SIZES:
+    return footage
+  rng = np.random.default_rng(video.label)
+  action, velocity = (
+    rng.normal(size=(len(footage), size)).astype(np.float32)
+    for size in _SIZES[video.source_id]
+  )
+  recording = recordings.Recording(action, velocity, f'body {video.source_id}')
+  return dataclasses.replace(footage, recording=recording)
+
+
+@pytest.fixture(scope='module')
+def recorded(videos, tmp_path_factory):
+  folder = tmp_path_factory.mktemp('recorded') / 'shards'
+  found = _write(folder, videos, plan=_RECORDED, read_frames=_read_recorded)
+  return folder, found
+
+
+def test_bodies_of_all_sizes_are_in_one_data_set(videos, recorded):
+  folder, found = recorded
+  assert found['recorded'] and found['recorded_videos'] == len(_SIZES)
+  by_name = {video.source_id: video for video in videos}
+  for split in clips.SPLITS:
+    for (name, start), example in _records(folder, split).items():
+      action, velocity = example['action'], example['joint_velocity']
+      assert (action.shape[1], velocity.shape[1]) == _SIZES.get(name, (0, 0))
+      assert action.dtype == velocity.dtype == np.float32
+      assert not action[0].any() and not velocity[0].any()
+      footage = _read_recorded(by_name[name])
+      assert example['body'].decode() == (
+        f'body {name}' if name in _SIZES else ''
+      )
+      if name in _SIZES:
+        rows = footage.recording[start + 1 : start + 2]
+        np.testing.assert_array_equal(action[1:], rows.action)
+        np.testing.assert_array_equal(velocity[1:], rows.joint_velocity)
+
+
+def test_what_was_recorded_changes_nothing_else(written, recorded):
+  """Neither a clip, nor what pre-training reads, nor the report's numbers."""
+  extra = {*schema.recorded_fields(2), 'body'}
+  for split in clips.SPLITS:
+    plain, more = (_records(f, split) for f, _ in (written, recorded))
+    assert plain.keys() == more.keys()
+    for key, example in plain.items():
+      assert more[key].keys() - example.keys() == extra
+      for name in example:
+        np.testing.assert_equal(more[key][name], example[name])
+  differs = {k for k in recorded[1] if recorded[1][k] != written[1][k]}
+  assert differs == {'recorded', 'recorded_videos'}
+  one, other = (
+    next(input_pipeline.make_iterator(f, 'train', 2, 4, 8, seed=0))
+    for f, _ in (written, recorded)
+  )
+  assert other.keys() == {'image', 'flow', 'points', 'visible'}
+  np.testing.assert_equal(other, one)
+
+
+def _forget(folder):
+  """Makes a folder one from before there were recorded fields."""
+  for path in (folder / 'plan.json', folder / 'report.json'):
+    if path.exists():
+      books = json.loads(path.read_text())
+      for name in ('recorded', 'recorded_videos'):
+        books.pop(name, None)
+      path.write_text(json.dumps(books))
+  for path in folder.glob('progress/*.json'):
+    tally = json.loads(path.read_text())
+    del tally['recorded_videos']
+    path.write_text(json.dumps(tally))
+
+
+def test_shards_from_before_are_read(written, tmp_path):
+  shutil.copytree(written[0], tmp_path / 'old')
+  _forget(tmp_path / 'old')
+  features = json.loads((tmp_path / 'old' / 'features.json').read_text())
+  names = features['featuresDict']['features'].keys()
+  assert names == {
+    *('image', 'flow', 'points', 'visible', 'mask'),
+    *('source_id', 'first_frame', 'num_frames', 'label'),
+    *('sha256', 'extractor'),
+  }  # the fields of format 1.0.0, which older shards have and no others
+  for split in clips.SPLITS:
+    np.testing.assert_equal(
+      _records(tmp_path / 'old', split), _records(written[0], split)
+    )
+
+
+def test_a_build_from_before_goes_on_to_the_same_shards(
+  videos, written, tmp_path
+):
+  """Though there are recordings by now; its clips are all alike."""
+  shutil.copytree(written[0], tmp_path / 'old')
+  _forget(tmp_path / 'old')
+  for path in tmp_path.glob('old/*00001-of-00003'):
+    path.unlink()
+  (tmp_path / 'old' / 'progress' / '00001.json').unlink()
+  plan = dataclasses.replace(
+    _PLAN, recorded=report.keeps_recordings(tmp_path / 'old')
+  )
+  _write(tmp_path / 'old', videos, plan=plan, read_frames=_read_recorded)
+  for name, content in _contents(written[0]).items():
+    if 'array_record' in name or name == 'features.json':
+      assert _contents(tmp_path / 'old')[name] == content
+
+
+def test_the_builder_holds_what_was_recorded(videos, recorded, tmp_path):
+  builder = shards.AtomicActions(
+    tmp_path, videos, _RECORDED, _read_recorded, _extract
+  )
+  builder.download_and_prepare(
+    download_config=tfds.download.DownloadConfig(num_shards=2)
+  )
+  ours = _records(recorded[0], 'train')
+  for example in builder.as_data_source('train'):
+    key = example['source_id'].decode(), int(example['first_frame'])
+    np.testing.assert_equal(example, ours[key])

@@ -1,10 +1,13 @@
 """Tests of renders for pre-training, written as real video."""
 
+import zlib
+
 import av
 import numpy as np
 import pytest
 
-from drp_jax.envs import metaworld, renders
+from drp_jax import recordings
+from drp_jax.envs import dmc, metaworld, renders
 
 TASKS = ['finger_spin', 'acrobot_swingup']  # with and without DMCR looks
 FRAMES = 6
@@ -31,7 +34,8 @@ def test_writes_videos_that_move_and_differ(tmp_path):
   paths = renders.write_rollouts(tmp_path, TASKS, 2, FRAMES, 0, write_video)
   names = [path.name for path in paths]
   assert names == [f'{task}_{i:04d}.mp4' for task in TASKS for i in range(2)]
-  assert sorted(tmp_path.iterdir()) == sorted(paths)  # nothing partial is left
+  beside = [recordings.path_of(path) for path in paths]
+  assert sorted(tmp_path.iterdir()) == sorted(paths + beside)  # nothing partial
   videos = [read_video(path) for path in paths]
   for video in videos:
     assert video.shape == (FRAMES, 64, 64, 3)
@@ -63,8 +67,6 @@ def test_goes_on_after_a_kill_and_gives_the_same_frames(tmp_path):
 
 
 def test_clips_longer_than_an_episode_are_refused():
-  from drp_jax.envs import dmc
-
   env = dmc.DMC('cartpole_swingup', draw=False)
   with pytest.raises(ValueError, match='1001 frames, not 2000'):
     renders.rollout(env, 2000, np.random.default_rng(0))
@@ -80,7 +82,8 @@ def test_scenes_lie_beside_their_videos(tmp_path):
     tmp_path, TASKS[:1], 2, 3, 0, keep_frames, scenes=True
   )
   scenes = [path.with_suffix('.scene.npz') for path in paths]
-  assert sorted(tmp_path.iterdir()) == sorted(paths + scenes)
+  beside = [recordings.path_of(path) for path in paths]
+  assert sorted(tmp_path.iterdir()) == sorted(paths + scenes + beside)
   with np.load(scenes[0], allow_pickle=False) as file:
     arrays = dict(file)
   assert arrays['depth'].shape == arrays['geom'].shape == (3, 64, 64)
@@ -117,7 +120,44 @@ def test_a_killed_write_leaves_no_video_without_its_scene(tmp_path):
 
   with pytest.raises(KeyboardInterrupt):
     renders.write_rollouts(tmp_path, TASKS[:1], 1, 3, 0, die, scenes=True)
-  assert [path.suffix for path in tmp_path.iterdir()] == ['.npz']
+  assert sorted(path.name for path in tmp_path.iterdir()) == [
+    'finger_spin_0000.mp4.actions.npz',
+    'finger_spin_0000.scene.npz',
+  ]
+
+
+def test_what_moved_lies_beside_each_video(tmp_path):
+  """The same as that of the same actions in an environment without images."""
+  tasks = ['acrobot_swingup', 'metaworld_reach']
+  paths = renders.write_rollouts(tmp_path, tasks, 2, 4, 0, keep_frames)
+  first, second, *arms = map(recordings.read, paths)
+  assert [r.body for r in (first, second, *arms)] == [
+    'acrobot', 'acrobot', 'sawyer', 'sawyer'
+  ]  # fmt: skip
+  assert {len(r) for r in (first, second, *arms)} == {4}
+  assert (first.action[1:] != second.action[1:]).all()
+  env = renders._open('acrobot_swingup')
+  key = [0, zlib.crc32(b'acrobot_swingup'), 0]
+  env.reset(seed=int(np.random.default_rng(key).integers(2**31)))
+  model, data = env.unwrapped.simulation
+  for t in range(1, 4):
+    before, time = data.qpos.copy(), data.time
+    env.step(first.action[t])
+    seconds = data.time - time
+    np.testing.assert_allclose(
+      first.joint_velocity[t], (data.qpos - before) / seconds, rtol=1e-5
+    )
+  assert model.nv == 2 and not first.joint_velocity[0].any()
+  env.close()
+
+
+def test_a_video_without_a_recording_is_left_as_it_is(tmp_path):
+  """It is from before there were recordings."""
+  (tmp_path / 'acrobot_swingup_0000.mp4').write_bytes(b'old')
+  paths = renders.write_rollouts(tmp_path, TASKS[1:], 2, 2, 0, keep_frames)
+  assert paths[0].read_bytes() == b'old'
+  assert recordings.read(paths[0]) is None
+  assert len(recordings.read(paths[1])) == 2
 
 
 @pytest.fixture(scope='module')

@@ -13,10 +13,12 @@ import numpy as np
 import odd_videos
 import pytest
 import random_inputs
+import recorded_squares
 import tensorflow_datasets as tfds
 import unlike
 
 from configs import preprocess as preprocess_config
+from drp_jax import recordings
 from drp_jax.data import embedded, report, shards
 from drp_jax.preprocess import video
 from drp_jax.train import lock
@@ -188,6 +190,118 @@ def test_a_rate_would_part_frames_from_the_truth(tmp_path):
   config.extract.flow = 'sim'
   with pytest.raises(ValueError, match="config.data.fps=12.0 must be 0.*'sim'"):
     run_preprocess.preprocess(config)
+
+
+def _squares_flow(example):
+  """Mean flow to the right within the square, [T]."""
+  flow, image = example['flow'].astype(float), example['image']
+  before = np.concatenate([image[:1], image[:-1]])
+  inside = (before > 80).any(-1)
+  return (flow[..., 0] * inside).sum((1, 2)) / inside.sum((1, 2))
+
+
+@pytest.mark.parametrize('fps', [0.0, 12.0])
+def test_recorded_entries_follow_the_frames_of_their_clip(tmp_path, fps):
+  """Also where every second frame is left out, and of later clips."""
+  folder = tmp_path / 'videos'
+  folder.mkdir()
+  whole = recorded_squares.write(folder / 'a.mp4', 100)
+  config = _config('folder', folder, tmp_path / 'shards', fps=fps)
+  config.data.clip_length, config.data.clip_stride = 12, 15
+  config.data.max_frames = 40
+  found = run_preprocess.preprocess(config)
+  assert found['recorded_videos'] == 1
+  text = run_preprocess.summary(found, '')
+  assert '1 videos have recorded actions' in text
+  each = 2 if fps else 1  # frames that an entry spans
+  expected = whole.action[:, 0]
+  if fps:
+    expected = np.r_[0, (whole.action[1:-1:2] + whole.action[2::2])[:, 0] / 2]
+  examples = _examples(tmp_path / 'shards')
+  assert [e['first_frame'] for e in examples] == [0, 15]
+  for example in examples:
+    action, start = example['action'][:, 0], example['first_frame']
+    assert action[0] == 0 and example['body'] == b'square'
+    np.testing.assert_array_equal(action[1:], expected[start + 1 : start + 12])
+    np.testing.assert_array_equal(example['joint_velocity'][:, 0], 24 * action)
+    # The index rule: entry t of action and flow led to the same frame t.
+    flow = _squares_flow(example)[1:]
+    assert np.corrcoef(flow, action[1:])[0, 1] > 0.9
+    np.testing.assert_allclose(flow, each * action[1:], atol=1.5)
+    for shift in (-1, 1):
+      other = np.roll(action[1:], shift)
+      assert np.corrcoef(flow, other)[0, 1] < 0.7
+
+
+def test_recordings_of_folders_of_pictures_and_none(tmp_path):
+  for name in ('v', 'w'):
+    folder = tmp_path / 'frames' / name
+    folder.mkdir(parents=True)
+    for t, frame in enumerate(random_inputs.moving_squares(25, 0)):
+      cv2.imwrite(str(folder / f'{t}.png'), frame)
+  action = np.arange(25, dtype=np.float32)[:, None]
+  recording = recordings.Recording(action, action[:, :0])
+  recordings.write(tmp_path / 'frames' / 'v', recording)
+  config = _config('frames', tmp_path / 'frames', tmp_path / 'shards')
+  assert run_preprocess.preprocess(config)['recorded_videos'] == 1
+  known, unknown = _examples(tmp_path / 'shards')
+  assert known['action'][:, 0].tolist() == list(range(25))
+  assert unknown['action'].shape == (25, 0)
+
+
+def test_a_recording_of_other_frames_is_not_used(tmp_path):
+  """Its video is left out, and the report says why."""
+  folder = tmp_path / 'videos'
+  folder.mkdir()
+  for name in 'abcd':
+    recorded_squares.write(folder / f'{name}.mp4', 30)
+  for name, length in (('b', 29), ('c', 31)):
+    recordings.write(folder / f'{name}.mp4', recordings.nothing(length))
+  recordings.path_of(folder / 'd.mp4').write_bytes(b'no archive')
+  config = _config('folder', folder, tmp_path / 'shards')
+  found = run_preprocess.preprocess(config)
+  assert found['num_videos'] == found['recorded_videos'] == 1
+  reasons = {e['source_id']: e['reason'] for e in found['left_out']}
+  for name, length in (('b', 29), ('c', 31)):
+    assert reasons[f'{name}.mp4'] == (
+      f'bad_recording: {length} entries in the .actions.npz file, but 30'
+      ' frames in the video'
+    )
+  assert reasons['d.mp4'].startswith('bad_recording: d.mp4.actions.npz is dam')
+  # Where not all frames are read, there are too few of them at most.
+  config.data.clip_length = config.data.max_frames = 20
+  config.data.shards_dir = str(tmp_path / 'cut')
+  found = run_preprocess.preprocess(config)
+  assert [e['source_id'] for e in found['left_out']] == ['d.mp4']
+  recordings.write(folder / 'b.mp4', recordings.nothing(19))
+  config.data.shards_dir = str(tmp_path / 'again')
+  found = run_preprocess.preprocess(config)
+  assert (
+    '19 entries in the .actions.npz file, but at least 20 frames'
+    in (found['left_out'][0]['reason'])
+  )
+
+
+def test_shards_that_were_begun_without_recordings_go_on(tmp_path):
+  """A folder of a version that knew none, though there are some by now."""
+  folder = tmp_path / 'videos'
+  folder.mkdir()
+  for name in 'abc':
+    recorded_squares.write(folder / f'{name}.mp4', 25)
+  config = _config('folder', folder, tmp_path / 'shards')
+  config.shards = '0/3'
+  run_preprocess.preprocess(config)
+  path = tmp_path / 'shards' / 'plan.json'
+  plan = json.loads(path.read_text())
+  assert plan.pop('recorded') is True
+  path.write_text(json.dumps(plan))
+  shutil.rmtree(tmp_path / 'shards' / 'progress')
+  (tmp_path / 'shards' / 'progress').mkdir()
+  config.shards, config.data.num_shards = '', 3
+  found = run_preprocess.preprocess(config)
+  assert found['recorded'] is False
+  assert not any('action' in e for e in _examples(tmp_path / 'shards'))
+  assert len(_examples(tmp_path / 'shards')) == 3
 
 
 def test_a_killed_worker_loses_nothing(
@@ -418,12 +532,15 @@ def test_renders_with_the_truth_about_them(tmp_path):
     config.extract[kind] = 'sim'
   run_preprocess.preprocess(config)
   (example,) = _examples(tmp_path / 'shards')
+  assert example['body'] == b'cheetah'
+  assert example['action'].shape == (25, 6)
+  assert example['joint_velocity'].shape == (25, 9)
   body = example['mask']
   assert 0.01 < body.mean() < 0.3
   speed = np.linalg.norm(example['flow'][1].astype(float), axis=-1)
   assert speed[body].mean() > 2 * np.median(speed)
   # Without what the simulator wrote there is no truth.
-  for path in (tmp_path / 'videos').glob('*.npz'):
+  for path in (tmp_path / 'videos').glob('*.scene.npz'):
     path.unlink()
   config.source, config.data.shards_dir = 'folder', str(tmp_path / 'again')
   with pytest.raises(ValueError, match='None of 1 videos.*no_scene'):
@@ -443,9 +560,9 @@ run_preprocess.fetch(config)
 """
 
 
-@pytest.mark.parametrize(('source', 'count'), [('sim', 3), ('pushes', 4)])
+@pytest.mark.parametrize(('source', 'count'), [('sim', 4), ('pushes', 7)])
 def test_renders_are_a_function_of_their_seed(tmp_path, source, count):
-  """Videos, scenes and settings, to the bit, in processes unlike each other."""
+  """Every file, to the bit, in processes unlike each other."""
   folders = [tmp_path / str(number) for number in range(3)]
   for number, folder in enumerate(folders):
     unlike.run(_RENDER, number, source, str(folder))
@@ -614,6 +731,18 @@ def test_bodies_are_robots_arms_pushes_and_real_clips(tmp_path):
   ]
   for path in found:
     assert len(video.read(folder / path, 6)) == 6
+    recording = recordings.read(folder / path)
+    assert (recording is None) == path.startswith('real/')
+    assert recording is None or len(recording) == 6
+
+
+def test_unseen_bodies_are_those_that_no_model_is_trained_on():
+  unseen = preprocess_config.get_config('unseen_bodies').sim.tasks
+  bodies = {task.partition('_')[0] for task in unseen}
+  assert bodies == {'walker', 'cheetah'}
+  trained = preprocess_config.get_config('bodies').embedded
+  for task in (*trained.tasks, *trained.arms):
+    assert not any(body in task for body in bodies)
 
 
 def test_workers_need_no_simulator():

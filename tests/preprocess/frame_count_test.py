@@ -21,7 +21,7 @@ def test_as_many_as_are_decoded(tmp_path, name):
 def test_as_many_as_are_taken_at_a_rate(tmp_path, name, fps):
   path = tmp_path / name
   odd_videos.USABLE[name](path)
-  found = video.decode(path, 100, False, fps)
+  found, _ = video.decode(path, 100, False, fps)
   assert frame_count.count_frames(path, fps) == len(found)
 
 

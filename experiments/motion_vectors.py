@@ -1,0 +1,127 @@
+"""Vectors that describe the motion of every step of clips, for probes.
+
+By the index rule, entry t of a clip led to frame t. Entry 0 led to nothing that
+the clip shows, so all functions here return the T - 1 entries after it.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from drp_jax.data import report
+from drp_jax.train import build, pretrained
+from experiments import clip_batches
+
+Clips = Sequence[dict[str, Any]]
+# Clips -> name of a representation -> [N, T-1, D] float32.
+Vectors = Callable[[Clips], dict[str, np.ndarray]]
+
+
+def load(workdir: str) -> pretrained.Pretrained:
+  """Opens a pre-training of a system with an aggregated action.
+
+  Raises:
+    ValueError: if it is none, or is damaged.
+  """
+  model = pretrained.load(workdir)
+  if not hasattr(model.system, 'encode_motion'):
+    raise ValueError(
+      f'--workdir={workdir!r}: config.agent={model.config.agent!r} has no'
+      ' aggregated action.'
+    )
+  return model
+
+
+def of_tokens(model: pretrained.Pretrained) -> Vectors:
+  """Makes the function that reads what a DAE makes of motion.
+
+  Args:
+    model: of a system with an aggregated action.
+
+  Returns:
+    A function whose answer has `a_agg` and, unless the model sees the whole
+    flow at once (E4), `local tokens`, their mean over keypoints.
+  """
+
+  @jax.jit
+  def encode(motion, is_first):
+    tokens = model.system.encode_motion(model.variables, motion, is_first)
+    found = {'a_agg': tokens[:, 1:, 0]}
+    if tokens.shape[2] > 1:
+      found['local tokens'] = tokens[:, 1:, 1:].mean(2)
+    return found
+
+  K = build.keypoints(model.config)
+  return lambda clips: _join(
+    [
+      encode(batch.motion, batch.is_first)
+      for _, batch in clip_batches.in_batches(clips, K)
+    ],
+    len(clips),
+  )
+
+
+def of_latents(model: pretrained.Pretrained) -> Vectors:
+  """Makes the function that reads the states of a model that sees no motion.
+
+  Args:
+    model: of IPV or APV.
+
+  Returns:
+    A function whose answer has `z of ipv`, or `z of apv`: the features of z.
+  """
+
+  @jax.jit
+  def encode(batch):
+    z = model.system.encode_video(model.variables, batch)
+    return {f'z of {model.config.agent}': z[:, 1:]}
+
+  return lambda clips: _join(
+    [encode(batch) for _, batch in clip_batches.in_batches(clips, None)],
+    len(clips),
+  )
+
+
+def of_flow(clips: Clips) -> dict[str, np.ndarray]:
+  """Reads plain flow: its mean and the mean speed, three numbers a step.
+
+  Args:
+    clips: examples of shards.
+
+  Returns:
+    `flow at keypoints`, over those that are visible, and `flow of image`, over
+    all pixels.
+  """
+  at_keypoints, of_image = [], []
+  for clip in clips:
+    visible = clip['visible'][1:]
+    # Lost keypoints count where none is left.
+    weights = np.where(visible.any(1, keepdims=True), visible, True)
+    at_keypoints.append(_mean(report.flow_at_points(clip), weights))
+    flow = clip['flow'][1:].astype(np.float64)
+    flow = flow.reshape(len(flow), -1, 2)
+    of_image.append(_mean(flow, np.ones(flow.shape[:2])))
+  return {
+    'flow at keypoints': np.stack(at_keypoints),
+    'flow of image': np.stack(of_image),
+  }
+
+
+def _mean(flow: np.ndarray, weights: np.ndarray) -> np.ndarray:
+  """Averages (u, v, speed): [T, M, 2] and weights [T, M] -> [T, 3]."""
+  speed = np.linalg.norm(flow, axis=-1, keepdims=True)
+  values = np.concatenate([flow, speed], -1)
+  sums = (values * weights[..., None]).sum(1)
+  return (sums / weights.sum(1, keepdims=True)).astype(np.float32)
+
+
+def _join(found: list[dict[str, Any]], count: int) -> dict[str, np.ndarray]:
+  """Joins batches, of which the last is filled up."""
+  return {
+    name: np.concatenate([np.asarray(x[name], np.float32) for x in found])[
+      :count
+    ]
+    for name in found[0]
+  }
