@@ -7,7 +7,7 @@ r"""Compiles the training steps for accelerators that are not here.
 
 XLA's compiler for TPUs runs on any host. What it tells of a program is exact:
 memory, collectives, bytes (but for loops, which it counts as if they turned
-once; see `Work`). Operations are counted in the traced step. What is made of
+once; see work.py). Operations are counted in the traced step. What is made of
 these is an **estimate**: the time that a chip would take if its busiest part,
 arithmetic, memory or network, never waited, and hid the others (a roofline).
 Real steps are slower, and latencies of collectives are not in it.
@@ -32,7 +32,7 @@ from typing import Any
 import jax
 from absl import flags
 
-from benchmarks import record, steps
+from benchmarks import record, steps, work
 from configs import base
 from drp_jax.train import build, parallel
 from experiments import launch
@@ -71,73 +71,6 @@ H100 = Chip(
 )
 
 
-@dataclasses.dataclass(frozen=True)
-class Work:
-  """What a step computes, counted in its traced form.
-
-  Attributes:
-    flops: of matrix products and convolutions, loops unrolled.
-    loop_bytes: what loops read again, and write, in every turn but the first,
-      which is all that XLA counts: constants and what is carried from turn to
-      turn, mostly weights and, backwards, their gradients.
-  """
-
-  flops: float = 0.0
-  loop_bytes: float = 0.0
-
-  def __add__(self, other: 'Work') -> 'Work':
-    return Work(self.flops + other.flops, self.loop_bytes + other.loop_bytes)
-
-  def times(self, turns: int) -> 'Work':
-    return Work(turns * self.flops, turns * self.loop_bytes)
-
-
-def count_work(jaxpr: Any) -> Work:
-  """Counts the work of a jaxpr and of all that it calls."""
-  total = Work()
-  for eqn in jaxpr.eqns:
-    name, params = eqn.primitive.name, eqn.params
-    if name == 'dot_general':
-      (contracted, _), _ = params['dimension_numbers']
-      shape = eqn.invars[0].aval.shape
-      inner = math.prod(shape[axis] for axis in contracted)
-      total += Work(2.0 * eqn.outvars[0].aval.size * inner)
-    elif name == 'conv_general_dilated':
-      kernel = eqn.invars[1].aval
-      features = kernel.shape[params['dimension_numbers'].rhs_spec[0]]
-      zeros = math.prod(params['lhs_dilation'])  # between pixels, not counted
-      per_output = kernel.size / features / zeros
-      total += Work(2.0 * eqn.outvars[0].aval.size * per_output)
-    elif name == 'scan':
-      inner, turns = params['jaxpr'].jaxpr, params['length']
-      total += count_work(inner).times(turns)
-      first, last = params['num_consts'], params['num_carry']
-      once = _bytes(inner.invars[:first])
-      once += 2 * _bytes(inner.invars[first : first + last])
-      total += Work(0.0, (turns - 1) * once)
-    elif name == 'cond' and params.get('branches_platforms') is not None:
-      total += count_work(params['branches'][-1].jaxpr)  # not that of CPUs
-    else:
-      for inner in _called(params):
-        total += count_work(inner)
-  return total
-
-
-def _called(params: dict[str, Any]) -> list[Any]:
-  """The jaxprs that an equation calls, each once (of branches, all)."""
-  found = []
-  for value in params.values():
-    for item in value if isinstance(value, (tuple, list)) else [value]:
-      item = getattr(item, 'jaxpr', item)
-      if hasattr(item, 'eqns'):
-        found.append(item)
-  return found
-
-
-def _bytes(variables: Sequence[Any]) -> int:
-  return sum(v.aval.size * v.aval.dtype.itemsize for v in variables)
-
-
 def _share(step: steps.Step, chips: int, *axes: int) -> Any:
   """Shapes of a batch, [*axes, b, ...], of which a chip has b examples."""
   b = examples_per_chip(step.batch_size, chips)
@@ -150,18 +83,6 @@ def _share(step: steps.Step, chips: int, *axes: int) -> Any:
 def examples_per_chip(batch_size: int, chips: int) -> int:
   """Of a batch that, where it does not divide, is rounded up."""
   return math.ceil(batch_size / chips)
-
-
-def trace(step: steps.Step, chips: int) -> Work:
-  """Counts the work of one of `chips` chips."""
-  system = build.system(step.config, step.action_size, None)
-
-  def one_chip(state, batch, key):
-    return step.function(state, batch, key, system=system, **step.static)
-
-  key = jax.eval_shape(jax.random.key, 0)
-  jaxpr = jax.make_jaxpr(one_chip)(step.state, _share(step, chips), key)
-  return count_work(jaxpr.jaxpr)
 
 
 def compile_step(
@@ -315,7 +236,7 @@ def measure(
     'examples': examples_per_chip(step.batch_size, len(devices)),
     'steps': step.steps,
     'parameters': sum(x.size for x in params),
-    **dataclasses.asdict(trace(step, len(devices))),
+    **dataclasses.asdict(work.of_step(step, _share(step, len(devices)))),
     **compile_step(step, devices, options),
   }
   row['estimates'] = [

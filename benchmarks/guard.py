@@ -17,13 +17,7 @@ from absl import flags
 
 from benchmarks import record, steps
 from configs import base
-from drp_jax.train import (
-  bad_steps,
-  build,
-  finetune_step,
-  parallel,
-  pretrain,
-)
+from drp_jax.train import bad_steps, build, parallel
 from experiments import launch
 
 STAGES = ('pretrain', 'dmcr')
@@ -46,10 +40,7 @@ def measure(stage: str, preset: str, turns: int) -> dict[str, Any]:
       function = parallel.pmap_step(
         step.function, jax.local_devices()[:1], system=system, **step.static
       )
-      if stage == 'pretrain':
-        state = pretrain.init_state(step.config, system, step.static['tx'], 1.0)
-      else:
-        state = finetune_step.init_state(step.config, system, step.action_size)
+      state = steps.init_state(step, system)
       state, _ = function(parallel.replicate(state), batch, key)
     runs[side], seconds[side] = (function, state), []
   for _ in range(turns):

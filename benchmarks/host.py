@@ -27,14 +27,7 @@ from absl import flags
 from benchmarks import record, steps
 from configs import base
 from drp_jax.data import input_pipeline, replay, schema
-from drp_jax.train import (
-  batches,
-  build,
-  finetune_step,
-  logger,
-  parallel,
-  pretrain,
-)
+from drp_jax.train import batches, build, logger, parallel
 from experiments import launch
 
 _EPISODES, _LENGTH = 10, 200  # that the replay buffer holds; steps of each
@@ -92,11 +85,8 @@ def measure(
   """
   step = steps.make_step(stage, 'float32', preset)
   system = build.system(step.config, step.action_size, parallel.AXIS)
-  if stage == 'pretrain':
-    state = pretrain.init_state(step.config, system, step.static['tx'], 1.0)
-  else:
-    state = finetune_step.init_state(step.config, system, step.action_size)
-  state, key = parallel.replicate(state), jax.random.key(0)
+  state = parallel.replicate(steps.init_state(step, system))
+  key = jax.random.key(0)
   pmapped = parallel.pmap_step(
     step.function, jax.local_devices()[:1], system=system, **step.static
   )

@@ -17,7 +17,7 @@ def save(values: dict[str, Any]) -> dict[str, Any]:
   """Adds commit, versions and hardware, and writes all to --out, if given."""
   report = {**workdir.describe(), **values}
   if _OUT.value:
-    path = pathlib.Path(_OUT.value)
+    path = pathlib.Path(_OUT.value).expanduser()
     path.parent.mkdir(parents=True, exist_ok=True)
     files.write_json(path, report)
   return report

@@ -26,7 +26,7 @@ from absl import flags
 
 from benchmarks import record, steps
 from configs import base
-from drp_jax.train import build, finetune_step, logger, pretrain
+from drp_jax.train import build, finetune_step, logger
 from experiments import launch
 
 STAGES = ('pretrain', 'dmcr')
@@ -46,7 +46,9 @@ def serve(stage: str, preset: str, agent: str, batch_size: int | None) -> None:
     image=rng.integers(0, 256, step.example.image.shape, np.uint8)
   )
   if stage == 'pretrain':
-    state = pretrain.init_state(step.config, system, step.static['tx'], 1.0)
+    # The step's own module, which other commits call otherwise.
+    module = sys.modules[step.function.__module__]
+    state = module.init_state(step.config, system, step.static['tx'], 1.0)
   else:
     state = finetune_step.init_state(step.config, system, step.action_size)
   key = jax.random.key(0)

@@ -40,7 +40,7 @@ from benchmarks import record, steps
 from configs import base
 from drp_jax import losses
 from drp_jax.ops import noise
-from drp_jax.train import build, finetune_step, logger, pretrain
+from drp_jax.train import build, logger
 from drp_jax.train import intrinsic as intrinsic_lib
 from experiments import launch
 
@@ -63,11 +63,10 @@ def ours(
   )
   key = jax.random.key(0)
   keys = noise.example_keys(key, 0, step.batch_size)
+  state = steps.init_state(step, system)
   if stage == 'pretrain':
-    state = pretrain.init_state(step.config, system, step.static['tx'], 1.0)
     pieces = _our_networks(system, state, batch, keys)
   else:
-    state = finetune_step.init_state(step.config, system, step.action_size)
     pieces = _our_halves(step, system, state, batch, keys)
   # A copy, since the step donates what it is given.
   held = [jax.tree.map(jnp.copy, state)]
@@ -202,7 +201,6 @@ def theirs(
 
   from third_party import compare_contextwm as contextwm
 
-  sys.path.insert(0, checkout)
   step = steps.make_step(stage, 'float32', preset, 'ipv', batch_size)
   pretrained, tuned = contextwm.make_agents(
     pathlib.Path(checkout), step.config, step.action_size

@@ -5,16 +5,18 @@ from typing import Any
 
 import jax
 import ml_collections
+import numpy as np
 
 from configs import finetune_dmcr, finetune_metaworld
 from configs import pretrain as pretrain_config
+from drp_jax.agents import system as system_lib
+from drp_jax.data import schema
 from drp_jax.train import (
   batches,
   build,
-  finetune,
   finetune_step,
   optimizers,
-  pretrain,
+  pretrain_step,
 )
 
 STAGES = ('pretrain', 'dmcr', 'metaworld')
@@ -81,10 +83,10 @@ def make_step(
       raise ValueError(f'config.agent={agent!r} has no pre-training.')
     return Step(
       config,
-      pretrain.pretrain_step,
+      pretrain_step.pretrain_step,
       dict(tx=tx),
       1,
-      jax.eval_shape(lambda: pretrain.init_state(config, system, tx, 1.0)),
+      jax.eval_shape(lambda: pretrain_step.init_state(config, system, tx, 1.0)),
       batches.example_video_batch(
         config, (config.data.batch_size, config.data.clip_length)
       ),
@@ -92,7 +94,7 @@ def make_step(
     )
   action_size = 6 if stage == 'dmcr' else 4  # of walker; of the robot arm
   system, c = build.system(config, action_size, None), config.finetune
-  function, settings = finetune.update_step(config)
+  function, settings = finetune_step.update_step(config)
   return Step(
     config,
     function,
@@ -108,3 +110,37 @@ def make_step(
     ),
     (c.num_steps - c.prefill) // c.train_every + c.initial_updates,
   )
+
+
+def init_state(step: Step, system: system_lib.System) -> Any:
+  """Makes the random state that a run from scratch begins with."""
+  if step.function is pretrain_step.pretrain_step:
+    return pretrain_step.init_state(
+      step.config, system, step.static['tx'], flow_scale=1.0
+    )
+  return finetune_step.init_state(step.config, system, step.action_size)
+
+
+def random_batch(step: Step, seed: int = 0) -> Any:
+  """Fills a global batch with values in the ranges of real ones.
+
+  Kernels may run faster on zeros.
+  """
+  rng = np.random.default_rng(seed)
+  batch, side = step.example, schema.IMAGE_SIZE
+  changes = {'image': rng.integers(0, 256, batch.image.shape, np.uint8)}
+  if batch.motion is not None:
+    flow, points = batch.motion.flow, batch.motion.points
+    time = np.arange(flow.shape[1])
+    changes['motion'] = batch.motion.replace(
+      flow=rng.standard_normal(flow.shape, np.float32).astype(flow.dtype),
+      points=rng.uniform(0, side - 1, points.shape).astype(points.dtype),
+      window_step=np.broadcast_to(
+        np.maximum(time - 1, 0) % schema.WINDOW, flow.shape[:2]
+      ).astype(np.int32),
+    )
+  if step.function is not pretrain_step.pretrain_step:
+    action, reward = batch.action, batch.reward
+    changes['action'] = rng.uniform(-1, 1, action.shape).astype(action.dtype)
+    changes['reward'] = rng.standard_normal(reward.shape, np.float32)
+  return batch.replace(**changes)

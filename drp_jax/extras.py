@@ -1,6 +1,8 @@
 """Names the extra of setup.cfg that brings a package which is not installed."""
 
+import contextlib
 import importlib.util
+from collections.abc import Iterator
 
 
 class MissingExtra(ModuleNotFoundError, ValueError):
@@ -20,8 +22,35 @@ def require(what: str, extra: str, *packages: str) -> None:
   """
   missing = [p for p in packages if importlib.util.find_spec(p) is None]
   if missing:
-    raise MissingExtra(
-      f'{what} needs {", ".join(missing)}, which is not installed. The extra'
-      f' drp_jax[{extra}] brings it; in the folder of the project:'
-      f" pip install -c constraints.txt '.[{extra}]'"
-    )
+    raise _missing(what, extra, missing)
+
+
+@contextlib.contextmanager
+def brings(extra: str, what: str) -> Iterator[None]:
+  """Names the extra if an import in this block finds a package missing.
+
+  For files of a package that has lighter files beside them, which `require` in
+  its `__init__` would close too.
+
+  Args:
+    extra: of setup.cfg.
+    what: needs the packages; `__name__`.
+
+  Raises:
+    MissingExtra: naming the package and the extra.
+  """
+  try:
+    yield
+  except MissingExtra:
+    raise
+  except ModuleNotFoundError as error:
+    package = (error.name or '').partition('.')[0]
+    raise _missing(what, extra, [package]) from error
+
+
+def _missing(what: str, extra: str, packages: list[str]) -> MissingExtra:
+  return MissingExtra(
+    f'{what} needs {", ".join(packages)}, which is not installed. The extra'
+    f' drp_jax[{extra}] brings it; in the folder of the project:'
+    f" pip install -c constraints.txt '.[{extra}]'"
+  )

@@ -24,7 +24,7 @@ from drp_jax.train import (
   logger,
   optimizers,
   parallel,
-  pretrain,
+  pretrain_step,
 )
 from drp_jax.viz import curves, overlay, report, video
 from experiments import finetune_work
@@ -274,7 +274,7 @@ def _open_loop(
   """Frames [N, T, 64, 64, 3] uint8 by kind, and which clips they are."""
   system = build.system(config, 1, parallel.AXIS)
   template = jax.eval_shape(
-    lambda: pretrain.init_state(
+    lambda: pretrain_step.init_state(
       config, system, optimizers.pretraining(config), 1.0
     )
   )

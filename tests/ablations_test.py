@@ -21,7 +21,7 @@ from drp_jax.train import (
   build,
   evaluate,
   finetune_step,
-  pretrain,
+  pretrain_step,
 )
 from drp_jax.train import state as state_lib
 
@@ -249,7 +249,7 @@ def _finetune_step(name):
 
 def _pretrain_step(name):
   return functools.partial(
-    pretrain.pretrain_step,
+    pretrain_step.pretrain_step,
     system=_system(name),
     tx=random_inputs.recording_sgd(),
   )

@@ -17,6 +17,7 @@ _MAY_IMPORT = {
   'files': (),
   'processes': (),
   'recordings': ('files',),
+  'weights': ('extras',),
   'ops': ('types',),
   'losses': ('types', 'ops'),
   'models': ('types', 'ops'),
@@ -31,14 +32,20 @@ _MAY_IMPORT = {
     'files',
     'extras',
   ),
-  'convert': ('types', 'models', 'train.checkpoint', 'preprocess.weights'),
+  'convert': ('types', 'models', 'train.checkpoint', 'weights'),
   'data': ('files', 'extras', 'processes', 'recordings'),
   'envs': ('extras', 'processes', 'recordings'),
   'viz': ('files', 'extras'),
-  'preprocess': ('data.schema', 'data.shards', 'extras', 'processes'),
+  'preprocess': (
+    'data.schema',
+    'data.shards',
+    'extras',
+    'processes',
+    'weights',
+  ),
 }
 _NO_JAX = ('data', 'envs', 'preprocess')
-_TORCH = ('preprocess', 'convert')
+_TORCH = ('preprocess', 'convert', 'weights')
 _FILES = sorted(_PACKAGE.rglob('*.py'))
 
 

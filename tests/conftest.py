@@ -18,19 +18,17 @@ os.environ['JAX_PLATFORMS'] = 'cpu'
 # So that commands do not begin twice (experiments/launch.py).
 os.environ['GLIBC_TUNABLES'] = 'glibc.malloc.hugetlb=1'
 
-import dataclasses  # noqa: E402
 import gc  # noqa: E402
 
 import jax  # noqa: E402
 import pytest  # noqa: E402
 import random_inputs  # noqa: E402
 
-from configs import finetune_dmcr  # noqa: E402
 from configs import preprocess as preprocess_config  # noqa: E402
-from drp_jax.agents import drp, world_model  # noqa: E402
 from drp_jax.preprocess import video  # noqa: E402
-from drp_jax.train import batches, build, finetune_step  # noqa: E402
 from experiments import run_preprocess  # noqa: E402
+
+pytest_plugins = ('system_fixtures',)
 
 _ROOT = pathlib.Path(__file__).parents[1]
 jax.config.update('jax_compilation_cache_dir', str(_ROOT / '.cache' / 'xla'))
@@ -43,8 +41,6 @@ jax.config.update('jax_debug_key_reuse', True)
 gc.freeze()
 gc.set_threshold(100_000, 20, 50)
 
-ACTION_SIZE = 2
-
 
 @pytest.fixture(scope='module', autouse=True)
 def _forget_compiled_functions():
@@ -55,70 +51,6 @@ def _forget_compiled_functions():
   """
   yield
   jax.clear_caches()
-
-
-@pytest.fixture(scope='session')
-def config():
-  """The debug preset of DMC Remastered: s also sees the embedding (D7)."""
-  return finetune_dmcr.get_config('debug')
-
-
-@pytest.fixture(scope='session')
-def system(config) -> drp.DRP:
-  return build.system(config, ACTION_SIZE, None)
-
-
-@pytest.fixture(scope='session')
-def variables(config, system):
-  """All variables of `system`, none of them zero."""
-  batch = batches.example_replay_batch(config, ACTION_SIZE)
-  shapes = jax.eval_shape(system.init, jax.random.key(0), batch)
-  return random_inputs.fill(shapes)
-
-
-@pytest.fixture(scope='session')
-def replay_batch(config):
-  return random_inputs.replay_batch(config.dae.num_keypoints, ACTION_SIZE)
-
-
-@pytest.fixture(scope='session')
-def video_batch(config):
-  return random_inputs.video_batch(config.dae.num_keypoints)
-
-
-@pytest.fixture(scope='session')
-def finetune_gradients(config, system, variables):
-  """One fine-tuning step on one device that hands out its gradients.
-
-  A function of (batch, weights: changes of the loss weights) that returns the
-  gradients by parameter set, the state after the step and the metrics. The
-  weights are traced, so one compilation serves all tests.
-  """
-
-  def step(state, batch, key, weights):
-    return finetune_step.finetune_step(
-      state,
-      batch,
-      key,
-      system=dataclasses.replace(
-        system, weights=world_model.LossWeights(**weights)
-      ),
-      model_tx=random_inputs.recording_sgd(),
-      behavior_tx=random_inputs.recording_sgd(),
-      bonus=build.intrinsic_settings(config),
-      slow_critic_every=100,
-    )
-
-  jitted = jax.jit(step)
-
-  def call(batch, **changes):
-    state = random_inputs.finetune_state(config, system, variables)
-    weights = dataclasses.asdict(system.weights) | changes
-    weights = {name: float(value) for name, value in weights.items()}
-    state, metrics = jitted(state, batch, jax.random.key(3), weights)
-    return {**state.model_opt, **state.behavior_opt}, state, metrics
-
-  return call
 
 
 @pytest.fixture(scope='session')

@@ -26,13 +26,17 @@ def _tree(path):
 
 def _imported(path):
   """Packages of extras that a file imports, wherever in it."""
+  return _packages(_tree(path)) - _ALWAYS - _OURS - sys.stdlib_module_names
+
+
+def _packages(tree):
   found = set()
-  for node in ast.walk(_tree(path)):
+  for node in ast.walk(tree):
     if isinstance(node, ast.Import):
       found |= {alias.name.partition('.')[0] for alias in node.names}
     elif isinstance(node, ast.ImportFrom):
       found.add(node.module.partition('.')[0])
-  return found - _ALWAYS - _OURS - sys.stdlib_module_names
+  return found
 
 
 def _texts(node):
@@ -44,15 +48,27 @@ def _texts(node):
 
 
 def _required(paths):
-  """All words in calls that check for packages."""
-  return {
+  """All words in calls that check for packages, or in blocks that do."""
+  nodes = [node for path in paths for node in ast.walk(_tree(path))]
+  words = {
     text
-    for path in paths
-    for node in ast.walk(_tree(path))
+    for node in nodes
     if isinstance(node, ast.Call)
     and ast.unparse(node.func) in ('extras.require', '_prepare_torch')
     for text in _texts(node)
   }
+  for node in nodes:
+    if isinstance(node, ast.With) and _checks(node):
+      words |= _packages(node)
+  return words
+
+
+def _checks(node):
+  """Whether a `with` statement names the extra of what its block imports."""
+  call = node.items[0].context_expr
+  return isinstance(call, ast.Call) and (
+    ast.unparse(call.func) == 'extras.brings'
+  )
 
 
 def test_every_package_of_an_extra_is_asked_for_where_it_is_imported():
@@ -76,13 +92,22 @@ def test_the_extras_that_are_named_exist():
   named = set()
   for path in (*_LIBRARY, *_COMMANDS):
     for node in ast.walk(_tree(path)):
-      if isinstance(node, ast.Call) and (
-        ast.unparse(node.func) == 'extras.require'
-        and isinstance(node.args[1], ast.Constant)
-      ):
-        named.add(node.args[1].value)
+      if not isinstance(node, ast.Call):
+        continue
+      place = {'extras.require': 1, 'extras.brings': 0}
+      where = place.get(ast.unparse(node.func))
+      if where is not None and isinstance(node.args[where], ast.Constant):
+        named.add(node.args[where].value)
   assert named <= set(config['options.extras_require'])
-  assert named == {'data', 'envs', 'train', 'figures', 'onnx', 'beam'}
+  assert named == {
+    'data',
+    'envs',
+    'train',
+    'figures',
+    'onnx',
+    'torch',
+    'beam',
+  }
 
 
 _BACKENDS = (

@@ -3,9 +3,9 @@
   python -m third_party.compare_contextwm --checkout=DIR
 
 DIR is a checkout of github.com/thuml/ContextWM. It is run as it is, on the CPU,
-so it has to run in this environment: that of drp_jax with the extra `torch`,
-and what wmlib imports, with torch before 2.7 (their schedule of learning rates
-passes on `verbose`). Random weights of small networks go from theirs into
+in the environment of drp_jax with the extra `torch` and, for its augmentation
+of context frames, kornia 0.6.9; contextwm_imports.py takes care of the rest.
+Random weights of small networks go from theirs into
 ours; images, actions and all random numbers are the same for both. Prints a
 table, and exits with 1 if anything differs by more than 1e-4 of its largest
 value.
@@ -34,9 +34,9 @@ from unittest import mock
 import ml_collections
 import numpy as np
 import torch
-from ruamel import yaml
 
 from drp_jax.convert import contextwm
+from third_party import contextwm_imports
 from third_party import contextwm_ours as ours
 
 _TOLERANCE = 1e-4
@@ -81,9 +81,10 @@ def main() -> None:
   )
   args = parser.parse_args()
   checkout = pathlib.Path(args.checkout)
-  if not (checkout / 'wmlib').is_dir():
-    parser.error(f'{checkout} holds no wmlib')
-  sys.path.insert(0, str(checkout))
+  try:
+    contextwm_imports.prepare(checkout)
+  except ValueError as error:
+    parser.error(str(error))
   torch.set_num_threads(1)
 
   with contextlib.redirect_stdout(io.StringIO()):  # they say a lot
@@ -156,13 +157,14 @@ def make_agents(
   """Agents of the official code in sizes of ours, fresh.
 
   Args:
-    checkout: of the original; on `sys.path`.
+    checkout: of the original.
     config: configs/base.py; `agent` is ipv, apv or dreamerv2.
     action_size: of the robot.
 
   Returns:
     Those of pre-training, None of DreamerV2, and of fine-tuning.
   """
+  contextwm_imports.prepare(checkout)
   from wmlib import agents, utils  # of the checkout
 
   spaces = {'image': space(64, 64, 3), 'reward': space()}
@@ -170,7 +172,8 @@ def make_agents(
   actions = {'action': space(action_size)}
 
   def make(kind, file, *blocks, **changes):
-    settings = yaml.YAML(typ='safe').load(checkout / f'configs/{file}.yaml')
+    path = checkout / f'configs/{file}.yaml'
+    settings = contextwm_imports.read_settings(path)
     own = utils.Config(settings['defaults'])
     for block in blocks:
       own = own.update(settings[block])

@@ -21,10 +21,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from ruamel import yaml
 
 from drp_jax.convert import contextwm as rules
 from third_party import compare_contextwm as contextwm
+from third_party import contextwm_imports
 from third_party import contextwm_ours as ours
 
 _TOLERANCE = 1e-4
@@ -56,7 +56,7 @@ def main() -> None:
   checkout = pathlib.Path(args.checkout)
   if not (checkout / 'wmlib' / 'nets' / 'va_net').is_dir():
     parser.error(f'{checkout} holds no wmlib/nets/va_net')
-  sys.path.insert(0, str(checkout))
+  contextwm_imports.prepare(checkout)
   torch.set_num_threads(1)
   with contextlib.redirect_stdout(io.StringIO()):  # they say a lot
     cases = {'prelar': contextwm.compared(Original(checkout))}
@@ -85,7 +85,8 @@ class Original(contextwm.Original):
     feat = c.rssm.deter_size + c.rssm.groups * c.rssm.classes
 
     def make(kind, file, block, **changes):
-      settings = yaml.YAML(typ='safe').load(checkout / f'configs/{file}.yaml')
+      path = checkout / f'configs/{file}.yaml'
+      settings = contextwm_imports.read_settings(path)
       settings['defaults']['decoder']['cnn_input_dim'] = feat  # else 2048
       config = utils.Config(settings['defaults']).update(settings[block])
       return kind(config.update(changes), spaces, actions, None)

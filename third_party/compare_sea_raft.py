@@ -18,8 +18,8 @@ import types
 import numpy as np
 import torch
 
+from drp_jax import weights as weights_lib
 from drp_jax.preprocess import sea_raft
-from drp_jax.preprocess import weights as weights_lib
 
 _TOLERANCE = 1e-4  # pixels, where flow is some pixels
 _SHAPES = ((128, 128), (130, 157), (256, 256))  # the second one is padded

@@ -26,8 +26,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from drp_jax import weights
 from drp_jax.models import image_decoder, image_encoder, rssm
-from drp_jax.preprocess import weights
 from drp_jax.train import checkpoint
 
 SOURCE = weights.Source(

@@ -22,7 +22,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from drp_jax import types
+from drp_jax import types, weights
 from drp_jax.convert import contextwm
 from drp_jax.models import (
   heads,
@@ -32,7 +32,6 @@ from drp_jax.models import (
   latent_actions,
   rssm,
 )
-from drp_jax.preprocess import weights
 
 SOURCE = weights.Source(
   key='--checkpoint',

@@ -6,10 +6,13 @@ any number of threads, and a killed run leaves no worker behind.
 
 import os
 
-import grain
 import numpy as np
 
+from drp_jax import extras
 from drp_jax.data import schema, shards
+
+with extras.brings('data', __name__):
+  import grain
 
 _NUM_THREADS = 4  # More were no faster on two cores: decompression bound.
 _PREFETCH = 64  # clips, at most 40 MB

@@ -11,11 +11,14 @@ import pathlib
 from collections.abc import Callable, Iterator
 
 import numpy as np
-import tensorflow_datasets as tfds
-from array_record.python import array_record_module
-from tensorflow_datasets.core import dataset_info, example_serializer
 
+from drp_jax import extras
 from drp_jax.data import clips, report, schema
+
+with extras.brings('data', __name__):
+  import tensorflow_datasets as tfds
+  from array_record.python import array_record_module
+  from tensorflow_datasets.core import dataset_info, example_serializer
 
 NAME = 'atomic_actions'
 FORMAT = 'array_record'

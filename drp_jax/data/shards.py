@@ -22,9 +22,12 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
-import tensorflow_datasets as tfds
 
+from drp_jax import extras
 from drp_jax.data import clips, hold_out, report, schema, shard_files, sources
+
+with extras.brings('data', __name__):
+  import tensorflow_datasets as tfds
 
 _log = logging.getLogger(__name__)
 

@@ -18,9 +18,12 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-import tensorflow_datasets as tfds
 
+from drp_jax import extras
 from drp_jax.data import names, walk
+
+with extras.brings('data', __name__):
+  import tensorflow_datasets as tfds
 
 VIDEO_SUFFIXES = ('.avi', '.gif', '.mkv', '.mov', '.mp4', '.webm')
 PICTURE_SUFFIXES = ('.jpeg', '.jpg', '.png')

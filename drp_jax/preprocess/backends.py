@@ -12,10 +12,10 @@ from typing import Any
 import cv2
 
 from drp_jax import extras
+from drp_jax import weights as weights_lib
 from drp_jax.preprocess import flow as flow_lib
 from drp_jax.preprocess import segment as segment_lib
 from drp_jax.preprocess import track as track_lib
-from drp_jax.preprocess import weights as weights_lib
 
 FLOWS = ('dis', 'farneback', 'sea_raft', 'sim')
 MASKS = ('motion_colour', 'grounded_sam', 'onnx', 'sim')

@@ -7,9 +7,9 @@ is part of this project: both are read from where the user put them.
 import numpy as np
 import torch
 
+from drp_jax import weights as weights_lib
 from drp_jax.data import schema
 from drp_jax.preprocess import track as track_lib
-from drp_jax.preprocess import weights as weights_lib
 
 LICENCE = 'CC-BY-NC 4.0, non-commercial use only'
 CHECKOUT = weights_lib.Source(

@@ -11,10 +11,10 @@ import numpy as np
 import torch
 import transformers
 
+from drp_jax import weights as weights_lib
 from drp_jax.data import schema
 from drp_jax.preprocess import flow as flow_lib
 from drp_jax.preprocess import segment
-from drp_jax.preprocess import weights as weights_lib
 
 MODEL_FILE = 'model.safetensors'
 _FILES = (

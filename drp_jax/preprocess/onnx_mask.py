@@ -8,10 +8,10 @@ import cv2
 import numpy as np
 import onnxruntime
 
+from drp_jax import weights as weights_lib
 from drp_jax.data import schema
 from drp_jax.preprocess import flow as flow_lib
 from drp_jax.preprocess import segment
-from drp_jax.preprocess import weights as weights_lib
 
 SOURCE = weights_lib.Source(
   key='config.extract.onnx.model',

@@ -12,9 +12,9 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from drp_jax import weights as weights_lib
 from drp_jax.data import schema
 from drp_jax.preprocess import flow as flow_lib
-from drp_jax.preprocess import weights as weights_lib
 
 # Name -> blocks of the three stages of a tower, iterations. L is M's weights.
 SIZES = {

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from drp_jax import weights as weights_lib
 from drp_jax.data import schema
 from drp_jax.preprocess import track as track_lib
-from drp_jax.preprocess import weights as weights_lib
 
 CHECKOUT = weights_lib.Source(
   key='config.extract.tapir.checkout',

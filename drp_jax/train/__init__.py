@@ -1,7 +1,5 @@
-"""Both stages of training, and what keeps their runs alive."""
+"""Both stages of training, and what keeps their runs alive.
 
-from drp_jax import extras
-
-extras.require(
-  __name__, 'train', 'gymnasium', 'orbax', 'PIL', 'tensorboard', 'tqdm'
-)
+The steps, their state and what builds them need no extra; the loops need
+drp_jax[train].
+"""

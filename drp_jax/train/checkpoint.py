@@ -15,9 +15,12 @@ from typing import Any
 
 import jax
 import numpy as np
-import orbax.checkpoint as ocp
 
+from drp_jax import extras
 from drp_jax.train import parallel
+
+with extras.brings('train', __name__):
+  import orbax.checkpoint as ocp
 
 _FOLDER = 'checkpoints'
 _KEEP = 2

@@ -5,17 +5,19 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
-import gymnasium
 import jax
 import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
-from drp_jax import losses, types
+from drp_jax import extras, losses, types
 from drp_jax.agents import system as system_lib
 from drp_jax.data import input_pipeline, report
 from drp_jax.ops import images, noise
 from drp_jax.train import batches, build, ranges, rollout
+
+with extras.brings('train', __name__):
+  import gymnasium
 
 _log = logging.getLogger(__name__)
 

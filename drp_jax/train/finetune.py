@@ -23,9 +23,7 @@ from drp_jax.train import (
   evaluate,
   finetune_step,
   inputs,
-  joint_step,
   logger,
-  optimizers,
   parallel,
   preemption,
   rollout,
@@ -138,7 +136,7 @@ class _Run:
     self.log.say(self.replay.describe())
     self.state = parallel.replicate(self.state)
     self.variables = self._variables()
-    step, settings = update_step(c)
+    step, settings = finetune_step.update_step(c)
     update = parallel.pmap_step(step, system=self.system, **settings)
     # A minute on two cores, in which the first episodes are collected.
     shape = c.replay.batch_size, c.replay.segment_length
@@ -401,27 +399,3 @@ class _Run:
     return parallel.on_one_device(
       {'params': self.state.params, **self.state.collections}
     )
-
-
-def update_step(
-  config: ml_collections.ConfigDict,
-) -> tuple[Callable, dict[str, Any]]:
-  """Chooses what an update is: `finetune_step`, or of one loss `joint_step`.
-
-  Args:
-    config: configs/base.py.
-
-  Returns:
-    `step(state, batch, key, system=..., axis_name=..., **settings)`, and the
-    settings.
-  """
-  settings = dict(
-    model_tx=optimizers.world_model(config),
-    behavior_tx=optimizers.behavior(config),
-  )
-  if build.learns_jointly(config):
-    settings['slow_critic_rate'] = config.dreamerv3.slow_rate
-    return joint_step.joint_step, settings
-  settings['bonus'] = build.intrinsic_settings(config)
-  settings['slow_critic_every'] = config.behavior.slow_critic_every
-  return finetune_step.finetune_step, settings

@@ -1,6 +1,7 @@
 """State and update of fine-tuning (Algorithm 2, lines 1-3 and 10-23)."""
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import flax.traverse_util
@@ -16,8 +17,8 @@ from drp_jax.train import (
   bad_steps,
   batches,
   build,
-  checkpoint,
   intrinsic,
+  joint_step,
   optimizers,
   parallel,
 )
@@ -49,6 +50,8 @@ def init_state(
     shapes = init.eval_shape(init_key, batch)
     part, zeros = _pretrained_part(config, system, shapes)
     if part['params']:  # else all of it is left out (E6)
+      from drp_jax.train import checkpoint  # the step itself needs no orbax
+
       loaded = checkpoint.load_part(config.init_from, part)
     flat = flax.traverse_util.flatten_dict(loaded['params'], sep='/')
     loaded['params'] = flax.traverse_util.unflatten_dict(flat | zeros, sep='/')
@@ -168,6 +171,30 @@ def finetune_step(
     intrinsic=out.bonus_state,
   )
   return bad_steps.guard(moved, counted, metrics)
+
+
+def update_step(
+  config: ml_collections.ConfigDict,
+) -> tuple[Callable, dict[str, Any]]:
+  """Chooses what an update is: `finetune_step`, or of one loss `joint_step`.
+
+  Args:
+    config: configs/base.py.
+
+  Returns:
+    `step(state, batch, key, system=..., axis_name=..., **settings)`, and the
+    settings.
+  """
+  settings = dict(
+    model_tx=optimizers.world_model(config),
+    behavior_tx=optimizers.behavior(config),
+  )
+  if build.learns_jointly(config):
+    settings['slow_critic_rate'] = config.dreamerv3.slow_rate
+    return joint_step.joint_step, settings
+  settings['bonus'] = build.intrinsic_settings(config)
+  settings['slow_critic_every'] = config.behavior.slow_critic_every
+  return finetune_step, settings
 
 
 def _pretrained_part(

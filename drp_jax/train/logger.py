@@ -28,10 +28,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import tqdm
-from PIL import Image
-from tensorboard.compat.proto import event_pb2, summary_pb2
-from tensorboard.summary.writer import event_file_writer
+
+from drp_jax import extras
+
+with extras.brings('train', __name__):
+  import tqdm
+  from PIL import Image
+  from tensorboard.compat.proto import event_pb2, summary_pb2
+  from tensorboard.summary.writer import event_file_writer
 
 METRICS_FILE = 'metrics.jsonl'
 # Second it was made in, then host and more.

@@ -17,7 +17,6 @@ from typing import Any
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
-from orbax.checkpoint import multihost
 
 AXIS = 'batch'
 _PATIENCE = 3600  # seconds that processes wait for each other
@@ -119,9 +118,14 @@ def shard(batch: Any, devices: int | None = None) -> Any:
   return jax.tree.map(split, batch)
 
 
-def replicate(state: Any) -> Any:
-  """Copies a state to all local devices, as a step returns it."""
-  mesh = jax.sharding.Mesh(np.array(jax.local_devices()), (AXIS,))
+def replicate(state: Any, devices: Sequence[Any] | None = None) -> Any:
+  """Copies a state to all local devices, as a step returns it.
+
+  Args:
+    state: pytree of arrays.
+    devices: those of `pmap_step` if it was given some.
+  """
+  mesh = jax.sharding.Mesh(np.array(devices or jax.local_devices()), (AXIS,))
   everywhere = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
   return jax.device_put(state, everywhere)
 
@@ -155,6 +159,8 @@ def wait_for_all(what: str) -> None:
     what: the same in all of them, and another at each call.
   """
   if jax.process_count() > 1:
+    from orbax.checkpoint import multihost  # one process does without
+
     # Named processes make it a call to the coordinator, which is patient; a
     # collective is not.
     everyone = set(range(jax.process_count()))

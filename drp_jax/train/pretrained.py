@@ -14,7 +14,7 @@ from drp_jax.train import (
   build,
   checkpoint,
   optimizers,
-  pretrain,
+  pretrain_step,
   workdir,
 )
 
@@ -48,7 +48,7 @@ def load(directory: str | pathlib.Path) -> Pretrained:
   if not system.pretrained:
     raise ValueError(f'{str(directory)!r} is no workdir of a pre-training.')
   state = jax.eval_shape(
-    lambda: pretrain.init_state(
+    lambda: pretrain_step.init_state(
       config, system, optimizers.pretraining(config), 1.0
     )
   )

@@ -21,7 +21,7 @@ from drp_jax.train import (
   checkpoint,
   finetune_step,
   optimizers,
-  pretrain,
+  pretrain_step,
 )
 
 _B, _T, _A = 2, 6, 2
@@ -272,11 +272,11 @@ def test_both_stages_train_load_save_and_go_on(tmp_path):
   config = pretrain_config.get_config('debug')
   config.agent = 'diswm'
   system, tx = build.system(config, 1, None), optimizers.pretraining(config)
-  state = pretrain.init_state(config, system, tx, 1.0)
+  state = pretrain_step.init_state(config, system, tx, 1.0)
   assert state.params.keys() == _PRETRAINED
   first = jax.device_get(state)
   step = jax.jit(
-    functools.partial(pretrain.pretrain_step, system=system, tx=tx)
+    functools.partial(pretrain_step.pretrain_step, system=system, tx=tx)
   )
   video = random_inputs.video_batch(None, _B, _T)
   for _ in range(2):

@@ -5,17 +5,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from benchmarks import aot_compile, steps
+from benchmarks import aot_compile, steps, work
 from drp_jax.train import parallel
 
 
 def _work(function, *args):
-  return aot_compile.count_work(jax.make_jaxpr(function)(*args).jaxpr)
+  return work.count(jax.make_jaxpr(function)(*args).jaxpr)
 
 
 def test_a_matrix_product_is_two_operations_a_term():
   work = _work(lambda a, b: a @ b, np.zeros((3, 5)), np.zeros((5, 7)))
-  assert work == aot_compile.Work(2 * 3 * 5 * 7, 0)
+  assert work == work.Work(2 * 3 * 5 * 7, 0)
 
 
 def _convolve(x, kernel, stride=1):

@@ -14,7 +14,8 @@ from drp_jax.data import schema
 torch = pytest.importorskip('torch')
 pytest.importorskip('safetensors')
 
-from drp_jax.preprocess import sea_raft, weights  # noqa: E402
+from drp_jax import weights  # noqa: E402
+from drp_jax.preprocess import sea_raft  # noqa: E402
 
 
 def _fill(model):

@@ -25,7 +25,7 @@ from drp_jax.train import (
   lock,
   logger,
   optimizers,
-  pretrain,
+  pretrain_step,
   rollout,
 )
 from drp_jax.train import workdir as workdir_lib
@@ -339,7 +339,7 @@ def pretrained(tmp_path_factory):
   config = _config(seed=1)  # so that what is loaded differs
   system = build.system(config, 1, None)
   tx = optimizers.pretraining(config)
-  state = pretrain.init_state(config, system, tx, flow_scale=2.5)
+  state = pretrain_step.init_state(config, system, tx, flow_scale=2.5)
   saved = checkpoint.Checkpoints(workdir)
   saved.save(1, state, {})
   saved.close()

@@ -14,7 +14,14 @@ import numpy as np
 import pytest
 
 from configs import pretrain as pretrain_config
-from drp_jax.train import build, checkpoint, logger, optimizers, pretrain
+from drp_jax.train import (
+  build,
+  checkpoint,
+  logger,
+  optimizers,
+  pretrain,
+  pretrain_step,
+)
 
 _ROOT = pathlib.Path(__file__).parents[2]
 _PROCESSES = 2
@@ -85,7 +92,7 @@ def _timeless(workdir):
 def _saved_state(config, workdir):
   system = build.system(config, 1, None)
   template = jax.eval_shape(
-    lambda: pretrain.init_state(
+    lambda: pretrain_step.init_state(
       config, system, optimizers.pretraining(config), 1.0
     )
   )

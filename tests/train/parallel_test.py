@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 import random_inputs
 
-from drp_jax.train import build, finetune_step, parallel, pretrain
+from drp_jax.train import build, finetune_step, parallel, pretrain_step
 from drp_jax.train import state as state_lib
 
 # Tests have four devices; the last of this file runs some of it with eight.
-_COUNTS = [n for n in (1, 2, 4, 8) if n == 4 or jax.device_count() == 8]
+_COUNTS = [n for n in (1, 2, 4, 8) if jax.device_count() in (n, 8)]
 
 
 def test_shard_keeps_the_order_of_examples():
@@ -122,7 +122,7 @@ def pretrained_on_one(config, pretraining):
   def step(tx):
     return jax.jit(
       functools.partial(
-        pretrain.pretrain_step, system=build.system(config, 1, None), tx=tx
+        pretrain_step.pretrain_step, system=build.system(config, 1, None), tx=tx
       )
     )
 
@@ -135,7 +135,7 @@ def test_pretraining_gradient_on_devices(
 ):
   def step(tx):
     return parallel.pmap_step(
-      pretrain.pretrain_step,
+      pretrain_step.pretrain_step,
       jax.devices()[:devices],
       system=build.system(config, 1, parallel.AXIS),
       tx=tx,

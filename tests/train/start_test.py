@@ -5,13 +5,13 @@ import pytest
 
 from configs import finetune_dmcr
 from configs import pretrain as pretrain_config
-from drp_jax.train import build, finetune_step, optimizers, pretrain
+from drp_jax.train import build, finetune_step, optimizers, pretrain_step
 
 
 def _pretraining():
   config = pretrain_config.get_config('debug')
   system, tx = build.system(config, 1, None), optimizers.pretraining(config)
-  return lambda: pretrain.init_state(config, system, tx, 1.0)
+  return lambda: pretrain_step.init_state(config, system, tx, 1.0)
 
 
 def _finetuning():

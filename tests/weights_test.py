@@ -6,7 +6,7 @@ import pickle
 import numpy as np
 import pytest
 
-from drp_jax.preprocess import weights
+from drp_jax import weights
 
 torch = pytest.importorskip('torch')
 

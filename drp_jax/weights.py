@@ -11,6 +11,8 @@ import pathlib
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from drp_jax import extras
+
 if TYPE_CHECKING:
   import torch
 
@@ -89,8 +91,9 @@ def read(path: pathlib.Path, source: Source) -> dict[str, 'torch.Tensor']:
   Raises:
     ValueError: if it is something else, or holds more than data.
   """
-  import torch
-  from safetensors import torch as safetensors_torch
+  with extras.brings('torch', __name__):
+    import torch
+    from safetensors import torch as safetensors_torch
 
   with reading(path, source):
     if path.suffix == '.safetensors':

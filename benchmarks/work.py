@@ -1,0 +1,94 @@
+"""The operations of a step, counted in its traced form with loops unrolled."""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+
+from benchmarks import steps
+from drp_jax.train import build
+
+
+@dataclasses.dataclass(frozen=True)
+class Work:
+  """What a step computes, counted in its traced form.
+
+  Attributes:
+    flops: of matrix products and convolutions, loops unrolled.
+    loop_bytes: what loops read again, and write, in every turn but the first,
+      which is all that XLA counts: constants and what is carried from turn to
+      turn, mostly weights and, backwards, their gradients.
+  """
+
+  flops: float = 0.0
+  loop_bytes: float = 0.0
+
+  def __add__(self, other: 'Work') -> 'Work':
+    return Work(self.flops + other.flops, self.loop_bytes + other.loop_bytes)
+
+  def times(self, turns: int) -> 'Work':
+    return Work(turns * self.flops, turns * self.loop_bytes)
+
+
+def count(jaxpr: Any) -> Work:
+  """Counts the work of a jaxpr and of all that it calls."""
+  total = Work()
+  for eqn in jaxpr.eqns:
+    name, params = eqn.primitive.name, eqn.params
+    if name == 'dot_general':
+      (contracted, _), _ = params['dimension_numbers']
+      shape = eqn.invars[0].aval.shape
+      inner = math.prod(shape[axis] for axis in contracted)
+      total += Work(2.0 * eqn.outvars[0].aval.size * inner)
+    elif name == 'conv_general_dilated':
+      kernel = eqn.invars[1].aval
+      features = kernel.shape[params['dimension_numbers'].rhs_spec[0]]
+      zeros = math.prod(params['lhs_dilation'])  # between pixels, not counted
+      per_output = kernel.size / features / zeros
+      total += Work(2.0 * eqn.outvars[0].aval.size * per_output)
+    elif name == 'scan':
+      inner, turns = params['jaxpr'].jaxpr, params['length']
+      total += count(inner).times(turns)
+      first, last = params['num_consts'], params['num_carry']
+      once = _bytes(inner.invars[:first])
+      once += 2 * _bytes(inner.invars[first : first + last])
+      total += Work(0.0, (turns - 1) * once)
+    elif name == 'cond' and params.get('branches_platforms') is not None:
+      total += count(params['branches'][-1].jaxpr)  # not that of CPUs
+    else:
+      for inner in _called(params):
+        total += count(inner)
+  return total
+
+
+def _called(params: dict[str, Any]) -> list[Any]:
+  """The jaxprs that an equation calls, each once (of branches, all)."""
+  found = []
+  for value in params.values():
+    for item in value if isinstance(value, (tuple, list)) else [value]:
+      item = getattr(item, 'jaxpr', item)
+      if hasattr(item, 'eqns'):
+        found.append(item)
+  return found
+
+
+def _bytes(variables: Sequence[Any]) -> int:
+  return sum(v.aval.size * v.aval.dtype.itemsize for v in variables)
+
+
+def of_step(step: steps.Step, example: Any) -> Work:
+  """Counts the work of a training step on one device.
+
+  Args:
+    step: which.
+    example: batch of that device, or its shapes.
+  """
+  system = build.system(step.config, step.action_size, None)
+
+  def one_device(state, batch, key):
+    return step.function(state, batch, key, system=system, **step.static)
+
+  key = jax.eval_shape(jax.random.key, 0)
+  return count(jax.make_jaxpr(one_device)(step.state, example, key).jaxpr)
