@@ -29,8 +29,35 @@ def _run(env, *flags):
   )
 
 
-def test_a_sweep_on_a_bare_machine(tmp_path):
+_TRACE = """
+import sys
+from benchmarks import accelerator, accelerator_jobs, plain_tests, steps, work
+step = steps.make_step('dmcr', 'float32', 'debug')
+print(work.of_step(step, steps.random_batch(step)).flops > 1e8)
+print({'orbax', 'tensorboard', 'PIL', 'tqdm', 'cv2'} & sys.modules.keys())
+print(accelerator_jobs.device()['matmul_flops'].keys())
+"""
+
+
+def test_a_step_can_be_made_on_a_bare_machine(tmp_path):
   """Neither grain nor TFDS, orbax, torch, MuJoCo, gymnasium, tensorboard."""
+  done = subprocess.run(
+    [sys.executable, '-c', _TRACE],
+    cwd=_ROOT,
+    env=bare.environment(tmp_path),
+    capture_output=True,
+    text=True,
+    check=False,
+  )
+  assert done.returncode == 0, done.stderr[-3000:]
+  traced, loaded, precisions = done.stdout.splitlines()
+  assert (traced, loaded) == ('True', 'set()')
+  assert 'bfloat16' in precisions
+
+
+@pytest.mark.slow
+def test_a_sweep_on_a_bare_machine(tmp_path):
+  """Compiles three steps of the debug size."""
   out = tmp_path / 'results' / 'found.json'
   flags = '--preset=debug', '--stage=pretrain', '--agent=ipv', '--minutes=30'
   done = _run(
