@@ -215,12 +215,8 @@ class TimedStep:
     )
     batch = parallel.shard(steps.random_batch(step), 1)
     self._state = parallel.replicate(steps.init_state(step, system), first)
-    mesh = self._state.step.sharding.mesh
-    shares = jax.sharding.NamedSharding(
-      mesh, jax.sharding.PartitionSpec(parallel.AXIS)
-    )
     # As a run has them: from the host at every step; and there already.
-    self._batches = {'host': batch, 'device': jax.device_put(batch, shares)}
+    self._batches = {'host': batch, 'device': jax.device_put(batch, first[0])}
     self._key = jax.random.key(0)
     begin = time.monotonic()
     lowered = self._step.lower(self._state, batch, self._key)

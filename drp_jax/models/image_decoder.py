@@ -84,7 +84,7 @@ class CrossAttention(nn.Module):
     kept = kept.reshape(B, rows, num_keep)
 
     def gather(x):
-      per_frame = jax.vmap(lambda x, kept: jnp.take(x, kept, 1))(x, kept)
+      per_frame = masking.take_tokens(x, kept)
       per_frame = jnp.swapaxes(per_frame, 1, 2)  # [B, rows, heads, kept, c]
       return per_frame.reshape(N, H, num_keep, -1)
 

@@ -70,6 +70,60 @@ def keep_tokens(
   return jax.lax.top_k(scores.reshape(-1, num_tokens), num_keep)[1]
 
 
+@jax.custom_vjp
+def take_tokens(x: jax.Array, kept: jax.Array) -> jax.Array:
+  """Takes each frame's kept tokens of what its sequence holds.
+
+  On accelerators the gradient is a product with one-hot vectors. There, adding
+  to the same places would be atomic, in an order that differs from run to run
+  (GPUs), or done place by place (TPUs).
+
+  Args:
+    x: [B, heads, N, c].
+    kept: [B, rows, n] int, indices of tokens.
+
+  Returns:
+    [B, heads, rows, n, c].
+  """
+  return jax.vmap(lambda x, kept: jnp.take(x, kept, 1))(x, kept)
+
+
+def _take_tokens_forward(x, kept):
+  return take_tokens(x, kept), (x, kept)
+
+
+def _take_tokens_backward(residuals, dy):
+  dx = jax.lax.platform_dependent(
+    dy, *residuals, cpu=add_tokens, default=add_tokens_by_product
+  )
+  return dx, None
+
+
+take_tokens.defvjp(_take_tokens_forward, _take_tokens_backward)
+
+
+def add_tokens(dy: jax.Array, x: jax.Array, kept: jax.Array) -> jax.Array:
+  """Adds up what was taken, [B, heads, rows, n, c], at its place in x."""
+  take = jax.vmap(lambda x, kept: jnp.take(x, kept, 1))
+  return jax.vjp(lambda x: take(x, kept), x)[1](dy)[0]
+
+
+def add_tokens_by_product(
+  dy: jax.Array, x: jax.Array, kept: jax.Array
+) -> jax.Array:
+  """`add_tokens` in another order, as one product for each sequence."""
+  B, heads, N, c = x.shape
+  chosen = jax.nn.one_hot(kept.reshape(B, -1), N, dtype=dy.dtype)
+  total = jnp.einsum(
+    'bkn,bhkc->bhnc',
+    chosen,
+    dy.reshape(B, heads, -1, c),
+    precision=jax.lax.Precision.HIGHEST,  # it only picks
+    preferred_element_type=jnp.promote_types(dy.dtype, jnp.float32),
+  )
+  return total.astype(x.dtype)
+
+
 def same_window(window_step: jax.Array, is_first: jax.Array) -> jax.Array:
   """Which pairs of steps lie in one tracking window.
 

@@ -1,5 +1,7 @@
 """Tests of masking: exact counts, windows, causality."""
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import random_inputs
@@ -68,3 +70,31 @@ def test_a_segment_of_several_episodes_hides_its_share():
   hidden = masking.random_hidden(random_inputs.keys(0, 2), valid, 3, 0.5)
   np.testing.assert_array_equal(hidden.sum((1, 2)), [6, 9])
   assert not (np.asarray(hidden) & ~valid[..., None]).any()
+
+
+@pytest.mark.parametrize(
+  ('dtype', 'tolerance'), [('float32', 1e-6), ('bfloat16', 2e-2)]
+)
+def test_gradients_of_taken_tokens_are_added_up_at_their_places(
+  dtype, tolerance
+):
+  """On CPUs by adding in place, elsewhere by a product; and by hand."""
+  rng = np.random.default_rng(0)
+  B, heads, N, c, rows, n = 2, 3, 8, 5, 7, 4
+  x = rng.normal(size=(B, heads, N, c)).astype(np.float32)
+  kept = np.stack(
+    [[rng.permutation(N)[:n] for _ in range(rows)] for _ in range(B)]
+  )
+  dy = rng.normal(size=(B, heads, rows, n, c)).astype(np.float32)
+  expected = np.zeros_like(x)
+  for b, row, i in np.ndindex(B, rows, n):
+    expected[b, :, kept[b, row, i]] += dy[b, :, row, i]
+  x, dy = jnp.asarray(x, dtype), jnp.asarray(dy, dtype)
+  taken, vjp = jax.vjp(lambda x: masking.take_tokens(x, kept), x)
+  for b, row, i in np.ndindex(B, rows, n):
+    np.testing.assert_array_equal(taken[b, :, row, i], x[b, :, kept[b, row, i]])
+  for found in (*vjp(dy), masking.add_tokens_by_product(dy, x, kept)):
+    assert found.dtype == x.dtype
+    np.testing.assert_allclose(
+      found.astype(np.float32), expected, rtol=tolerance, atol=10 * tolerance
+    )
