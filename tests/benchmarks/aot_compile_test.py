@@ -5,17 +5,18 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from benchmarks import aot_compile, steps, work
+from benchmarks import aot_compile, steps
+from benchmarks import work as work_lib
 from drp_jax.train import parallel
 
 
 def _work(function, *args):
-  return work.count(jax.make_jaxpr(function)(*args).jaxpr)
+  return work_lib.count(jax.make_jaxpr(function)(*args).jaxpr)
 
 
 def test_a_matrix_product_is_two_operations_a_term():
   work = _work(lambda a, b: a @ b, np.zeros((3, 5)), np.zeros((5, 7)))
-  assert work == work.Work(2 * 3 * 5 * 7, 0)
+  assert work == work_lib.Work(2 * 3 * 5 * 7, 0)
 
 
 def _convolve(x, kernel, stride=1):

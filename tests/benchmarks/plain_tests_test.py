@@ -119,7 +119,7 @@ def test_it_finds_what_pytest_finds():
   files = 'equations', 'golden', 'golden_prelar', 'golden_diswm'
   pytest = subprocess.run(
     [
-      *(sys.executable, '-m', 'pytest', '--collect-only', '-q'),
+      *(sys.executable, '-m', 'pytest', '--collect-only'),  # and addopts' -q
       *(f'tests/{name}_test.py' for name in files),
     ],
     cwd=_ROOT,

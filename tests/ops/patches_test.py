@@ -1,5 +1,6 @@
 """Tests of patches: windows, borders, half pixels, scales."""
 
+import jax
 import numpy as np
 import paper_in_numpy
 import pytest
@@ -57,3 +58,22 @@ def test_normalise_divides_then_clips():
   normalised = patches.normalise(values, np.float32(2.0))
   assert normalised.dtype == np.float32
   np.testing.assert_allclose(normalised, [1.5, -2.5, 10.0, -10.0])
+
+
+@pytest.mark.parametrize('size', [1, 5, 16, 64])
+def test_products_take_the_same_numbers(size):
+  """As TPUs compute it; bit by bit."""
+  rng = np.random.default_rng(0)
+  flow = (100 * rng.normal(size=(3, 64, 64, 2))).astype(np.float16)
+  rows, cols = rng.integers(0, 64, (2, 3, 7, size))
+  found = patches.select(flow, rows, cols)
+  assert found.dtype == np.float16
+  np.testing.assert_array_equal(found, patches.gather(flow, rows, cols))
+
+
+@pytest.mark.parametrize(('platform', 'gathers'), [('tpu', 0), ('cuda', 1)])
+def test_tpus_read_no_single_pixels(platform, gathers):
+  crop = jax.jit(lambda flow, points: patches.crop(flow, points, 16))
+  traced = crop.trace(np.zeros((2, 64, 64, 2), np.float16), np.zeros((2, 3, 2)))
+  text = traced.lower(lowering_platforms=(platform,)).as_text()
+  assert text.count('stablehlo.gather"') == gathers
