@@ -4,10 +4,26 @@ r"""What pre-trained models predict, and what they see (Figs. 8, 15 and 16).
       --models=DRP=runs/pretrain,IPV=runs/pretrain_ipv --out=runs/see
 
 Every model is shown the first frames of the same clips, then predicts the rest
-(E9). Writes, of the clips that change most, predictions.webp, predictions.png
-and reconstructions.png; of all of them errors.csv, a row for every model and
-frame, and errors.json. Clips of another world, as of Meta-World (Fig. 8b), are
-another folder of shards:
+(E9). Writes
+
+  bodies.md                  errors of every body on all and on moving pixels,
+                             and whether the model passes each bar
+  errors.json                the same and more as numbers
+  errors.csv                 a row for every model and frame
+  predictions.png and .webp  a clip each of some bodies: true frames,
+                             reconstructions, predictions, copies
+
+prediction_scores.py says what is measured, open_loop.py what predictions
+follow. Frames and errors.csv are of the first draw.
+
+A body is what the source ids of videos share but for their numbers; --body
+joins or parts them. For the clips of configs/preprocess.py:bodies:
+
+  --body='robots/(ball_in_cup|humanoid_CMU|[^_]+)_|^(arms|pushes)/|(real/\w+)'
+  --following=dog,fish,hopper,humanoid,humanoid_CMU,swimmer
+
+Clips of another world, as of Meta-World (Fig. 8b), are another folder of
+shards:
 
   python -m experiments.run_preprocess --config=configs/preprocess.py:sim \
       --config.sim.tasks="('metaworld_drawer-open',)" \
@@ -16,10 +32,9 @@ another folder of shards:
 """
 
 import csv
-import functools
-import json
 import pathlib
 from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -27,15 +42,32 @@ from absl import flags
 
 from drp_jax import extras, files
 from drp_jax.data import shards
-from drp_jax.ops import images, noise
-from drp_jax.train import build, evaluate, pretrained
+from drp_jax.train import evaluate, pretrained
 from drp_jax.train import workdir as workdir_lib
 from drp_jax.viz import video
-from experiments import clip_batches, launch
+from experiments import clip_batches, launch, open_loop
+from experiments import prediction_scores as scores
 
-COPY = 'last seen frame'  # what predictions are compared with
-_SHOWN = 4  # clips of a picture
+_SHOWN = 5  # bodies of a picture
 _FPS = 5
+
+
+class _HeldOut(NamedTuple):
+  """Clips, and where they belong.
+
+  Attributes:
+    clips: [N] examples of shards.
+    videos: [N] source ids.
+    bodies: [V] name of the body of each of `np.unique(videos)`.
+    masks: pixels to [N, T - n, H, W] bool, of the frames to be predicted.
+    following: bodies whose camera follows them.
+  """
+
+  clips: list[dict[str, Any]]
+  videos: np.ndarray
+  bodies: np.ndarray
+  masks: dict[str, np.ndarray]
+  following: Sequence[str]
 
 
 def show(
@@ -43,8 +75,10 @@ def show(
   shards_dir: str,
   split: str,
   num_clips: int,
+  body: str,
+  following: Sequence[str],
   out: str,
-) -> dict[str, dict[str, float]]:
+) -> dict[str, Any]:
   """Writes pictures and errors.
 
   Args:
@@ -52,79 +86,127 @@ def show(
     shards_dir: of the clips.
     split: 'train' or 'validation'.
     num_clips: how many are looked at, evenly spaced.
+    body: names the body in a source id, see `scores.body_of`.
+    following: bodies whose camera follows them.
     out: folder; made if it is not there.
 
   Returns:
-    Label to mean `mse`, `psnr` (dB) and `ssim` of predicted frames, and
-    `recon_mse` and so on of reconstructions of all frames.
+    What errors.json says. `errors`: label to mean `mse`, `psnr` (dB) and `ssim`
+    of predicted frames, and `recon_mse` and so on of reconstructions of all
+    frames. `scores`: label to `bars`, `bodies`, `mean` over videos and `spread`
+    over draws, see prediction_scores.py.
 
   Raises:
-    ValueError: for a workdir or shards that do not fit.
+    ValueError: for a workdir, shards or names of bodies that do not fit.
   """
   extras.require('show_predictions', 'figures', 'dm_pix')
   for workdir in models.values():  # all must be made for such clips
     length = workdir_lib.read_config(workdir).data.clip_length
     source = shards.open_split(shards_dir, split, length)
   clips = clip_batches.spaced(source, num_clips)
-  true = np.stack([clip['image'] for clip in clips])
-  n = evaluate.CONTEXT_STEPS
+  true, n = np.stack([clip['image'] for clip in clips]), evaluate.CONTEXT_STEPS
   if true.shape[1] <= n:
     raise ValueError(
       f'The clips of {shards_dir!r} have {true.shape[1]} frames; {n} are shown,'
       ' more are needed.'
     )
-  seen, predicted = {}, {}
-  for label, workdir in models.items():
-    seen[label], predicted[label] = _frames(pretrained.load(workdir), clips)
-  copied = np.concatenate(
-    [true[:, :n], np.repeat(true[:, n - 1 : n], true.shape[1] - n, 1)], 1
-  )
-  errors = {COPY: {'prediction': _errors(true, copied)}} | {
+  held_out = _held_out(clips, body, following)
+  copied = open_loop.copies(clips)
+  found = {
+    label: open_loop.predict(pretrained.load(workdir), clips, held_out.masks)
+    for label, workdir in models.items()
+  }
+  errors = {scores.COPY: {'prediction': _errors(true, copied)}} | {
     label: {
-      'prediction': _errors(true, predicted[label]),
-      'reconstruction': _errors(true, seen[label]),
+      'prediction': _errors(true, model.predicted),
+      'reconstruction': _errors(true, model.seen),
     }
-    for label in models
+    for label, model in found.items()
+  }
+  copy_sums = scores.squared_errors(true[:, n:], copied[:, n:], held_out.masks)
+  tables, scored = [], {}
+  for label, model in found.items():
+    table, scored[label] = _score(label, model.sums, copy_sums, held_out)
+    tables.append(table)
+  record = {
+    'shards_dir': shards_dir,
+    'split': split,
+    'clips': len(true),
+    'videos': len(held_out.bodies),
+    'frames_seen': n,
+    'draws': open_loop.DRAWS,
+    'models': models,
+    'errors': {label: _summary(kinds, n) for label, kinds in errors.items()},
+    'scores': scored,
+    'run': workdir_lib.describe(),
   }
   folder = pathlib.Path(out)
-  _draw(folder, true, seen, predicted)
+  _draw(folder, true, found, copied, held_out)
   _write_rows(folder / 'errors.csv', errors)
-  summary = {label: _summary(kinds, n) for label, kinds in errors.items()}
-  files.write_json(
-    folder / 'errors.json',
-    {
-      'shards_dir': shards_dir,
-      'split': split,
-      'clips': len(true),
-      'frames_seen': n,
-      'models': models,
-      'errors': summary,
-      'run': workdir_lib.describe(),
-    },
-  )
-  return summary
+  files.write(folder / 'bodies.md', '\n'.join(tables).encode())
+  files.write_json(folder / 'errors.json', record)
+  return record
 
 
-def _frames(
-  model: pretrained.Pretrained, clips: Sequence[dict]
-) -> tuple[np.ndarray, np.ndarray]:
-  """Reconstructed and predicted frames of all clips, [N, T, H, W, 3] uint8."""
-  K = build.keypoints(model.config)
-  predict = jax.jit(
-    functools.partial(
-      model.system.open_loop, context_steps=evaluate.CONTEXT_STEPS
+def _held_out(clips, body, following) -> _HeldOut:
+  videos = np.array([clip['source_id'].decode() for clip in clips])
+  bodies = np.array([scores.body_of(v, body) for v in np.unique(videos)])
+  unknown = sorted(set(following) - set(bodies))
+  if unknown:
+    raise ValueError(
+      f'--following={list(following)}: {unknown} must be bodies of the clips:'
+      f' {sorted(set(bodies))}.'
     )
-  )
-  found = []
-  for first, batch in clip_batches.in_batches(clips, K):
-    keys = noise.example_keys(jax.random.key(0), first, len(batch.image))
-    frames = predict(model.variables, batch, keys)
-    found.append([np.asarray(images.to_uint8(x)) for x in frames])
-  seen, predicted = zip(*found, strict=True)
-  return (
-    np.concatenate(seen)[: len(clips)],
-    np.concatenate(predicted)[: len(clips)],
-  )
+  flow = np.stack([clip['flow'][evaluate.CONTEXT_STEPS :] for clip in clips])
+  masks = scores.masks(flow)
+  if not masks['moving'].any():
+    raise ValueError(
+      f'No pixel of these {len(clips)} clips moves by more than {scores.MOVES}'
+      ' pixels a frame, so there is no motion to be predicted.'
+    )
+  return _HeldOut(clips, videos, bodies, masks, following)
+
+
+def _score(label, sums, copy_sums, held_out) -> tuple[str, dict[str, Any]]:
+  """The table of a model, and its numbers."""
+  counts = {
+    pixels: mask.sum((1, 2, 3)) for pixels, mask in held_out.masks.items()
+  }
+
+  def by_video(sums, pixels):
+    return scores.by_video(sums, counts[pixels], held_out.videos)
+
+  errors = {
+    kind: {
+      pixels: np.mean([by_video(x, pixels) for x in drawn], 0)
+      for pixels, drawn in found.items()
+    }
+    for kind, found in (
+      (scores.COPY, {pixels: [x] for pixels, x in copy_sums.items()}),
+      *sums.items(),
+    )
+  }
+  spread = {
+    pixels: float(np.std([np.nanmean(by_video(x, pixels)) for x in drawn]))
+    for pixels, drawn in sums[scores.PREDICTION].items()
+  }
+  shares = scores.by_video(counts['moving'], counts['all'], held_out.videos)
+  bodies = held_out.bodies
+  measured = scores.bars(errors, bodies, held_out.following)
+  table = scores.markdown(label, errors, bodies, shares, measured, spread)
+  return table, {
+    'bars': measured,
+    'mean': scores.mean_of_videos(errors),
+    'spread': spread,
+    'bodies': {
+      body: {
+        'videos': int((bodies == body).sum()),
+        'pixels_that_move': float(shares[bodies == body].mean()),
+        'errors': found,
+      }
+      for body, found in scores.bodies_table(errors, bodies).items()
+    },
+  }
 
 
 @jax.jit
@@ -163,26 +245,41 @@ def _summary(
 def _draw(
   folder: pathlib.Path,
   true: np.ndarray,
-  seen: dict[str, np.ndarray],
-  predicted: dict[str, np.ndarray],
+  found: dict[str, open_loop.Predictions],
+  copied: np.ndarray,
+  held_out: _HeldOut,
 ) -> None:
-  n = evaluate.CONTEXT_STEPS
-  change = np.abs(np.diff(true.astype(np.float32), axis=1)).mean((1, 2, 3, 4))
-  shown = np.argsort(-change, kind='stable')[:_SHOWN]
-  rows = {'true': true, **predicted}
-  clip = video.prediction_video({k: v[shown] for k, v in rows.items()}, n)
+  n, shown = evaluate.CONTEXT_STEPS, _shown(held_out)
+  seen, rows = [], {'true': true}
+  for label, model in found.items():
+    seen.append(f'{label}, {scores.RECONSTRUCTION}')
+    rows |= {seen[-1]: model.seen, label: model.predicted}
+  rows[scores.COPY] = copied
+  clip = video.prediction_video(
+    {k: v[shown] for k, v in rows.items()}, n, seen=seen
+  )
   files.write(folder / 'predictions.webp', video.encode_webp(clip, _FPS))
-  for name, rows, context in (
-    ('predictions', {'true': true, **predicted}, n),
-    ('reconstructions', {'true': true, **seen}, true.shape[1]),
-  ):
-    strips = [
-      video.prediction_strip({k: v[i] for k, v in rows.items()}, context)
-      for i in shown
-    ]
-    files.write(
-      folder / f'{name}.png', video.encode_png(np.concatenate(strips))
-    )
+  strips = [
+    video.prediction_strip({k: v[i] for k, v in rows.items()}, n, seen=seen)
+    for i in shown
+  ]
+  files.write(
+    folder / 'predictions.png', video.encode_png(np.concatenate(strips))
+  )
+
+
+def _shown(held_out: _HeldOut) -> list[int]:
+  """Of some bodies, from those that move most to those that move least.
+
+  Of each the clip that moves most.
+  """
+  moves = held_out.masks['moving'].mean((1, 2, 3))
+  place = np.unique(held_out.videos, return_inverse=True)[1]
+  bodies = held_out.bodies[place]  # [N]
+  most = {}
+  for i in np.argsort(-moves, kind='stable'):
+    most.setdefault(bodies[i], int(i))
+  return clip_batches.spaced(list(most.values()), _SHOWN)
 
 
 def _write_rows(path: pathlib.Path, errors: dict) -> None:
@@ -214,14 +311,16 @@ def parse_models(entries: Sequence[str]) -> dict[str, str]:
 
 
 def main() -> None:
-  summary = show(
+  show(
     parse_models(_MODELS.value),
     _SHARDS_DIR.value,
     _SPLIT.value,
     _CLIPS.value,
+    _BODY.value,
+    _FOLLOWING.value,
     _OUT.value,
   )
-  print(json.dumps(summary, indent=2))
+  print((pathlib.Path(_OUT.value) / 'bodies.md').read_text('utf-8'))
 
 
 if __name__ == '__main__':
@@ -231,6 +330,12 @@ if __name__ == '__main__':
     'split', 'validation', ['train', 'validation'], 'Of the shards.'
   )
   _CLIPS = flags.DEFINE_integer('clips', 64, 'That errors are taken of.', 1)
+  _BODY = flags.DEFINE_string(
+    'body', scores.BODY, 'Regular expression, a group of which names the body.'
+  )
+  _FOLLOWING = flags.DEFINE_list(
+    'following', (), 'Bodies whose camera follows them.'
+  )
   _OUT = flags.DEFINE_string('out', None, 'Folder for what is written.')
   flags.mark_flags_as_required(['models', 'shards_dir', 'out'])
   launch.run(main)

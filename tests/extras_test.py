@@ -160,7 +160,7 @@ _BACKENDS = (
       'figures',
       'dm_pix',
       'from experiments import show_predictions;'
-      ' show_predictions.show({}, "", "", 1, "")',
+      ' show_predictions.show({}, "", "", 1, "", (), "")',
     ),
     ('torch', 'torch', _BACKENDS.format('flow', 'sea_raft')),
     (

@@ -91,6 +91,7 @@ class DisWM(world_model.LearnsInImagination, acting.ActsFromOneState):
   """
 
   pretrained: ClassVar[tuple[str, ...]] = ('teacher',)
+  follows_motion: ClassVar[bool] = False
   bonus_size: ClassVar[int] = 0
   state_noise = staticmethod(jax.random.normal)
 
@@ -183,9 +184,10 @@ class DisWM(world_model.LearnsInImagination, acting.ActsFromOneState):
     batch: types.VideoBatch,
     keys: jax.Array,
     context_steps: int,
+    driver: types.VideoBatch | None = None,
   ) -> tuple[jax.Array, jax.Array]:
     """See `System.open_loop`; of pre-training's variables."""
-    del keys  # there are no contexts
+    del keys, driver  # there are no contexts
     return self.model.apply(
       variables, batch, context_steps, method=self.model.open_loop
     )

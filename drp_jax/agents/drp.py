@@ -30,6 +30,7 @@ class DRP(world_model.LearnsInImagination):
   """
 
   sees_motion: ClassVar[bool] = True
+  follows_motion: ClassVar[bool] = True
 
   deconstruction: deconstruction.Deconstruction | global_flow.GlobalFlow
   model: stacked_model.StackedModel
@@ -173,18 +174,16 @@ class DRP(world_model.LearnsInImagination):
     batch: types.VideoBatch,
     keys: jax.Array,
     context_steps: int,
+    driver: types.VideoBatch | None = None,
   ) -> tuple[jax.Array, jax.Array]:
     """See `System.open_loop`."""
-    a_agg = self.deconstruction.apply(
-      variables,
-      batch.motion,
-      batch.is_first,
-      method=self.deconstruction.aggregate,
-    )
+    a_agg = self._aggregate(variables, batch)
+    later = a_agg if driver is None else self._aggregate(variables, driver)
     return self.model.apply(
       variables,
       batch,
       a_agg,
+      later,
       keys,
       context_steps,
       method=self.model.open_loop,
@@ -255,6 +254,14 @@ class DRP(world_model.LearnsInImagination):
       variables, batch.motion, batch.is_first, keys
     )
     return out['recon'], out['patches'], out['hidden']
+
+  def _aggregate(self, variables, batch):
+    return self.deconstruction.apply(
+      variables,
+      batch.motion,
+      batch.is_first,
+      method=self.deconstruction.aggregate,
+    )
 
   def _deconstruct(self, params, collections, batch, keys):
     """Sec. 4.2, slot 0 of whose tokens is a_agg, and the next collections.

@@ -32,6 +32,7 @@ class IPV(world_model.LearnsInImagination):
   """
 
   sees_motion: ClassVar[bool] = False
+  follows_motion: ClassVar[bool] = False
 
   model: stacked_model.StackedModel
   weights: world_model.LossWeights
@@ -151,12 +152,16 @@ class IPV(world_model.LearnsInImagination):
     batch: types.VideoBatch,
     keys: jax.Array,
     context_steps: int,
+    driver: types.VideoBatch | None = None,
   ) -> tuple[jax.Array, jax.Array]:
     """See `System.open_loop`."""
+    del driver
+    no_action = _no_action(batch.is_first)
     return self.model.apply(
       variables,
       batch,
-      _no_action(batch.is_first),
+      no_action,
+      no_action,
       keys,
       context_steps,
       method=self.model.open_loop,

@@ -38,6 +38,7 @@ class PreLAR(world_model.LearnsInImagination, acting.ActsFromOneState):
     'image_decoder',
     'latent_dynamics',
   )
+  follows_motion: ClassVar[bool] = True
 
   model: latent_action_model.LatentActionModel
   weights: world_model.LossWeights
@@ -132,11 +133,12 @@ class PreLAR(world_model.LearnsInImagination, acting.ActsFromOneState):
     batch: types.VideoBatch,
     keys: jax.Array,
     context_steps: int,
+    driver: types.VideoBatch | None = None,
   ) -> tuple[jax.Array, jax.Array]:
     """See `System.open_loop`; follows the later frames' latent actions (T6)."""
     del keys  # there are no contexts
     return self.model.apply(
-      variables, batch, context_steps, method=self.model.open_loop
+      variables, batch, driver, context_steps, method=self.model.open_loop
     )
 
   def _shuffle(self, keys):

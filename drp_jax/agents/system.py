@@ -46,12 +46,15 @@ class System(Protocol):
       batches and observations.
     pretrained: top keys of the parameters that pre-training teaches and
       fine-tuning loads; () where there is no pre-training.
+    follows_motion: whether `open_loop` follows the later motion of a clip. Only
+      systems that pre-train have it.
     bonus_size: width of the features that the intrinsic bonus looks at; 0 where
       there is none, and `bonus_fn` is never called.
   """
 
   sees_motion: bool
   pretrained: tuple[str, ...]
+  follows_motion: bool
   bonus_size: int
 
   def init(self, key: jax.Array, batch: Any) -> dict[str, Any]:
@@ -166,6 +169,7 @@ class System(Protocol):
     batch: types.VideoBatch,
     keys: jax.Array,
     context_steps: int,
+    driver: types.VideoBatch | None = None,
   ) -> tuple[jax.Array, jax.Array]:
     """Reconstructs clips, and predicts them from their first frames (E9).
 
@@ -178,6 +182,8 @@ class System(Protocol):
       batch: leaves [B, T, ...].
       keys: [B] typed keys, for the decoder's kept context tokens.
       context_steps: frames that are seen.
+      driver: clips whose later motion the predictions follow in place of their
+        own, shaped as `batch`. Systems without `follows_motion` ignore it.
 
     Returns:
       Reconstructions from the posterior, and predictions whose first

@@ -193,18 +193,21 @@ class LatentActionModel(nn.Module):
     return s, *self.actor(s.feat)
 
   def open_loop(
-    self, batch: types.VideoBatch, context_steps: int
+    self,
+    batch: types.VideoBatch,
+    driver: types.VideoBatch | None,
+    context_steps: int,
   ) -> tuple[jax.Array, jax.Array]:
     """Reconstructs and predicts clips; see `System.open_loop`."""
     image, n = images.to_float(batch.image), context_steps
-    latent = self._infer(image, None, False)
+    latent = later = self._infer(image, None, False)
+    if driver is not None:
+      later = self._infer(images.to_float(driver.image), None, False)
     embed = self.encode(image, False)
     z, _ = self._observe_z(embed, latent, batch.is_first, None)
     recon = self.decode(z.feat, False)
     start = jax.tree.map(lambda x: x[:, n - 1], z)
-    future = self.latent_dynamics.imagine(
-      start, latent.sample[:, n - 1 :], None
-    )
+    future = self.latent_dynamics.imagine(start, later.sample[:, n - 1 :], None)
     predicted = self.decode(future.feat, False)
     return recon, jnp.concatenate([recon[:, :n], predicted], 1)
 

@@ -229,10 +229,23 @@ class StackedModel(nn.Module):
     self,
     batch: types.VideoBatch,
     a_agg: jax.Array,
+    later: jax.Array,
     keys: jax.Array,
     context_steps: int,
   ) -> tuple[jax.Array, jax.Array]:
-    """Reconstructs and predicts clips; see `System.open_loop`."""
+    """Reconstructs and predicts clips; see `System.open_loop`.
+
+    Args:
+      batch: leaves [B, T, ...].
+      a_agg: [B, T, D], what drives z while it observes.
+      later: [B, T, D], what drives z from entry `context_steps` on while it
+        predicts.
+      keys: [B] typed keys, of the decoder.
+      context_steps: frames that are seen.
+
+    Returns:
+      Reconstructions and predictions, [B, T, H, W, 3] each.
+    """
     decode_keys, more_keys = noise.split(keys, 2)
     image, n = images.to_float(batch.image), context_steps
     embed = self.encode(image, False)
@@ -240,7 +253,7 @@ class StackedModel(nn.Module):
     z, _ = self.observe_z(embed, a_agg, batch.is_first, None)
     recon = self.image_decoder(z.feat, context, decode_keys, False)
     start = jax.tree.map(lambda x: x[:, n - 1], z)
-    future = self.latent_dynamics.imagine(start, a_agg[:, n:], None)
+    future = self.latent_dynamics.imagine(start, later[:, n:], None)
     predicted = self.image_decoder(future.feat, context, more_keys, False)
     return recon, jnp.concatenate([recon[:, :n], predicted], 1)
 

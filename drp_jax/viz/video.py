@@ -2,7 +2,7 @@
 
 import io
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import matplotlib
 import numpy as np
@@ -91,7 +91,10 @@ def open_loop_strip(
 
 
 def prediction_video(
-  rows: Mapping[str, np.ndarray], context: int, scale: int = 2
+  rows: Mapping[str, np.ndarray],
+  context: int,
+  scale: int = 2,
+  seen: Collection[str] = (),
 ) -> np.ndarray:
   """Compares several models with what happened, as a clip (Figs. 8, 15).
 
@@ -101,6 +104,7 @@ def prediction_video(
     rows: label to [N, T, H, W, 3] uint8; the truth first.
     context: how many frames the models are shown.
     scale: how much larger frames are drawn.
+    seen: labels of rows whose model was shown every frame.
 
   Returns:
     [T, h, w, 3] uint8.
@@ -108,7 +112,7 @@ def prediction_video(
   Raises:
     ValueError: if shapes disagree or context is not in 1..T.
   """
-  return _panel(rows, _checked_borders(rows, context), scale)
+  return _panel(rows, _checked_borders(rows, context, seen), scale)
 
 
 def prediction_strip(
@@ -116,6 +120,7 @@ def prediction_strip(
   context: int,
   columns: int = 10,
   scale: int = 2,
+  seen: Collection[str] = (),
 ) -> np.ndarray:
   """Compares as `prediction_video` does, in one picture, one clip.
 
@@ -124,12 +129,13 @@ def prediction_strip(
     context: how many frames the models are shown.
     columns: how many moments are drawn, evenly spaced from first to last.
     scale: how much larger frames are drawn.
+    seen: labels of rows whose model was shown every frame.
 
   Returns:
     [h, w, 3] uint8, the frame numbers above.
   """
   rows = {name: frames[None] for name, frames in rows.items()}
-  return _strip(rows, _checked_borders(rows, context), columns, scale)
+  return _strip(rows, _checked_borders(rows, context, seen), columns, scale)
 
 
 def encode_webp(frames: np.ndarray, fps: float, quality: int = 80) -> bytes:
@@ -197,15 +203,17 @@ def _strip(
 
 
 def _checked_borders(
-  rows: Mapping[str, np.ndarray], context: int
+  rows: Mapping[str, np.ndarray], context: int, seen: Collection[str]
 ) -> np.ndarray:
-  """[rows, T, 3] uint8, of rows that are all predicted but the first."""
+  """[rows, T, 3] uint8, of rows that are predicted but the first and `seen`."""
   _check_rows(rows, context)
   T = next(iter(rows.values())).shape[1]
   borders = np.empty([len(rows), T, 3], np.uint8)
-  borders[:, :context] = CONTEXT_COLOUR
+  borders[:] = CONTEXT_COLOUR
   borders[0, context:] = _BACKGROUND
-  borders[1:, context:] = PREDICTED_COLOUR
+  for row, label in enumerate(rows):
+    if row and label not in seen:
+      borders[row, context:] = PREDICTED_COLOUR
   return borders
 
 

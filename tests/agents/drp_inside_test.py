@@ -1,11 +1,14 @@
 """What DRP shows of its inside is what its losses and its policy use."""
 
 import dataclasses
+import functools
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import paper_in_numpy as paper
 import pytest
+import random_inputs
 
 
 def test_encoded_motion_is_what_the_models_are_driven_by(
@@ -61,3 +64,69 @@ def test_without_intra_attention_there_is_none(system, video_batch):
   params = other.init(jax.random.key(0), video_batch)
   with pytest.raises(ValueError, match=r'no \[MAT\].*dae.intra'):
     other.mat_attention(params, video_batch.motion, video_batch.is_first)
+
+
+def test_predictions_follow_the_later_motion_of_their_driver(
+  system, variables, video_batch
+):
+  """The driver's a_agg drives z after the context, and nothing else."""
+  n, other = (
+    3,
+    random_inputs.video_batch(video_batch.motion.points.shape[2], seed=1),
+  )
+  predict = jax.jit(functools.partial(system.open_loop, context_steps=n))
+  keys = random_inputs.keys
+  # So that a_agg weighs as much as z.
+  variables = jax.tree.map_with_path(
+    lambda path, x: 20 * x if 'action_in' in str(path) else x, variables
+  )
+
+  def run(driver):
+    return predict(variables, video_batch, keys(0), driver=driver)
+
+  recon, own = run(None)
+  for found, expected in zip(run(video_batch), (recon, own), strict=True):
+    np.testing.assert_array_equal(found, expected)
+  driven_recon, driven = run(other)
+  np.testing.assert_array_equal(driven_recon, recon)
+  np.testing.assert_array_equal(driven[:, :n], recon[:, :n])
+  assert np.abs(driven - own)[:, n:].max((1, 2, 3, 4)).min() > 1e-3
+
+  a_agg, later = (
+    system.encode_motion(variables, batch.motion, batch.is_first)[:, :, 0]
+    for batch in (video_batch, other)
+  )
+  model = system.model
+  _, expected = model.apply(
+    variables,
+    video_batch,
+    jnp.concatenate([a_agg[:, :n], later[:, n:]], 1),
+    later,
+    keys(0),
+    n,
+    method=model.open_loop,
+  )
+  np.testing.assert_allclose(driven, expected, atol=1e-4)
+
+
+def test_a_driver_is_followed_from_the_first_predicted_frame_on(
+  system, variables, video_batch
+):
+  """Its images are not seen, and no frame depends on motion after it."""
+  n, later = 3, 5
+  predict = jax.jit(functools.partial(system.open_loop, context_steps=n))
+  variables = jax.tree.map_with_path(
+    lambda path, x: 20 * x if 'action_in' in str(path) else x, variables
+  )
+  flow = video_batch.motion.flow.copy()
+  flow[:, later:] = -flow[:, later:]
+  driver = video_batch.replace(
+    image=255 - video_batch.image,
+    motion=video_batch.motion.replace(flow=flow),
+  )
+  _, own = predict(variables, video_batch, random_inputs.keys(0))
+  _, driven = predict(
+    variables, video_batch, random_inputs.keys(0), driver=driver
+  )
+  np.testing.assert_allclose(driven[:, :later], own[:, :later], atol=1e-5)
+  assert np.abs(driven - own)[:, later:].max() > 1e-3

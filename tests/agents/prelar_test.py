@@ -387,6 +387,13 @@ def test_open_loop_prediction_follows_the_later_frames_latent_actions():
   _, other = run(image)
   np.testing.assert_array_equal(other[:, : n + 1], predicted[:, : n + 1])
   assert np.abs(other - predicted)[:, n + 1 :].max() > 1e-4
+  # The latent actions alone are those of another clip, if one drives.
+  driver = video.replace(image=image)
+  driven_recon, driven = predict(
+    variables, video, random_inputs.keys(0, _B), driver=driver
+  )
+  np.testing.assert_array_equal(driven_recon, recon)
+  np.testing.assert_allclose(driven, other, atol=1e-6)
 
 
 def test_a_wrong_rank_raises():

@@ -234,6 +234,15 @@ def test_open_loop_prediction_of_ipv_sees_only_the_context_frames():
   other_recon, other = run(image)
   np.testing.assert_array_equal(other, predicted)
   assert np.abs(other_recon - recon)[:, n:].max() > 1e-3
+  # Nothing drives them.
+  assert not system.follows_motion
+  ignored = predict(
+    variables,
+    video,
+    random_inputs.keys(0, _B),
+    driver=video.replace(image=image),
+  )
+  np.testing.assert_array_equal(ignored[1], predicted)
 
 
 def _act_keys(t):

@@ -20,6 +20,7 @@ from experiments import (
   show_attention,
   show_predictions,
 )
+from experiments import prediction_scores as scores
 
 _FRAMES = 12
 
@@ -107,24 +108,98 @@ def test_errors_by_hand():
   np.testing.assert_allclose(found['ssim'], [1.0, ssim], atol=1e-4)
 
 
+def _show(models, pushes, out, clips=9, body=scores.BODY, following=()):
+  return show_predictions.show(
+    models, pushes, 'train', clips, body, following, out
+  )
+
+
 def test_predictions(run, pushes, tmp_path):
-  models = {'DRP': run}
-  found = show_predictions.show(models, pushes, 'train', 9, tmp_path / 'see')
-  assert found['DRP']['mse'] > found[show_predictions.COPY]['mse'] > 0
-  assert 0 < found['DRP']['recon_ssim'] < 1
-  with open(tmp_path / 'see' / 'errors.csv', newline='') as file:
+  out = tmp_path / 'see'
+  found = _show({'DRP': run}, pushes, out)
+  errors = found['errors']
+  assert errors['DRP']['mse'] > errors[scores.COPY]['mse'] > 0
+  assert 0 < errors['DRP']['recon_ssim'] < 1
+  with open(out / 'errors.csv', newline='') as file:
     rows = list(csv.DictReader(file))
   assert len(rows) == 3 * 12  # copies; predictions, reconstructions
   seen = [r for r in rows if r['model'] == 'DRP' and int(r['frame']) < 5]
   kinds = [[r['mse'] for r in seen if r['kind'] == k] for k in
            ('prediction', 'reconstruction')]  # fmt: skip
   assert kinds[0] == kinds[1]  # frames that were seen
-  copied = [r for r in rows if r['model'] == show_predictions.COPY]
+  copied = [r for r in rows if r['model'] == scores.COPY]
   assert [float(r['mse']) for r in copied[:5]] == 5 * [0.0]
+  # Three bodies; the truth, a model in two rows and copies.
+  wide, high = _size(out / 'predictions.png')
+  assert wide > 10 * 128 and high > 3 * 4 * 128
+  _size(out / 'predictions.webp')
+  assert json.loads((out / 'errors.json').read_text()) == found
+  assert (out / 'bodies.md').read_text().startswith('## DRP\n')
+
+
+def test_scores_of_bodies(run, pushes, tmp_path):
+  body = r'pushing_(\w+)|(putting)'
+  found = _show({'DRP': run}, pushes, tmp_path, 15, body, ['putting'])
+  drp = found['scores']['DRP']
+  assert set(drp['bodies']) == {'left_to_right', 'right_to_left', 'putting'}
+  assert {row['videos'] for row in drp['bodies'].values()} == {5}
+  kinds = [scores.COPY, scores.RECONSTRUCTION, scores.PREDICTION]
+  controls = [scores.OTHER, scores.STILL]
+  assert set(drp['mean']) == {*kinds, *controls}
+  assert len(drp['bars']) == 4 + 4
+  # Every video is a clip long, so means over videos are means over clips.
+  copied = found['errors'][scores.COPY]['mse']
+  np.testing.assert_allclose(drp['mean'][scores.COPY]['all'], copied, atol=6e-6)
+  for row in drp['bodies'].values():
+    share = row['pixels_that_move']
+    assert 0.005 < share < 0.5  # a hand and a thing
+    for errors in row['errors'].values():
+      mixed = share * errors['moving'] + (1 - share) * errors['still']
+      np.testing.assert_allclose(errors['all'], mixed, rtol=0.2)
+  # Copying errs where things move.
+  copied = drp['mean'][scores.COPY]
+  assert copied['moving'] > 4 * copied['still']
+  # Context tokens differ from draw to draw.
+  assert 0 < drp['spread']['all'] < 0.1 * drp['mean'][scores.PREDICTION]['all']
+  text = (tmp_path / 'bodies.md').read_text()
+  assert all(f'| {name} | 5 |' in text for name in drp['bodies'])
+
+
+def test_of_systems_that_follow_no_motion_there_are_plain_rows(
+  pushes, tmp_path
+):
+  models = {
+    agent: _pretraining(tmp_path / agent, agent) for agent in ('ipv', 'prelar')
+  }
+  found = _show(models, pushes, tmp_path / 'see')['scores']
+  plain = {scores.COPY, scores.RECONSTRUCTION, scores.PREDICTION}
+  assert set(found['ipv']['mean']) == plain
+  assert set(found['prelar']['mean']) == plain | {scores.OTHER, scores.STILL}
+  own, other, still = (
+    found['prelar']['mean'][kind]['all']
+    for kind in (scores.PREDICTION, scores.OTHER, scores.STILL)
+  )
+  assert own != other and own != still
+  assert found['prelar']['spread']['all'] == 0  # nothing is left to chance
   wide, high = _size(tmp_path / 'see' / 'predictions.png')
-  assert wide > 10 * 128 and high > 4 * 2 * 128
-  assert _size(tmp_path / 'see' / 'reconstructions.png') == (wide, high)
-  _size(tmp_path / 'see' / 'predictions.webp')
+  assert high > 3 * 6 * 128
+
+
+def test_one_model_is_scored_the_same_alone_and_beside_others(
+  run, pushes, tmp_path
+):
+  """And at every call: all draws have fixed seeds."""
+  first = _show({'a': run}, pushes, tmp_path / '1', 4)['scores']
+  second = _show({'b': run, 'a': run}, pushes, tmp_path / '2', 4)['scores']
+  assert second['a'] == second['b'] == first['a']
+
+
+def test_names_of_bodies_that_there_are_not(run, pushes, tmp_path):
+  with pytest.raises(ValueError, match=r"--following=.*\['cat'\].*pushing"):
+    _show({'DRP': run}, pushes, tmp_path, following=['cat'])
+  with pytest.raises(ValueError, match='--body=.*pushes.*must be found'):
+    _show({'DRP': run}, pushes, tmp_path, body='(pushes)')
+  assert not list(tmp_path.iterdir())
 
 
 def test_models_by_name():
@@ -188,7 +263,7 @@ def test_clips_of_another_length_are_refused(pushes, tmp_path):
   run = _pretraining(tmp_path, 'drp', clip_length=25)
   message = 'config.data.clip_length=25, but .* have 12 frames'
   with pytest.raises(ValueError, match=message):
-    show_predictions.show({'DRP': run}, pushes, 'train', 5, tmp_path)
+    _show({'DRP': run}, pushes, tmp_path)
   with pytest.raises(ValueError, match=message):
     show_actions.show(run, pushes, 'train', (), (), 6, tmp_path)
   with pytest.raises(ValueError, match=message):

@@ -69,11 +69,13 @@ def test_only_training_erases(method, same):
   def traced(erasing):
     def run(variables, seeds):
       keys = [jax.vmap(jax.random.key)(seed) for seed in seeds]
-      args = (keys[0], 2) if method == 'open_loop' else (keys,)
+      a_agg = jnp.zeros([2, 4, 50])
+      args = (a_agg, keys)
+      if method == 'open_loop':
+        args = (a_agg, a_agg, keys[0], 2)
       return _model(erasing).apply(
         variables,
         batch,
-        jnp.zeros([2, 4, 50]),
         *args,
         method=method,
         mutable=['batch_stats'],

@@ -102,6 +102,24 @@ def test_open_loop_strip_runs_from_first_to_last():
     )
 
 
+def test_rows_that_have_seen_every_frame_are_bordered_as_seen():
+  rows = {name: _videos(1, 4) for name in ('true', 'seen', 'model')}
+  panel = video.prediction_video(rows, 1, scale=1, seen=['seen'])
+  left = panel.shape[2] - 14
+  for t, row, colour in (
+    (0, 0, video.CONTEXT_COLOUR),
+    (0, 1, video.CONTEXT_COLOUR),
+    (0, 2, video.CONTEXT_COLOUR),
+    (3, 1, video.CONTEXT_COLOUR),
+    (3, 2, video.PREDICTED_COLOUR),
+  ):
+    assert tuple(panel[t, row * (14 + 4), left]) == colour, (t, row)
+  assert tuple(panel[3, 0, left]) not in (
+    video.CONTEXT_COLOUR,
+    video.PREDICTED_COLOUR,
+  )
+
+
 @pytest.mark.parametrize('context', [0, 5])
 def test_context_must_lie_in_the_clip(context):
   clips = _videos(1, 4)
