@@ -72,12 +72,13 @@ def squared_errors(
     Name to [N] sums over the pixels chosen of the squared difference at 0..1,
     mean over channels.
   """
-  difference = (frames.astype(np.float32) - true) / 255
-  square = np.square(difference).mean(-1)
-  return {
-    name: (square * mask).sum((1, 2, 3), np.float64)
-    for name, mask in chosen.items()
-  }
+  sums = {name: np.zeros(len(true)) for name in chosen}
+  for i, pair in enumerate(zip(true, frames, strict=True)):
+    a, b = (x.astype(np.float32) / 255 for x in pair)
+    square = np.square(b - a).mean(-1)
+    for name, masks_of_clips in chosen.items():
+      sums[name][i] = (square * masks_of_clips[i]).sum(dtype=np.float64)
+  return sums
 
 
 def by_video(
