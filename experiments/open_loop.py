@@ -59,7 +59,7 @@ def predict(
       model.system.open_loop, context_steps=evaluate.CONTEXT_STEPS
     )
   )
-  first, sums = None, []
+  first, draws = None, []
   for draw in range(DRAWS):
     found = {}
     for kind, driving in _drivers(model, clips, draw).items():
@@ -68,8 +68,15 @@ def predict(
         found[scores.RECONSTRUCTION] = _sums(clips, seen, masks)
         first = first or (seen, predicted)
       found[kind] = _sums(clips, predicted, masks)
-    sums.append(found)
-  return Predictions(*first, jax.tree.map(lambda *x: np.stack(x), *sums))
+    draws.append(found)
+  sums = {
+    kind: {
+      pixels: np.stack([found[kind][pixels] for found in draws])
+      for pixels in masks
+    }
+    for kind in draws[0]
+  }
+  return Predictions(*first, sums)
 
 
 def copies(clips: Sequence[Clip]) -> np.ndarray:
