@@ -53,7 +53,7 @@ _FPS = 5
 
 
 class _HeldOut(NamedTuple):
-  """Clips, and where they belong.
+  """Names and masks of the clips that are predicted.
 
   Attributes:
     clips: [N] examples of shards.
@@ -269,9 +269,9 @@ def _draw(
 
 
 def _shown(held_out: _HeldOut) -> list[int]:
-  """Of some bodies, from those that move most to those that move least.
+  """Picks clips of some bodies, from those that move most to the stillest.
 
-  Of each the clip that moves most.
+  Each is the clip of its body that moves most.
   """
   moves = held_out.masks['moving'].mean((1, 2, 3))
   place = np.unique(held_out.videos, return_inverse=True)[1]

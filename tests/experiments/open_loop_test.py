@@ -1,7 +1,6 @@
 """What drives predictions, and that nothing else about them changes."""
 
 import numpy as np
-import pytest
 
 from drp_jax.train import evaluate
 from experiments import open_loop
@@ -52,10 +51,3 @@ def test_partners_are_of_other_videos():
   of_b = [videos[partners[4]] for partners in draws]
   assert 10 < of_b.count('a') < 20
   assert open_loop.partners(['a', 'a'], 0) is None
-
-
-@pytest.mark.parametrize('count', [1, 3])
-def test_partners_of_single_clips(count):
-  videos = [str(i) for i in range(count)]
-  found = open_loop.partners(videos, 0)
-  assert found is None if count == 1 else len(found) == count

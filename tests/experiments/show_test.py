@@ -38,10 +38,10 @@ def pushes(tmp_path_factory):
   return config.data.shards_dir
 
 
-def _pretraining(folder, agent, clip_length=_FRAMES):
+def _pretraining(folder, agent, clip_length=_FRAMES, motion='atomic_actions'):
   """Fills the workdir of a pre-training, with random parameters."""
   config = pretrain.get_config('debug').unlock()
-  config.agent = agent
+  config.agent, config.motion = agent, motion
   config.data.clip_length = clip_length
   system = build.system(config, 1, None)
   tx = optimizers.pretraining(config)
@@ -165,33 +165,32 @@ def test_scores_of_bodies(run, pushes, tmp_path):
   assert all(f'| {name} | 5 |' in text for name in drp['bodies'])
 
 
-def test_of_systems_that_follow_no_motion_there_are_plain_rows(
-  pushes, tmp_path
-):
+def test_what_systems_follow(pushes, tmp_path):
   models = {
-    agent: _pretraining(tmp_path / agent, agent) for agent in ('ipv', 'prelar')
+    'IPV': _pretraining(tmp_path / 'a', 'ipv'),
+    'PreLAR': _pretraining(tmp_path / 'b', 'prelar'),
+    'Flow': _pretraining(tmp_path / 'c', 'drp', motion='global_flow'),
   }
   found = _show(models, pushes, tmp_path / 'see')['scores']
   plain = {scores.COPY, scores.RECONSTRUCTION, scores.PREDICTION}
-  assert set(found['ipv']['mean']) == plain
-  assert set(found['prelar']['mean']) == plain | {scores.OTHER, scores.STILL}
-  own, other, still = (
-    found['prelar']['mean'][kind]['all']
-    for kind in (scores.PREDICTION, scores.OTHER, scores.STILL)
-  )
-  assert own != other and own != still
-  assert found['prelar']['spread']['all'] == 0  # nothing is left to chance
-  wide, high = _size(tmp_path / 'see' / 'predictions.png')
-  assert high > 3 * 6 * 128
+  assert set(found['IPV']['mean']) == plain
+  for label in ('PreLAR', 'Flow'):
+    mean = found[label]['mean']
+    assert set(mean) == plain | {scores.OTHER, scores.STILL}
+    own, other, still = (
+      mean[kind]['all']
+      for kind in (scores.PREDICTION, scores.OTHER, scores.STILL)
+    )
+    assert own != other and own != still
+  assert found['PreLAR']['spread']['all'] == 0  # nothing is left to chance
+  _, high = _size(tmp_path / 'see' / 'predictions.png')
+  assert high > 3 * (2 + 2 * 3) * 128  # three bodies
 
 
-def test_one_model_is_scored_the_same_alone_and_beside_others(
-  run, pushes, tmp_path
-):
-  """And at every call: all draws have fixed seeds."""
-  first = _show({'a': run}, pushes, tmp_path / '1', 4)['scores']
-  second = _show({'b': run, 'a': run}, pushes, tmp_path / '2', 4)['scores']
-  assert second['a'] == second['b'] == first['a']
+def test_all_draws_have_fixed_seeds(run, pushes, tmp_path):
+  models = {'a': run, 'b': run}
+  found = _show(models, pushes, tmp_path, 4)['scores']
+  assert found['a'] == found['b']
 
 
 def test_names_of_bodies_that_there_are_not(run, pushes, tmp_path):
