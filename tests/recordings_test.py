@@ -119,3 +119,26 @@ def test_what_cannot_be_used_is_named(tmp_path, content, message):
   with pytest.raises(ValueError, match=message) as error:
     recordings.read(tmp_path / 'a.mp4')
   assert str(error.value).startswith('a.mp4.actions.npz')
+
+
+def test_an_action_that_is_taken_at_a_frame_led_to_the_next():
+  taken = np.arange(6).reshape(3, 2)
+  recording = recordings.of_actions_taken(taken, 'arm')
+  np.testing.assert_array_equal(recording.action, [[0, 0], [0, 1], [2, 3]])
+  assert recording.action.dtype == np.float32 and recording.body == 'arm'
+  assert recording.joint_velocity.shape == (3, 0)
+
+
+@pytest.mark.parametrize(
+  ('actions', 'message'),
+  [
+    (np.zeros(3), r'actions are float64\[3\], expected numbers \[frames'),
+    (np.zeros((0, 3)), r'actions are float64\[0, 3\]'),
+    (np.full((2, 2), 'a'), r'actions are <U1\[2, 2\]'),
+    (np.full((2, 2), np.nan), 'actions have numbers that are not finite'),
+  ],
+  ids=str,
+)
+def test_what_are_no_actions_is_refused(actions, message):
+  with pytest.raises(ValueError, match=message):
+    recordings.of_actions_taken(actions)

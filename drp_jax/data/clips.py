@@ -7,10 +7,10 @@ cut in two: all its clips go to one split. `whole_splits` says which, for all
 videos of a set at once: those that come first in an order that `seed` shuffles,
 `validation_fraction` of them and at least one, are validation. With
 `hold_out='videos'` no video is cut in two; with a fraction of 0 all is for
-training. Where the data set itself says which split a video belongs to (the
-lists of Something-Something V2, A14), all of its clips go there. No clip goes
-on beyond a hard cut, and validation frames begin so early that a clip fits into
-one of their shots.
+training. Cameras that filmed one episode are held out together. Where the data
+set itself says which split a video belongs to (the lists of Something-Something
+V2, A14), all of its clips go there. No clip goes on beyond a hard cut, and
+validation frames begin so early that a clip fits into one of their shots.
 
 Videos that give no clip are left out with a reason: one word for counting, then
 what happened, "too_short: has 3 frames". The words are those of the reader
@@ -24,7 +24,7 @@ import dataclasses
 import hashlib
 import itertools
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -111,7 +111,11 @@ class ClipPlan:
       )
 
 
-def whole_splits(source_ids: Iterable[str], plan: ClipPlan) -> dict[str, str]:
+def whole_splits(
+  source_ids: Sequence[str],
+  plan: ClipPlan,
+  groups: Mapping[str, str] | None = None,
+) -> dict[str, str]:
   """Says where the clips of a video go that is not cut in two.
 
   It depends on the plan and the set of ids alone, so every process of a build
@@ -120,24 +124,28 @@ def whole_splits(source_ids: Iterable[str], plan: ClipPlan) -> dict[str, str]:
   Args:
     source_ids: of all videos that are cut by the same rule.
     plan: how.
+    groups: source id -> group, of videos that are in one. All videos of a group
+      go to one split, and the rule counts groups.
 
   Returns:
-    Source id -> split. At least one video is for training, and at least one
+    Source id -> split. At least one group is for training, and at least one
     for validation if there are two and the plan holds out anything.
   """
+  groups = {name: (groups or {}).get(name, name) for name in source_ids}
 
-  def place(source_id: str) -> tuple[str, str]:
-    text = f'{plan.seed}:{source_id}'
-    return hashlib.sha256(text.encode()).hexdigest(), source_id
+  def place(group: str) -> tuple[str, str]:
+    text = f'{plan.seed}:{group}'
+    return hashlib.sha256(text.encode()).hexdigest(), group
 
-  order = sorted(source_ids, key=place)
+  order = sorted(set(groups.values()), key=place)
   count = 0
   if plan.validation_fraction:
     count = max(1, round(plan.validation_fraction * len(order)))
   count = min(count, len(order) - 1)
+  held_out = set(order[: max(0, count)])
   return {
-    source_id: 'validation' if index < count else 'train'
-    for index, source_id in enumerate(order)
+    source_id: 'validation' if group in held_out else 'train'
+    for source_id, group in groups.items()
   }
 
 

@@ -9,14 +9,14 @@ applied once more, now to the videos that gave one, and their clips move.
 
 import dataclasses
 import pathlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 
 from drp_jax.data import clips, report, shard_files, sources
 
 
 def settle(
   shards_dir: pathlib.Path,
-  videos: Iterable[sources.Video],
+  videos: Sequence[sources.Video],
   plan: clips.ClipPlan,
   num_shards: int,
 ) -> None:
@@ -33,7 +33,7 @@ def settle(
   """
   tallies = report.tallies(shards_dir, num_shards)
   first = first_splits(videos, plan)
-  wanted = _wanted(tallies, first, plan)
+  wanted = _wanted(tallies, first, plan, sources.groups(videos))
   for shard, tally in enumerate(tallies):
     now = {name: split for name, (split, _) in tally.whole.items()}
     new = {name: wanted[name] for name in now}
@@ -42,15 +42,18 @@ def settle(
 
 
 def first_splits(
-  videos: Iterable[sources.Video], plan: clips.ClipPlan
+  videos: Sequence[sources.Video], plan: clips.ClipPlan
 ) -> dict[str, str]:
   """Splits, while no video has been read, of those that are not cut in two."""
   ids = [video.source_id for video in videos if video.split is None]
-  return clips.whole_splits(ids, plan)
+  return clips.whole_splits(ids, plan, sources.groups(videos))
 
 
 def _wanted(
-  tallies: Sequence[report.Tally], first: dict[str, str], plan: clips.ClipPlan
+  tallies: Sequence[report.Tally],
+  first: dict[str, str],
+  plan: clips.ClipPlan,
+  groups: Mapping[str, str],
 ) -> dict[str, str]:
   """Source id of each video that was not cut in two -> its split."""
   counts = dict.fromkeys(clips.SPLITS, 0)  # as they were before any move
@@ -65,7 +68,7 @@ def _wanted(
   held_out = plan.validation_fraction > 0
   if all(counts.values()) or not held_out:
     return {name: first[name] for name in usable}
-  return clips.whole_splits(usable, plan)
+  return clips.whole_splits(usable, plan, groups)
 
 
 def _rewrite(

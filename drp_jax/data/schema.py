@@ -7,6 +7,7 @@ number of keypoints are settings of the model, not of the data.
 
 import dataclasses
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -24,6 +25,20 @@ class Field:
 
   shape: tuple[int | None, ...]
   dtype: np.dtype
+
+
+class Span(NamedTuple):
+  """Part of a video file, around which lies what does not belong to it.
+
+  Attributes:
+    start: time stamp of its first frame, seconds.
+    end: time stamp after its last frame, seconds.
+    num_frames: how many frames it has, at a constant rate.
+  """
+
+  start: float
+  end: float
+  num_frames: int
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,7 +10,7 @@ import errno
 import itertools
 import os
 import pathlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 
 import av
 import cv2
@@ -31,6 +31,12 @@ _CODECS = {
   '.webm': ('libvpx-vp9', {'crf': '10', 'b:v': '0', 'cpu-used': '4'}),
 }
 _SLOW = 0.9  # of the frames per second asked for are enough     [ours]
+_REORDERED = 16  # frames may be decoded before one that is shown first [H.265]
+_LATE = 0.25  # of a frame's time is the most that one may be off [ours]
+
+
+# Path of a picture file, its bytes, or a frame [H, W, 3] uint8 RGB.
+Picture = str | os.PathLike | bytes | np.ndarray
 
 
 class UnusableVideo(ValueError):
@@ -40,8 +46,9 @@ class UnusableVideo(ValueError):
     reason: for counting, one of 'missing', 'unreadable' (nothing that FFmpeg
       knows, or its index is lost), 'no_video' (sound only), 'empty', 'corrupt'
       (damaged after its beginning), 'truncated' (fewer frames than needed),
-      'no_times' (to resample by) and 'slow' (fewer frames a second than asked
-      for).
+      'no_times' (to resample by, or to find a part by), 'wrong_times' (frames
+      of a part of a file are not where they should be) and 'slow' (fewer frames
+      a second than asked for).
     detail: what happened, without the path.
   """
 
@@ -78,20 +85,22 @@ def iterate(
 
 
 def decode(
-  source: str | os.PathLike | Sequence[str | os.PathLike],
+  source: str | os.PathLike | Iterable[Picture],
   max_frames: int,
   centre_crop: bool,
   fps: float = 0.0,
+  span: schema.Span | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-  """Decodes the first frames of a video file, or of picture files.
+  """Decodes the first frames of a video file, or of pictures.
 
   Args:
-    source: path of a file that FFmpeg can read; or paths of pictures, in order.
+    source: path of a file that FFmpeg can read; or pictures, in order.
     max_frames: of a longer video only so many are returned.
     centre_crop: as in `iterate`.
     fps: frames per second to bring a file to, by its time stamps: of the frames
       nearest to a multiple of 1 / fps only the nearest is taken, and none
       twice. 0 takes all.
+    span: part of the file to decode; None is all of it.
 
   Returns:
     images: [N, 64, 64, 3] uint8 RGB, N <= max_frames.
@@ -99,7 +108,8 @@ def decode(
 
   Raises:
     UnusableVideo: as `iterate` and `iterate_pictures`; 'no_times'; 'slow' if
-      there are less than nine tenths of `fps`.
+      there are less than nine tenths of `fps`; 'truncated' or 'wrong_times' if
+      the file does not hold the frames of `span`, each where it should be.
     MemoryError: as `iterate`.
   """
   if not isinstance(source, str | os.PathLike):
@@ -108,7 +118,7 @@ def decode(
   times, numbers = [], []
 
   def images() -> Iterator[np.ndarray]:
-    with contextlib.closing(_frames(source)) as frames:
+    with contextlib.closing(_frames(source, span)) as frames:
       numbered = enumerate(frames)
       if fps:
         numbered = _resampled(source, numbered, fps)
@@ -148,12 +158,12 @@ def collect(images: Iterable[np.ndarray], max_frames: int) -> np.ndarray:
 
 
 def iterate_pictures(
-  paths: Iterable[str | os.PathLike], centre_crop: bool = False
+  pictures: Iterable[Picture], centre_crop: bool = False
 ) -> Iterator[np.ndarray]:
-  """Decodes picture files, one frame each.
+  """Decodes pictures, one frame each.
 
   Args:
-    paths: PNG, JPEG or what else OpenCV reads, in order.
+    pictures: PNG, JPEG or what else OpenCV reads, or frames, in order.
     centre_crop: as in `iterate`.
 
   Yields:
@@ -164,9 +174,15 @@ def iterate_pictures(
       iterating.
     MemoryError: as `iterate`.
   """
-  for count, path in enumerate(paths):
+  for count, source in enumerate(pictures):
+    if isinstance(source, np.ndarray):
+      yield to_image(source, centre_crop)
+      continue
     # Not imread: it logs on its own, and does not say what went wrong.
-    data = np.fromfile(path, np.uint8)
+    if isinstance(source, bytes):
+      path, data = f'picture {count}', np.frombuffer(source, np.uint8)
+    else:
+      path, data = source, np.fromfile(source, np.uint8)
     try:
       picture = cv2.imdecode(data, cv2.IMREAD_COLOR) if len(data) else None
     except cv2.error as error:
@@ -263,8 +279,10 @@ def write_video(path: str | os.PathLike, frames: np.ndarray, fps: int) -> None:
   os.replace(unfinished, path)
 
 
-def _frames(path: str | os.PathLike) -> Iterator[av.VideoFrame]:
-  """Frames of a file as they are decoded; raises as `iterate` does."""
+def _frames(
+  path: str | os.PathLike, span: schema.Span | None = None
+) -> Iterator[av.VideoFrame]:
+  """Yields frames of a file as they are decoded; raises as `decode` does."""
   if not os.path.isfile(path):
     raise UnusableVideo(path, 'missing', 'no such file')
   count = 0
@@ -275,7 +293,10 @@ def _frames(path: str | os.PathLike) -> Iterator[av.VideoFrame]:
         raise UnusableVideo(path, 'no_video', 'no video stream')
       # Extraction runs one process per core; more threads only add delay.
       stream.codec_context.thread_count = 1
-      for frame in container.decode(stream):
+      frames = container.decode(stream)
+      if span is not None:
+        frames = _within(path, container, stream, span)
+      for frame in frames:
         yield frame
         count += 1
   except av.error.FFmpegError as error:
@@ -286,6 +307,37 @@ def _frames(path: str | os.PathLike) -> Iterator[av.VideoFrame]:
     raise UnusableVideo(path, reason, detail) from error
   if not count:
     raise UnusableVideo(path, 'empty', 'no frames')
+
+
+def _within(
+  path: str | os.PathLike,
+  container: av.container.InputContainer,
+  stream: av.VideoStream,
+  span: schema.Span,
+) -> Iterator[av.VideoFrame]:
+  """Yields the frames of a part of a file, and no other, by their times."""
+  step = (span.end - span.start) / span.num_frames
+  # Decoding begins at a key frame that is shown before the part begins.
+  begin = round((span.start - _REORDERED * step) / stream.time_base)
+  if begin > 0:
+    container.seek(begin, stream=stream)
+  count = 0
+  for frame in container.decode(stream):
+    if frame.time is None:
+      raise UnusableVideo(path, 'no_times', 'no time stamps to find a part by')
+    place = (frame.time - span.start) / step
+    if place < -0.5:
+      continue
+    if place >= span.num_frames - 0.5:
+      break
+    if abs(place - count) > _LATE:
+      detail = f'a frame at {frame.time:.3f} s in the place of frame {count}'
+      raise UnusableVideo(path, 'wrong_times', detail)
+    yield frame
+    count += 1
+  if count < span.num_frames:
+    detail = f'{count} of {span.num_frames} frames'
+    raise UnusableVideo(path, 'truncated', detail)
 
 
 def _resampled(

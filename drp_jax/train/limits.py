@@ -108,7 +108,7 @@ def check_preprocessing(
       raise ValueError(
         f'{named(key)} must be at least {named("data.clip_length")}.'
       )
-  if config.data.fps and config.source in ('frames', 'tfds'):
+  if config.data.fps and config.source in ('frames', 'tfds', 'hdf5'):
     raise ValueError(
       f'{named("data.fps")} needs the times of frames, which'
       f' {named("source")} has not; it must be 0.'

@@ -9,7 +9,7 @@ import random_inputs
 
 from benchmarks import extraction
 from configs import extract as extract_config
-from drp_jax.data import sources
+from drp_jax.data import folders
 from drp_jax.preprocess import video
 
 
@@ -66,7 +66,7 @@ def test_a_measurement_lasts_as_long_as_asked(settings, folder, monkeypatch):
 
 
 def test_clips_are_whole_and_of_all_videos(folder):
-  paths = [v.path for v in sources.folder_videos(folder).videos]
+  paths = [v.path for v in folders.folder_videos(folder).videos]
   found = extraction._footage(paths)
   assert [len(clip) for clip in found] == [25, 25, 25]
   assert not (found[0].image == found[1].image).all()  # of two videos

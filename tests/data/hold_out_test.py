@@ -116,6 +116,35 @@ def test_long_videos_are_cut_unless_whole_ones_are_asked_for(tmp_path):
   assert not set(_names(tmp_path / 'whole', 'train')) & set(_HELD_OUT)
 
 
+def _groups(names, videos):
+  groups = sources.groups(videos)
+  return {groups[name] for name in names}
+
+
+@pytest.mark.parametrize('useless', [False, True])
+def test_a_group_is_held_out_as_a_whole(tmp_path, useless):
+  """Also if the one that was to be held out cannot be used."""
+  pairs = {name: str(int(name[0]) // 2) for name in _NAMES}
+  splits = clips.whole_splits(_NAMES, _PLAN, pairs)
+  held_out = {pairs[name] for name, s in splits.items() if s == 'validation'}
+  assert len(held_out) == 1  # a quarter of four groups
+  lengths = [n for n in _NAMES if useless and pairs[n] in held_out]
+  videos = [
+    dataclasses.replace(video, group=pairs[video.source_id])
+    for video in _videos(tmp_path / 'videos', **dict.fromkeys(lengths, 1))
+  ]
+  found = _write(tmp_path / 'set', videos)
+  assert found['split_videos'] == {
+    'train': 4 if useless else 6,
+    'validation': 2,
+  }
+  train, validation = (
+    _groups(_names(tmp_path / 'set', split), videos) for split in clips.SPLITS
+  )
+  assert len(validation) == 1 and not train & validation
+  assert useless or validation == held_out
+
+
 @pytest.fixture(
   params=['held out', 'others'], ids=['no validation', 'no training']
 )

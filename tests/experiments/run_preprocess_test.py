@@ -178,7 +178,7 @@ def test_motion_at_a_rate_is_the_same_from_all_rates(tmp_path):
   assert scale[60, 0.0] < 0.5 * scale[12, 0.0]
 
 
-@pytest.mark.parametrize('source', ['frames', 'tfds'])
+@pytest.mark.parametrize('source', ['frames', 'tfds', 'hdf5'])
 def test_a_rate_needs_times(tmp_path, source):
   config = _config(source, tmp_path, tmp_path / 'shards', fps=12.0)
   with pytest.raises(ValueError, match='config.data.fps=12.0 needs the times'):
