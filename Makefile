@@ -2,6 +2,7 @@
 # make test    the tests that take seconds (make slow: those that take minutes)
 # make faults  runs that are killed twenty times each, and what else goes wrong
 # make beam    the test of Apache Beam, which needs an environment of its own
+# make parity  SYSTEM=contextwm CHECKOUT=DIR: our code beside the official one
 # make lint    ruff
 # make docs    the documentation, into site/; its tools in .venv-docs
 # make check   lint and test, what .ci/run does
@@ -28,11 +29,14 @@ PYTHON ?= $(shell for name in python3 python3.12 python3.11; do \
 KEY := $(shell cat setup.cfg pyproject.toml constraints.txt | cksum | cut -d ' ' -f 1)
 INSTALLED := $(VENV)/.installed-$(KEY)
 TESTABLE := $(VENV)/.testable-$(KEY)
+WANTED := $(shell cksum < third_party/requirements.txt | cut -d ' ' -f 1)
 GL := $(VENV)/.gl
 BEAM := $(VENV)-beam
 DOCS := $(VENV)-docs
+PARITY := $(VENV)-parity
+FLAGS ?=
 
-.PHONY: help install demo test slow faults beam docs lint check
+.PHONY: help install demo test slow faults beam parity docs lint check
 .DELETE_ON_ERROR:
 
 help:
@@ -55,6 +59,14 @@ faults: $(TESTABLE) $(GL)
 
 beam: $(BEAM)/.installed-$(KEY)
 	@$(BEAM)/bin/python -m pytest tests/experiments/run_preprocess_test.py -k beam
+
+# SYSTEM is one of tests/parity/compare_*.py; more in FLAGS='--seed=1 --steps=11'.
+parity: $(PARITY)/.installed-$(WANTED)
+	@test -n '$(SYSTEM)' -a -n '$(CHECKOUT)' || { echo >&2 \
+	  'make parity needs SYSTEM=contextwm (or another) and CHECKOUT=DIR.'; \
+	  exit 2; }
+	@JAX_PLATFORMS=cpu PYTHONPATH=$(PARITY) $(RUN) -m \
+	  tests.parity.compare_$(SYSTEM) --checkout='$(CHECKOUT)' $(FLAGS)
 
 docs: $(DOCS)/.installed-$(KEY)
 	@$(DOCS)/bin/mkdocs build
@@ -93,6 +105,13 @@ $(TESTABLE): $(INSTALLED)
 $(BEAM)/.installed-$(KEY):
 	@$(PYTHON) -m venv --without-pip $(BEAM)
 	@$(PYTHON) -m pip --python $(BEAM)/bin/python install -e '.[all,beam]' pytest
+	@touch $@
+
+# A folder of packages, for what only official code imports.
+$(PARITY)/.installed-$(WANTED): $(TESTABLE)
+	@rm -rf $(PARITY)
+	@$(PYTHON) -m pip --python $(RUN) install -q --no-deps \
+	  --target $(PARITY) -r third_party/requirements.txt
 	@touch $@
 
 # Reads the sources without importing them, so nothing else is needed.

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 from benchmarks import servers, steps
-from third_party import compare_contextwm, contextwm_imports
+from third_party import contextwm_agents, contextwm_imports
 
 _GIB = 2**30
 
@@ -43,7 +43,7 @@ class TimedStep:
     self._device = torch.device(device)
     self._dtype = torch.float16 if mixed else torch.float32
     step = steps.make_step(stage, 'float32', preset, 'ipv')
-    pretrained, tuned = compare_contextwm.make_agents(
+    pretrained, tuned = contextwm_agents.make_agents(
       pathlib.Path(checkout), step.config, step.action_size
     )
     agent = pretrained if stage == 'pretrain' else tuned

@@ -4,11 +4,12 @@ r"""Times our training steps beside the official ContextWM's, piece by piece.
   python -m benchmarks.speed_vs_contextwm --checkout=DIR --json \
       --out=benchmarks/results/speed_vs_contextwm.json
 
-DIR is a checkout of github.com/thuml/ContextWM; what it needs to run is said in
-third_party/compare_contextwm.py. Ours is `agent=ipv`: the same networks, batch
-and losses. Each side has a process of its own and all cores; they take turns,
-one call each, so whatever else the machine does meets both. What is shown are
-medians, and the median of their ratio turn by turn: above 1 we are faster.
+DIR is a checkout of github.com/thuml/ContextWM, which
+third_party/contextwm_imports.py makes run here. Ours is `agent=ipv`: the same
+networks, batch and losses. Each side has a process of its own and all cores;
+they take turns, one call each, so whatever else the machine does meets both.
+What is shown are medians, and the median of their ratio turn by turn: above 1
+we are faster.
 
 Whole steps come with optimizer, metrics and bonus; pieces are a forward and a
 backward pass, to weights and, but for images, inputs:
@@ -199,10 +200,10 @@ def theirs(
   """`ours` by the official code."""
   import torch
 
-  from third_party import compare_contextwm as contextwm
+  from third_party import contextwm_agents
 
   step = steps.make_step(stage, 'float32', preset, 'ipv', batch_size)
-  pretrained, tuned = contextwm.make_agents(
+  pretrained, tuned = contextwm_agents.make_agents(
     pathlib.Path(checkout), step.config, step.action_size
   )
   agent = pretrained if stage == 'pretrain' else tuned

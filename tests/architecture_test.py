@@ -97,6 +97,14 @@ def test_imports_go_one_way(path):
     )
 
 
+def test_only_tests_import_tests():
+  folders = 'benchmarks', 'configs', 'experiments', 'third_party'
+  paths = [path for x in folders for path in (_ROOT / x).rglob('*.py')]
+  assert len(paths) > 40
+  for path in paths:
+    assert 'tests' not in _top_level(path), _name(path)
+
+
 @pytest.mark.parametrize('path', _FILES, ids=_name)
 def test_heavy_and_global_things_stay_where_they_belong(path):
   part, tops = _part(path), _top_level(path)

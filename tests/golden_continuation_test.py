@@ -1,6 +1,6 @@
 """drp_jax against ContextWM's code with its discount head switched on.
 
-As tests/golden_test.py, of arrays that third_party/compare_contextwm.py wrote
+As tests/golden_test.py, of arrays that tests/parity/compare_contextwm.py wrote
 (tests/golden/about_continuation.json: from which commit). Two episodes
 terminate, one of them in the middle of its segment.
 """
@@ -12,7 +12,7 @@ import jax
 import numpy as np
 import pytest
 
-from third_party import contextwm_ours as ours
+from tests.parity import contextwm_ours as ours
 
 _FOLDER = pathlib.Path(__file__).parent / 'golden'
 _TOLERANCE = 1e-4  # of the largest value of each array

@@ -2,7 +2,7 @@
 
 tests/golden/diswm.npz holds weights, inputs and noise that both were fed, and
 what the original made of them (about_diswm.json: which commit). Written by
-third_party/compare_diswm.py, which says what was changed in it on the way.
+tests/parity/compare_diswm.py, which says what was changed in it on the way.
 """
 
 import functools
@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from drp_jax.train import batches
-from third_party import contextwm_ours
-from third_party import diswm_ours as ours
+from tests.parity import contextwm_ours
+from tests.parity import diswm_ours as ours
 
 _FILE = pathlib.Path(__file__).parent / 'golden' / 'diswm.npz'
 _TOLERANCE = 1e-4  # of the largest value of each array
@@ -93,7 +93,7 @@ def test_all_weights_have_a_place():
   weights = _case()['weights']
   system = ours.small_system(ours.depth(weights))
   batch = batches.example_replay_batch(
-    ours.small_config(ours.depth(weights)), ours.ACTION_SIZE
+    ours.small_config(ours.depth(weights)), ours.GOLDEN.actions
   )
   expected = jax.eval_shape(system.init, jax.random.key(0), batch)['params']
   found = ours.convert(weights)

@@ -2,7 +2,7 @@
 
 tests/golden/dreamerv3.npz holds weights, inputs and noise that both were fed,
 and what the original made of them (about_dreamerv3.json: which commit). Written
-by third_party/compare_dreamerv3.py.
+by tests/parity/compare_dreamerv3.py.
 """
 
 import functools
@@ -12,8 +12,8 @@ import jax
 import numpy as np
 
 from drp_jax.train import batches
-from third_party import contextwm_ours
-from third_party import dreamerv3_ours as ours
+from tests.parity import contextwm_ours
+from tests.parity import dreamerv3_ours as ours
 
 _FILE = pathlib.Path(__file__).parent / 'golden' / 'dreamerv3.npz'
 _TOLERANCE = 1e-4  # of the largest value of each array
@@ -77,7 +77,7 @@ def test_formulas():
 def test_all_weights_have_a_place():
   """And none is used twice."""
   config = ours.small_config()
-  batch = batches.example_replay_batch(config, ours.ACTION_SIZE)
+  batch = batches.example_replay_batch(config, ours.GOLDEN.actions)
   init = ours.small_system().init
   expected = jax.eval_shape(init, jax.random.key(0), batch)['params']
   found = ours.convert(_case()['weights'])

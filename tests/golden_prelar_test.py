@@ -1,6 +1,6 @@
 """drp_jax against what the official PreLAR code made of the same numbers.
 
-As tests/golden_test.py, of arrays that third_party/compare_prelar.py wrote
+As tests/golden_test.py, of arrays that tests/parity/compare_prelar.py wrote
 (tests/golden/about_prelar.json: from which commit).
 """
 
@@ -11,7 +11,7 @@ import jax
 import numpy as np
 import pytest
 
-from third_party import contextwm_ours as ours
+from tests.parity import contextwm_ours as ours
 
 _FILE = pathlib.Path(__file__).parent / 'golden' / 'prelar.npz'
 _TOLERANCE = 1e-4  # of the largest value of each array

@@ -2,7 +2,7 @@
 
 tests/golden holds weights, inputs and random numbers that both were fed, and
 what the original made of them (about.json: which commit). Written by
-third_party/compare_contextwm.py.
+tests/parity/compare_contextwm.py.
 """
 
 import functools
@@ -12,7 +12,7 @@ import jax
 import numpy as np
 import pytest
 
-from third_party import contextwm_ours as ours
+from tests.parity import contextwm_ours as ours
 
 _AGENTS = 'ipv', 'apv', 'dreamerv2'
 _FOLDER = pathlib.Path(__file__).parent / 'golden'

@@ -1,10 +1,11 @@
-"""Makes the official ContextWM code importable with little more than torch.
+"""Makes the official ContextWM code importable in this environment.
 
-`wmlib` imports packages for annotations (torchtyping, typeguard) and for
-augmentations that the paper's settings leave out (kornia, torchvision). Where
-one of them is not installed, a stand-in takes its place; using it for more
-raises an error. Its schedule of learning rates also passes on an argument that
-torch 2.7 removed. Nothing of the checkout is changed.
+`wmlib`, of ContextWM and of its descendant PreLAR, imports packages for
+annotations (torchtyping, typeguard), for augmentations that the paper's
+settings leave out (kornia, torchvision) and for logs (wandb). Where one of them
+is not installed, a stand-in takes its place. Using the stand-in for more raises
+an error. The learning-rate schedule of `wmlib` passes on an argument that torch
+2.7 removed; the argument is dropped. Nothing in the checkout is changed.
 """
 
 import importlib.machinery
@@ -20,7 +21,7 @@ import torch
 import yaml
 from torch.optim import lr_scheduler
 
-_ABSENT = ('kornia', 'torchtyping', 'torchvision', 'typeguard')
+_ABSENT = ('kornia', 'torchtyping', 'torchvision', 'typeguard', 'wandb')
 
 # Numbers such as 1e-4, which YAML 1.1 takes for text.
 _FLOAT = re.compile(r'^[-+]?(\d+(\.\d*)?|\.\d+)([eE][-+]?\d+)?$')
@@ -38,8 +39,8 @@ class _StandIn(types.ModuleType):
     if name.startswith('__'):
       raise AttributeError(name)
     raise ImportError(
-      f'ContextWM uses {self.__name__}.{name}, but {self.__name__} is not'
-      ' installed.'
+      f'The official code uses {self.__name__}.{name}, but {self.__name__} is'
+      ' not installed.'
     )
 
 
@@ -55,7 +56,7 @@ def prepare(checkout: pathlib.Path) -> None:
   """Lets `import wmlib` find the checkout and what it imports.
 
   Args:
-    checkout: of github.com/thuml/ContextWM.
+    checkout: of github.com/thuml/ContextWM, or of PreLAR.
 
   Raises:
     ValueError: if it holds no wmlib.
@@ -64,12 +65,17 @@ def prepare(checkout: pathlib.Path) -> None:
     raise ValueError(f'--checkout={str(checkout)!r} holds no wmlib.')
   if str(checkout) not in sys.path:
     sys.path.insert(0, str(checkout))
-  for name in _ABSENT:
-    if name not in sys.modules and importlib.util.find_spec(name) is None:
-      _stand_in(name)
+  stand_in(*_ABSENT)
   scheduler = lr_scheduler._LRScheduler
   if 'verbose' not in inspect.signature(scheduler.__init__).parameters:
     lr_scheduler._LRScheduler = _with_verbose(scheduler)
+
+
+def stand_in(*names: str) -> None:
+  """Puts stand-ins in place of those packages that are not installed."""
+  for name in names:
+    if name not in sys.modules and importlib.util.find_spec(name) is None:
+      _stand_in(name)
 
 
 def _stand_in(name: str) -> None:
@@ -82,6 +88,8 @@ def _stand_in(name: str) -> None:
   elif name == 'torchvision':
     module.transforms = _StandIn('torchvision.transforms')
     sys.modules['torchvision.transforms'] = module.transforms
+  elif name == 'wandb':
+    module.log = lambda values: values
 
 
 def _with_verbose(scheduler: type) -> type:
@@ -94,7 +102,7 @@ def _with_verbose(scheduler: type) -> type:
 
 
 def read_settings(path: pathlib.Path) -> dict[str, Any]:
-  """Reads one of its YAML files as its own reader (YAML 1.2) does."""
+  """Reads a YAML file of a checkout as its own reader (YAML 1.2) does."""
 
   class Loader(yaml.SafeLoader):
     pass

@@ -8,7 +8,7 @@ first serves the row IPV_pre_DRP_ft of Fig. 7 too (choice E7):
 --config=configs/ablations.py:after_ipv,dmcr.
 
 Strict: every array of the file is used, and none is missing. The original is at
-github.com/thuml/ContextWM; third_party/compare_contextwm.py runs it beside
+github.com/thuml/ContextWM; tests/parity/compare_contextwm.py runs it beside
 ours.
 """
 

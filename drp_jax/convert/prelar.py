@@ -6,7 +6,7 @@ The new folder is a workdir as pre-training leaves one, for `config.init_from`
 of `config.agent='prelar'`. Of theirs, the plain (not contextualised) world
 model with normally distributed latent actions is understood, as their README
 trains it. Strict: every array of the file is used, and none is missing. The
-original is at github.com/zhanglixuan0720/PreLAR; third_party/compare_prelar.py
+original is at github.com/zhanglixuan0720/PreLAR; tests/parity/compare_prelar.py
 runs it beside ours.
 """
 

@@ -12,7 +12,7 @@ import pytest
 
 from drp_jax.convert import prelar
 from drp_jax.train import batches, build, checkpoint
-from third_party import contextwm_ours as ours
+from tests.parity import contextwm_ours as ours
 
 torch = pytest.importorskip('torch')
 pytest.importorskip('safetensors')
@@ -48,8 +48,8 @@ def test_fine_tuning_finds_all_that_it_loads(tmp_path, monkeypatch):
   path, out = _save(_arrays(), tmp_path / 'variables.pt'), tmp_path / 'out'
   _run(monkeypatch, '--checkpoint', path, '--out', out)
   config = ours.small_config('prelar')
-  system = build.system(config, ours.ACTION_SIZE, None)
-  batch = batches.example_replay_batch(config, ours.ACTION_SIZE)
+  system = build.system(config, ours.GOLDEN.actions, None)
+  batch = batches.example_replay_batch(config, ours.GOLDEN.actions)
   shapes = jax.eval_shape(system.init, jax.random.key(0), batch)
   wanted = {
     'params': {name: shapes['params'][name] for name in system.pretrained},

@@ -1,6 +1,6 @@
 """SEA-RAFT: the official arrays, files and numbers; sizes of frames.
 
-third_party/compare_sea_raft.py runs the official code beside ours.
+tests/parity/compare_sea_raft.py runs the official code beside ours.
 """
 
 import hashlib

@@ -6,6 +6,7 @@ official code, under its names. Results come back as rows of a table, {row:
 """
 
 import contextlib
+import dataclasses
 import functools
 from collections.abc import Mapping
 from typing import Any
@@ -29,8 +30,8 @@ from drp_jax.ops import (
   two_hot,
 )
 from drp_jax.train import build, optimizers
+from tests.parity import arguments, contextwm_ours
 
-ACTION_SIZE = 3
 # The optimizer is given gradients times these, in turn: so much that some are
 # clipped, and so little that none is.
 GRADIENT_FACTORS = 1e2, 1e-3, 1.0
@@ -68,9 +69,20 @@ _ALONE = {  # other layers
 }
 
 
-def small_config() -> ml_collections.ConfigDict:
+@dataclasses.dataclass(frozen=True)
+class Sizes(arguments.Sizes):
+  """Sizes of DreamerV3; its networks are of our size 'debug'."""
+
+  steps: int = arguments.number(4, least=4)
+
+
+GOLDEN = Sizes()
+
+
+def small_config(sizes: Sizes = GOLDEN) -> ml_collections.ConfigDict:
   """The debug preset, warmed up within the steps that are compared."""
   config = finetune_dmcr.get_config('debug')
+  config.behavior.horizon = sizes.horizon
   config.agent = 'dreamerv3'
   config.dreamerv3.warmup = 2
   return config
@@ -141,10 +153,9 @@ def fed(**numbers: list[jax.Array]):
   assert not any(left.values()), left
 
 
-@functools.cache
-def small_system() -> dreamerv3.DreamerV3:
+def small_system(sizes: Sizes = GOLDEN) -> dreamerv3.DreamerV3:
   """The system of `small_config`."""
-  return build.system(small_config(), ACTION_SIZE, None)
+  return build.system(small_config(sizes), sizes.actions, None)
 
 
 def _keys(count: int) -> jax.Array:
@@ -152,9 +163,9 @@ def _keys(count: int) -> jax.Array:
   return noise.example_keys(jax.random.key(0), 0, count)
 
 
-def networks(weights: Arrays, inputs: Arrays) -> Rows:
+def networks(weights: Arrays, inputs: Arrays, sizes: Sizes = GOLDEN) -> Rows:
   """Forward passes, module by module."""
-  model = small_system().model
+  model = small_system(sizes).model
 
   def run(params, x):
     def apply(method):
@@ -210,9 +221,9 @@ def networks(weights: Arrays, inputs: Arrays) -> Rows:
   return jax.jit(run)(convert(weights), dict(inputs))
 
 
-def act(weights: Arrays, inputs: Arrays) -> Rows:
+def act(weights: Arrays, inputs: Arrays, sizes: Sizes = GOLDEN) -> Rows:
   """Some steps of acting, one environment being reset on the way."""
-  system, params = small_system(), convert(weights)
+  system, params = small_system(sizes), convert(weights)
   B, T = inputs['is_first'].shape
 
   @jax.jit
@@ -240,9 +251,14 @@ def act(weights: Arrays, inputs: Arrays) -> Rows:
   }
 
 
-def losses(weights: Arrays, slow_critic: Arrays, inputs: Arrays) -> Rows:
+def losses(
+  weights: Arrays,
+  slow_critic: Arrays,
+  inputs: Arrays,
+  sizes: Sizes = GOLDEN,
+) -> Rows:
   """The joint loss, term by term, and gradients of all parameters."""
-  system = small_system()
+  system = small_system(sizes)
   names = 'image', 'action', 'reward', 'is_first', 'is_last', 'is_terminal'
   batch = types.ReplayBatch(motion=None, **{k: inputs[k] for k in names})
   slow = convert(slow_critic)['critic']
@@ -344,18 +360,28 @@ def formulas(x: Arrays) -> Rows:
   }
 
 
-def rows(case: dict[str, Any]) -> Rows:
+def rows(case: dict[str, Any], sizes: Sizes) -> Rows:
   """All rows of a case, as the original filled them in.
+
+  Forward passes and formulas are in float32. Losses, gradients and steps of the
+  optimizer are in float64.
 
   Args:
     case: `weights`, `slow_critic`, `inputs` and `numbers` (of formulas); of the
       original `rows` only the gradients are read, which the optimizer is given.
+    sizes: of the comparison.
   """
   weights, inputs = case['weights'], case['inputs']
-  return {
-    **networks(weights, inputs),
-    **act(weights, inputs),
-    **losses(weights, case['slow_critic'], inputs),
-    **optimizer_steps(weights, case['rows']['gradients']),
+  found = {
+    **networks(weights, inputs, sizes),
+    **act(weights, inputs, sizes),
     **formulas(case['numbers']),
   }
+  with contextwm_ours.double():
+    exact = contextwm_ours.as_double(case)
+    weights, slow = exact['weights'], exact['slow_critic']
+    return {
+      **found,
+      **losses(weights, slow, exact['inputs'], sizes),
+      **optimizer_steps(weights, exact['rows']['gradients']),
+    }

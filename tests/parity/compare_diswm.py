@@ -1,16 +1,17 @@
 """Runs the official DisWM code beside drp_jax, on the same numbers.
 
-  python -m third_party.compare_diswm --checkout=DIR
+  make parity SYSTEM=diswm CHECKOUT=DIR
 
-DIR is a checkout of github.com/qiwang067/DisWM. It is run as it is, on the CPU,
-in the environment of drp_jax with the extra `torch`, and with what its modules
-import beside: ruamel.yaml, Pillow, tensorboard, and wandb, of which only `log`
-is called, so that an empty one will do. What its wrappers of environments
-import is not needed. Random weights of small networks go from theirs into ours;
-images, actions and all random numbers are the same for both. The widths of its
-convolutions are written in its code; they are made eight times narrower, and
-encoder and decoder compared as they are, too. Prints a table, and exits with 1
-if anything differs by more than 1e-4 of its largest value.
+DIR is a checkout of github.com/qiwang067/DisWM. It runs as it is, on the CPU,
+in the environment of the tests, with ruamel.yaml from
+third_party/requirements.txt. Stand-ins replace wandb and its wrappers of
+environments. Random weights of small networks go from their arrays into ours.
+Images, actions and all random numbers are the same for both. The widths of its
+convolutions are written in its code. They are made eight times narrower, and
+the encoder and the decoder are compared at full width, too. Forward passes and
+formulas are compared in float32. Losses, gradients and steps of optimizers are
+compared in float64. The script prints a table, and exits with 1 if an array
+differs by more than 1e-4 of its largest value.
 
 Some things that the code does are not what its text says, or not what ours
 does. Around them all else is compared:
@@ -35,7 +36,6 @@ written down for tests/golden_diswm_test.py.
 import argparse
 import contextlib
 import io
-import os
 import pathlib
 import sys
 import tempfile
@@ -45,15 +45,12 @@ from unittest import mock
 
 import numpy as np
 import torch
-from ruamel import yaml
 
-from third_party import compare_contextwm as contextwm
-from third_party import contextwm_ours
-from third_party import diswm_ours as ours
-from third_party.compare_contextwm import to_numpy
+from tests.parity import arguments, contextwm_ours, tables, theirs
+from tests.parity import diswm_ours as ours
+from tests.parity.theirs import to_numpy
+from third_party import contextwm_imports
 
-_TOLERANCE = 1e-4
-_B, _T = 2, 5  # sequences, steps
 _PREFILL = 2_500  # agent steps, of theirs
 _WIDTHS = 32, 64, 256  # of their convolutions
 _ACTOR, _CRITIC = '_task_behavior.actor.', '_task_behavior.value.'
@@ -62,14 +59,14 @@ _CONSTANT = 0.5 * float(np.log(2.0 * np.pi))  # of -ln p of a normal number
 _IMAGE_CONSTANT = 64 * 64 * 3 * _CONSTANT
 _ABOUT = {
   'original': 'github.com/qiwang067/DisWM',
-  'made_by': 'python -m third_party.compare_diswm --golden=tests/golden',
+  'made_by': 'python -m tests.parity.compare_diswm --golden=tests/golden',
   'fed': (
     'Random weights, images, actions, rewards, codes and features; normal noise'
     ' for samples of codes (Tensor.normal_), states and actions'
     ' (torch.distributions.normal). Convolutions are an eighth as wide as the'
     ' original has them. It computed losses and gradients, and steps of'
     ' optimizers, in float64, all else in float32; what was changed on the way'
-    ' stands in third_party/compare_diswm.py.'
+    ' stands in tests/parity/compare_diswm.py.'
   ),
 }
 
@@ -77,44 +74,34 @@ Arrays = dict[str, np.ndarray]
 
 
 def main() -> None:
-  parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
-  parser.add_argument(
-    '--checkout', required=True, type=os.path.expanduser
-  )
-  parser.add_argument(
-    '--golden',
-    type=os.path.expanduser,
-    help='folder for what was fed and found',
-  )
-  args = parser.parse_args()
-  checkout = pathlib.Path(args.checkout)
-  if not (checkout / 'beta_vae.py').is_file():
-    parser.error(f'{checkout} holds no beta_vae.py')
+  checkout, sizes, golden = arguments.parse(__doc__, 'beta_vae.py', ours.GOLDEN)
   sys.path.insert(0, str(checkout))
+  contextwm_imports.stand_in('wandb')
   sys.modules['wrappers'] = types.ModuleType('wrappers')  # of environments
   torch.set_num_threads(1)
 
   with contextlib.redirect_stdout(io.StringIO()):
-    case = Original(checkout, 8).case()
-    full = Original(checkout, 1)
-  found, expected = ours.rows(case), case['rows']
+    case = Original(checkout, 8, sizes).case()
+    full = Original(checkout, 1, sizes)
+  found, expected = ours.rows(case, sizes), case['rows']
   assert found.keys() == expected.keys(), found.keys() ^ expected.keys()
-  wide, wide_found = full.networks(), ours.networks(full.weights, full.inputs)
+  wide = full.networks()
+  wide_found = ours.networks(full.weights, full.inputs, sizes)
   for row in ('VAE encoder', 'VAE decoder'):
     found[f'{row}, full width'] = wide_found[row]
     expected = {**expected, f'{row}, full width': wide[row]}
-  worst = 0.0
-  print('what                                     largest difference')
-  for row, arrays in found.items():
-    pairs = contextwm_ours.differences(arrays, ours.as_ours(expected[row]))
-    name, largest = max(pairs, key=lambda pair: pair[1])
-    worst = max(worst, largest)
-    print(f'{row:40} {largest:.1e} {name}')
-  print(f'largest {worst:.1e}, allowed {_TOLERANCE:.0e}')
-  if args.golden:
-    path = pathlib.Path(args.golden) / 'about_diswm.json'
-    contextwm.write(path, checkout, {'diswm': case}, worst, _ABOUT)
-  sys.exit(worst > _TOLERANCE)
+  table = [
+    (
+      row,
+      contextwm_ours.differences(arrays, ours.as_ours(expected[row], sizes)),
+    )
+    for row, arrays in found.items()
+  ]
+  worst = tables.report(sizes, table)
+  if golden:
+    path = golden / 'about_diswm.json'
+    tables.write(path, checkout, {'diswm': case}, worst, _ABOUT)
+  sys.exit(worst > tables.TOLERANCE)
 
 
 class Original:
@@ -129,31 +116,33 @@ class Original:
     numbers: what is fed to formulas.
   """
 
-  def __init__(self, checkout: pathlib.Path, narrower: int):
+  def __init__(self, checkout: pathlib.Path, narrower: int, sizes: ours.Sizes):
     """Builds both.
 
     Args:
       checkout: of the original; on `sys.path`.
       narrower: what widths of convolutions are divided by.
+      sizes: of all else.
     """
     import beta_vae  # of the checkout
     import dreamer
     import pretrain_model
 
+    self.sizes = sizes
     with (
       tempfile.TemporaryDirectory() as folder,
       mock.patch.object(beta_vae, 'nn', _narrow_layers(narrower)),
     ):
       traindir = pathlib.Path(folder)
       (traindir / f'episode-{_PREFILL + 1}.npz').touch()
-      config = _config(checkout, traindir)
+      config = _config(checkout, traindir, sizes)
       self.pretrained = pretrain_model.WorldModel(0, config)
       self.agent = dreamer.Dreamer(config, None, None)
     self.agent.requires_grad_(False)
     for module in (*self.pretrained.modules(), *self.agent.modules()):
       if isinstance(module, beta_vae.View):
         module.size = tuple(_narrower(n, narrower) for n in module.size)
-    _randomise(self.agent)
+    _randomise(self.agent, sizes)
     theirs = self.agent.state_dict()
     self.pretrained.load_state_dict(
       {name: theirs[_tuned(name)] for name in self.pretrained.state_dict()}
@@ -168,7 +157,7 @@ class Original:
       for name, x in theirs.items()
       if name.startswith(_SLOW)
     }
-    self.inputs, self.numbers = _inputs(), _numbers()
+    self.inputs, self.numbers = _inputs(sizes), _numbers(sizes)
 
   def case(self) -> dict[str, Any]:
     """What is fed, and what the original makes of it."""
@@ -193,6 +182,7 @@ class Original:
   def networks(self) -> ours.Rows:
     """Forward passes, module by module."""
     wm, learner, x = self.agent._wm, self.agent._task_behavior, self._tensors()
+    lead = self.sizes.sequences, self.sizes.steps
     with torch.no_grad():
       with _fed(codes=[x['code_normal']]):
         mean, log_var, sample = wm.encoder(wm.preprocess(self._data()))
@@ -205,8 +195,8 @@ class Original:
       policy = learner.actor(x['feat'])
       rows = {
         'VAE encoder': {
-          'mean': mean.unflatten(0, (_B, _T)),
-          'log-variance': log_var.unflatten(0, (_B, _T)),
+          'mean': mean.unflatten(0, lead),
+          'log-variance': log_var.unflatten(0, lead),
           'sample': sample,
         },
         'VAE decoder': {'image': image[ours.PIXELS]},
@@ -233,7 +223,7 @@ class Original:
   def act(self) -> ours.Rows:
     """Some steps of acting, one environment being reset on the way."""
     x, data, state, actions = self._tensors(), self._data(), None, []
-    for t in range(_T):
+    for t in range(self.sizes.steps):
       obs = {name: data[name][:, t] for name in ('image', 'reward')}
       with (
         torch.no_grad(),
@@ -257,12 +247,12 @@ class Original:
     """The loss of pre-training and its gradients."""
     wm = self.pretrained
     with (
-      contextwm.double(wm),
+      theirs.double(wm),
       _caught(wm, '_model_opt') as found,
       _fed(codes=[self._tensors()['code_normal']]),
     ):
       _, _, metrics = wm._train(self._data())
-      gradients = contextwm.gradients_of(wm)
+      gradients = theirs.gradients_of(wm)
     wm.zero_grad(set_to_none=True)
     return _to_numpy(
       {
@@ -281,15 +271,15 @@ class Original:
   def finetune(self) -> ours.Rows:
     """The world model's loss of fine-tuning and its gradients."""
     c = self.agent._config
-    with contextwm.double(self.agent):
+    with theirs.double(self.agent):
       self._post, loss, metrics = self._train_model(ours.AGENT_STEP)
-      gradients = contextwm.gradients_of(self.agent)
+      gradients = theirs.gradients_of(self.agent)
     self.agent.zero_grad(set_to_none=True)
     for name in [x for x in gradients if x.startswith(_TEACHER)]:
       assert gradients.pop(name).any()  # it is not frozen
     post = _to_numpy({'post': self._post})['post']
     for name, value in post.items():
-      self.inputs[f'start_{name}'] = value.reshape(_B * _T, -1)
+      self.inputs[f'start_{name}'] = value.reshape(-1, value.shape[-1])
     code, reward = metrics['beta_vae_kl_loss'], c.reward_scale * _CONSTANT
     image = metrics['image_loss'] - c.beta_vae_beta * code - _IMAGE_CONSTANT
     return _to_numpy(
@@ -314,7 +304,7 @@ class Original:
     how many there were. Released: it knows those at its making.
     """
     wm, found = self.agent._wm, {}
-    with contextwm.double(self.agent), torch.no_grad():
+    with theirs.double(self.agent), torch.no_grad():
       _, without, _ = self._train_model(0, cross_domain=True)
 
       def weight(*args):
@@ -377,7 +367,7 @@ class Original:
       normal.append([*own, torch.zeros_like(own[0])])  # the last has no use
     learner._updates = 1  # so that the slow critic stays
     with (
-      contextwm.double(self.agent),
+      theirs.double(self.agent),
       mock.patch.object(tools, 'lambda_return', lambda_return),
       mock.patch.object(learner, '_compute_actor_loss', actor_loss),
       mock.patch.object(
@@ -396,7 +386,7 @@ class Original:
         entropy = learner.actor(seen).entropy().mean()
         value = learner.value(seen).mean.mean()
         reward = self.agent._wm.heads['reward'](seen).mean.mean()
-      gradients = contextwm.gradients_of(self.agent)
+      gradients = theirs.gradients_of(self.agent)
     self.agent.zero_grad(set_to_none=True)
     return _to_numpy(
       {
@@ -477,14 +467,15 @@ class Original:
     return _to_numpy(rows)
 
   def _tensors(self) -> dict[str, torch.Tensor]:
-    return {name: torch.from_numpy(x) for name, x in self.inputs.items()}
+    return theirs.tensors(self.inputs)
 
   def _data(self) -> Arrays:
     """A batch as their replay hands it out."""
     return {name: self.inputs[name] for name in ('image', 'action', 'reward')}
 
-  def _state_samples(self, steps=range(_T)) -> list[torch.Tensor]:
+  def _state_samples(self, steps=None) -> list[torch.Tensor]:
     """For the prior, whose samples have no use, then for the posterior."""
+    steps = range(self.sizes.steps) if steps is None else steps
     normal = self._tensors()['state_normal']
     return [y for t in steps for y in (0.0 * normal[:, t], normal[:, t])]
 
@@ -538,7 +529,7 @@ def _fed(codes=(), normal=()):
 
   with (
     mock.patch.object(torch.Tensor, 'normal_', fed_normal),
-    contextwm.fed(normal=normal),
+    theirs.fed(normal=normal),
   ):
     yield
   assert not left, len(left)
@@ -587,19 +578,19 @@ def _narrower(width: int, factor: int) -> int:
   return width // factor if width in _WIDTHS else width
 
 
-def _config(checkout: pathlib.Path, traindir: pathlib.Path):
+def _config(checkout: pathlib.Path, traindir: pathlib.Path, sizes: ours.Sizes):
   """Their settings of fine-tuning on DMC, in sizes of ours."""
   import tools  # of the checkout
 
-  small = ours.small_config(4)
-  blocks = yaml.YAML(typ='safe').load(checkout / 'configs.yaml')
+  small = ours.small_config(sizes=sizes)
+  blocks = contextwm_imports.read_settings(checkout / 'configs.yaml')
   settings = {**blocks['defaults'], **blocks['dmc2gym']}
   found = {name: tools.args_type(x)(x) for name, x in settings.items()}
   found |= {
     'beta_vae': True,
     'distillation': True,
-    'pretrain_action_num': ours.ACTION_SIZE,
-    'num_actions': ours.ACTION_SIZE,
+    'pretrain_action_num': sizes.actions,
+    'num_actions': sizes.actions,
     'dyn_hidden': small.diswm.width,
     'dyn_deter': small.diswm.width,
     'dyn_stoch': small.diswm.stoch_size,
@@ -613,9 +604,9 @@ def _config(checkout: pathlib.Path, traindir: pathlib.Path):
   return argparse.Namespace(**found)
 
 
-def _randomise(agent: torch.nn.Module) -> None:
+def _randomise(agent: torch.nn.Module, sizes: ours.Sizes) -> None:
   """Other numbers everywhere, which float16 holds: they make small files."""
-  rng = np.random.default_rng(3)
+  rng = sizes.random(3)
   for name, x in agent.named_parameters():
     noise = torch.from_numpy(rng.normal(size=x.shape)).float()
     if name.endswith('_norm.weight'):
@@ -627,11 +618,12 @@ def _randomise(agent: torch.nn.Module) -> None:
     x.copy_(noise.half())
 
 
-def _inputs() -> Arrays:
+def _inputs(sizes: ours.Sizes) -> Arrays:
   """Images, actions, rewards, features, and all noise."""
-  config, rng = ours.small_config(4), np.random.default_rng(2)
-  lead, c = (_B, _T), config.diswm
-  S, Z, A = c.stoch_size, c.latent_size, ours.ACTION_SIZE
+  config, rng = ours.small_config(sizes=sizes), sizes.random(2)
+  B, T, c = sizes.sequences, sizes.steps, config.diswm
+  lead = B, T
+  S, Z, A = c.stoch_size, c.latent_size, sizes.actions
   H = config.behavior.horizon
 
   def normal(*shape):
@@ -649,8 +641,8 @@ def _inputs() -> Arrays:
     'code_normal': normal(*lead, Z),
     'teacher_normal': normal(*lead, Z),
     'state_normal': normal(*lead, S, 1),
-    'imagined_action': normal(_B, H, _T, A),
-    'imagined_state': normal(_B, H, _T, S, 1),
+    'imagined_action': normal(B, H, T, A),
+    'imagined_state': normal(B, H, T, S, 1),
   }
   inputs['is_first'][:, 0] = inputs['reset'][:, 0] = True
   inputs['reset'][1, 3] = True
@@ -658,9 +650,9 @@ def _inputs() -> Arrays:
   return inputs
 
 
-def _numbers() -> Arrays:
+def _numbers(sizes: ours.Sizes) -> Arrays:
   """What is fed to formulas."""
-  rng, (H, N) = np.random.default_rng(4), (6, 5)
+  rng, (H, N) = sizes.random(4), (6, 5)
 
   def normal(*shape):
     return rng.normal(size=shape).astype(np.float32)

@@ -1,27 +1,23 @@
 r"""Runs the official DreamerV3 code beside drp_jax, on the same numbers.
 
-  python -m third_party.compare_dreamerv3 --checkout=DIR
+  make parity SYSTEM=dreamerv3 CHECKOUT=DIR
 
-DIR is a checkout of github.com/danijar/dreamerv3. It is run as it is, on the
-CPU and in float32, in this environment and with what it imports beside: einops,
-elements, granular, ninjax, portal and ruamel.yaml. Only its scans over time are
-unrolled, so that every step can be handed its own noise. Random weights of
-small networks go from theirs into ours; images, actions and all noise are the
-same for both. Prints a table, and exits with 1 if anything differs by more than
-1e-4 of its largest value.
+DIR is a checkout of github.com/danijar/dreamerv3. It runs on the CPU, in the
+environment of the tests, with packages from third_party/requirements.txt. Only
+its scans over time are unrolled, so that every step can be handed its own
+noise. Random weights of small networks go from their arrays into ours. Images,
+actions and all noise are the same for both. Forward passes and formulas are
+compared in float32. Losses, gradients and steps of the optimizer are compared
+in float64. The script prints a table, and exits with 1 if an array differs by
+more than 1e-4 of its largest value.
 
 With --golden=tests/golden, what was fed and what the original made of it is
 written down for tests/golden_dreamerv3_test.py.
 """
 
-import argparse
 import contextlib
-import importlib.metadata
 import io
-import os
-import json
 import pathlib
-import subprocess
 import sys
 from typing import Any
 from unittest import mock
@@ -30,55 +26,44 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from ruamel import yaml
 
-from third_party import contextwm_ours
-from third_party import dreamerv3_ours as ours
+from tests.parity import arguments, contextwm_ours, tables
+from tests.parity import dreamerv3_ours as ours
+from third_party import contextwm_imports
 
-_TOLERANCE = 1e-4
-_B, _T = 2, 4  # sequences, steps
 _PARAMETERS = 'enc/', 'dyn/', 'dec/', 'rew/', 'con/', 'pol/', 'val/'
 _LOW, _HIGH = 'retnorm/lo/value', 'retnorm/hi/value'
-_FED = (
-  'Random weights, images, actions, rewards, flags and states; Gumbel noise for'
-  ' samples of states (jax.random.categorical), normal noise for actions'
-  ' (jax.random.normal). Computed in float32.'
-)
+_ABOUT = {
+  'original': 'github.com/danijar/dreamerv3',
+  'made_by': 'python -m tests.parity.compare_dreamerv3 --golden=tests/golden',
+  'fed': (
+    'Random weights, images, actions, rewards, flags and states; Gumbel noise'
+    ' for samples of states (jax.random.categorical), normal noise for actions'
+    ' (jax.random.normal). The original computed losses and gradients, and'
+    ' steps of the optimizer, in float64, all else in float32.'
+  ),
+}
 
 Arrays = dict[str, np.ndarray]
 
 
 def main() -> None:
-  parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
-  parser.add_argument(
-    '--checkout', required=True, type=os.path.expanduser
-  )
-  parser.add_argument(
-    '--golden',
-    type=os.path.expanduser,
-    help='folder for what was fed and found',
-  )
-  args = parser.parse_args()
-  checkout = pathlib.Path(args.checkout)
-  if not (checkout / 'dreamerv3').is_dir():
-    parser.error(f'{checkout} holds no dreamerv3')
+  checkout, sizes, golden = arguments.parse(__doc__, 'dreamerv3', ours.GOLDEN)
   sys.path.insert(0, str(checkout))
-
   with contextlib.redirect_stdout(io.StringIO()):  # they say a lot
-    case = Original(checkout).case()
-  found, worst = ours.rows(case), 0.0
-  assert found.keys() == case['rows'].keys(), found.keys() ^ case['rows'].keys()
-  print('what                                     largest difference')
-  for row, arrays in found.items():
-    expected = ours.as_ours(case['rows'][row])
-    names = contextwm_ours.differences(arrays, expected)
-    name, largest = max(names, key=lambda pair: pair[1])
-    worst = max(worst, largest)
-    print(f'{row:40} {largest:.1e} {name}')
-  print(f'largest {worst:.1e}, allowed {_TOLERANCE:.0e}')
-  if args.golden:
-    _write(pathlib.Path(args.golden), checkout, case, worst)
-  sys.exit(worst > _TOLERANCE)
+    case = Original(checkout, sizes).case()
+  found, expected = ours.rows(case, sizes), case['rows']
+  assert found.keys() == expected.keys(), found.keys() ^ expected.keys()
+  table = [
+    (row, contextwm_ours.differences(arrays, ours.as_ours(expected[row])))
+    for row, arrays in found.items()
+  ]
+  worst = tables.report(sizes, table)
+  if golden:
+    path, versions = golden / 'about_dreamerv3.json', ('jax', 'ninjax')
+    cases = {'dreamerv3': case}
+    tables.write(path, checkout, cases, worst, _ABOUT, versions)
+  sys.exit(worst > tables.TOLERANCE)
 
 
 class Original:
@@ -91,40 +76,41 @@ class Original:
     numbers: what is fed to formulas.
   """
 
-  def __init__(self, checkout: pathlib.Path):
+  def __init__(self, checkout: pathlib.Path, sizes: ours.Sizes):
     import elements
     import ninjax as nj
     from dreamerv3 import agent  # of the checkout
     from embodied.jax import nets
 
     nets.COMPUTE_DTYPE = jnp.float32
-    settings = yaml.YAML(typ='safe').load(
-      (checkout / 'dreamerv3' / 'configs.yaml').read_text()
+    settings = contextwm_imports.read_settings(
+      checkout / 'dreamerv3' / 'configs.yaml'
     )
-    config = elements.Config(settings['defaults']).update(_sizes())
+    self.sizes = sizes
+    config = elements.Config(settings['defaults']).update(_settings(sizes))
     observed = {'image': elements.Space(np.uint8, (64, 64, 3))}
     observed |= {'reward': elements.Space(np.float32)}
     observed |= {
       f'is_{name}': elements.Space(bool)
       for name in ('first', 'last', 'terminal')
     }
-    actions = {'action': elements.Space(np.float32, (ours.ACTION_SIZE,), -1, 1)}
+    actions = {'action': elements.Space(np.float32, (sizes.actions,), -1, 1)}
     self.agent = object.__new__(agent.Agent)
     self.agent.__init__(
       observed, actions, elements.Config(**config.agent, replay_context=0)
     )
-    self.inputs, self.numbers = _inputs(), _numbers()
+    self.inputs, self.numbers = _inputs(sizes), _numbers(sizes)
     shapes = jax.eval_shape(
       lambda x: nj.init(self._loss)({}, x, seed=0), self.inputs
     )
-    self.state = _random_values(shapes)
+    self.state = _random_values(shapes, sizes)
     low, high = self.inputs['range']
     assert {_LOW, _HIGH} <= self.state.keys()
     self.state |= {_LOW: low, _HIGH: high}
 
   def case(self) -> dict[str, Any]:
     """What is fed, and what the original makes of it."""
-    losses = self.losses()
+    losses = _single(self.losses())
     rows = {
       **self.networks(),
       **self.act(),
@@ -142,7 +128,7 @@ class Original:
       'slow_critic': slow,
       'inputs': self.inputs,
       'numbers': self.numbers,
-      'rows': jax.tree.map(np.asarray, rows),
+      'rows': _single(rows),
     }
 
   def networks(self) -> ours.Rows:
@@ -203,8 +189,8 @@ class Original:
     """Some steps of acting, one environment being reset on the way."""
 
     def run(x):
-      carry, actions = self.agent.init_policy(_B), []
-      for t in range(_T):
+      carry, actions = self.agent.init_policy(self.sizes.sequences), []
+      for t in range(self.sizes.steps):
         obs = {name: x[name][:, t] for name in ('image', 'is_first')}
         carry, action, _ = self.agent.policy(carry, obs)
         # As the environment's wrapper and the next step of the model have it.
@@ -225,11 +211,12 @@ class Original:
   def losses(self) -> ours.Rows:
     """The loss, term by term, and gradients of all parameters."""
     x, parameters = self.inputs, self._parameters()
+    rest = {k: v for k, v in self.state.items() if k not in parameters}
     H = x['imagined_gumbel'].shape[1]
 
     def imagined(name):
       own = np.moveaxis(x[name], 1, 0)
-      return list(own.reshape(H, _B * _T, *own.shape[3:]))
+      return list(own.reshape(H, -1, *own.shape[3:]))
 
     actions = imagined('imagined_normal')
     # They also draw an action in the last state, whose use is none.
@@ -242,11 +229,10 @@ class Original:
       )
       return loss, (state, metrics)
 
-    rest = {k: v for k, v in self.state.items() if k not in parameters}
-    with _fed(categorical=gumbel, normal=actions):
+    with _double(), _fed(categorical=gumbel, normal=actions):
       (loss, (state, metrics)), gradients = jax.jit(
         jax.value_and_grad(run, has_aux=True)
-      )(parameters, rest, x)
+      )(*contextwm_ours.as_double((parameters, rest, x)))
     names = {
       'image': 'image',
       'reward': 'rew',
@@ -270,14 +256,16 @@ class Original:
   def optimizer_steps(self, gradients: Arrays) -> ours.Rows:
     """Moves of parameters under given gradients, step after step."""
     parameters, moves = self._parameters(), []
-    tx = self.agent._make_opt(**{**self.agent.config.opt, 'warmup': 2})
-    state, step = tx.init(parameters), jax.jit(tx.update)
-    for factor in ours.GRADIENT_FACTORS:
-      scaled = {name: factor * x for name, x in gradients.items()}
-      updates, state = step(scaled, state, parameters)
-      parameters = optax.apply_updates(parameters, updates)
-      moves.append(updates)
-    total = jax.tree.map(lambda *xs: sum(xs), *moves)
+    with _double():
+      gradients, parameters = contextwm_ours.as_double((gradients, parameters))
+      tx = self.agent._make_opt(**{**self.agent.config.opt, 'warmup': 2})
+      state, step = tx.init(parameters), jax.jit(tx.update)
+      for factor in ours.GRADIENT_FACTORS:
+        scaled = {name: factor * x for name, x in gradients.items()}
+        updates, state = step(scaled, state, parameters)
+        parameters = optax.apply_updates(parameters, updates)
+        moves.append(updates)
+      total = jax.tree.map(lambda *xs: sum(xs), *moves)
     return {'clipping and LaProp, three steps': total}
 
   def formulas(self) -> ours.Rows:
@@ -350,7 +338,7 @@ class Original:
       name: x[name]
       for name in ('image', 'reward', 'is_first', 'is_last', 'is_terminal')
     }
-    carry = self.agent.init_train(_B)[:3]
+    carry = self.agent.init_train(self.sizes.sequences)[:3]
     loss, (_, _, _, metrics) = self.agent.loss(
       carry, obs, {'action': x['action']}, training=True
     )
@@ -373,6 +361,32 @@ class Original:
     return jax.jit(lambda *args: pure(*args, seed=0, create=True))(
       self.state, *args
     )
+
+
+@contextlib.contextmanager
+def _double():
+  """Computes in float64, also where the original asks for float32."""
+  from dreamerv3 import agent  # of the checkout
+  from embodied.jax import heads, nets, opt, outs, utils
+
+  with contextlib.ExitStack() as stack:
+    stack.enter_context(contextwm_ours.double())
+    for module in (agent, heads, nets, opt, outs, utils):
+      patch = mock.patch.object(module, 'f32', jnp.float64)
+      stack.enter_context(patch)
+    patch = mock.patch.object(nets, 'COMPUTE_DTYPE', jnp.float64)
+    stack.enter_context(patch)
+    yield
+
+
+def _single(tree):
+  """Arrays of real numbers as float32."""
+
+  def single(x):
+    x = np.asarray(x)
+    return x.astype(np.float32) if x.dtype == np.float64 else x
+
+  return jax.tree.map(single, tree)
 
 
 @contextlib.contextmanager
@@ -415,7 +429,7 @@ def _fed(**numbers):
   assert not any(left.values()), {name: len(x) for name, x in left.items()}
 
 
-def _sizes() -> dict[str, Any]:
+def _settings(sizes: ours.Sizes) -> dict[str, Any]:
   """Their settings that make networks as small as ours."""
   model = ours.small_system().model
   dynamics, width = model.action_dynamics, model.critic.width
@@ -425,7 +439,7 @@ def _sizes() -> dict[str, Any]:
     'agent.dyn.rssm.stoch': dynamics.groups,
     'agent.dyn.rssm.classes': dynamics.classes,
     'agent.dyn.rssm.blocks': dynamics.blocks,
-    'agent.imag_length': ours.small_config().behavior.horizon,
+    'agent.imag_length': sizes.horizon,
   }
   for name in ('enc', 'dec'):
     settings[f'agent.{name}.simple.depth'] = model.image_encoder.depth
@@ -435,12 +449,12 @@ def _sizes() -> dict[str, Any]:
   return settings
 
 
-def _inputs() -> Arrays:
+def _inputs(sizes: ours.Sizes) -> Arrays:
   """Images, actions, rewards, states, and all noise."""
-  model, rng = ours.small_system().model, np.random.default_rng(2)
-  dynamics, lead = model.action_dynamics, (_B, _T)
-  latent, H = (dynamics.groups, dynamics.classes), ours.small_config().behavior
-  H, A, M = H.horizon, ours.ACTION_SIZE, 4
+  model, rng = ours.small_system(sizes).model, sizes.random(2)
+  B, T, H, A = sizes.sequences, sizes.steps, sizes.horizon, sizes.actions
+  dynamics, lead, M = model.action_dynamics, (B, T), 4
+  latent = dynamics.groups, dynamics.classes
 
   def normal(*shape):
     return rng.normal(size=shape).astype(np.float32)
@@ -459,8 +473,8 @@ def _inputs() -> Arrays:
     'is_terminal': np.zeros(lead, bool),
     'gumbel': gumbel(*lead, *latent),
     'acting_normal': normal(*lead, A),
-    'imagined_normal': normal(_B, H, _T, A),
-    'imagined_gumbel': gumbel(_B, H, _T, *latent),
+    'imagined_normal': normal(B, H, T, A),
+    'imagined_gumbel': gumbel(B, H, T, *latent),
     'deter': np.tanh(normal(M, dynamics.deter_size)),
     'stoch': np.eye(latent[1], dtype=np.float32)[classes],
     'wide_action': 2.0 * normal(M, A),
@@ -474,8 +488,8 @@ def _inputs() -> Arrays:
   return inputs
 
 
-def _numbers() -> Arrays:
-  rng, (T, N) = np.random.default_rng(4), (6, 5)
+def _numbers(sizes: ours.Sizes) -> Arrays:
+  rng, (T, N) = sizes.random(4), (6, 5)
 
   def normal(*shape):
     return rng.normal(size=shape).astype(np.float32)
@@ -501,9 +515,11 @@ def _numbers() -> Arrays:
   }
 
 
-def _random_values(shapes: dict[str, jax.ShapeDtypeStruct]) -> Arrays:
+def _random_values(
+  shapes: dict[str, jax.ShapeDtypeStruct], sizes: ours.Sizes
+) -> Arrays:
   """Values for all variables, as far from their initial ones as trained."""
-  rng, found = np.random.default_rng(3), {}
+  rng, found = sizes.random(3), {}
   for name, like in sorted(shapes.items()):
     x = rng.normal(size=like.shape)
     if name.endswith('/kernel'):
@@ -521,32 +537,6 @@ def _random_values(shapes: dict[str, jax.ShapeDtypeStruct]) -> Arrays:
       x *= 0
     found[name] = x.astype(like.dtype)
   return found
-
-
-def _write(folder, checkout, case, worst) -> None:
-  """Writes golden arrays and where they are from."""
-  folder.mkdir(parents=True, exist_ok=True)
-  packed = contextwm_ours.pack(case)
-  np.savez_compressed(folder / 'dreamerv3.npz', **packed)
-  commit = subprocess.run(
-    ['git', 'rev-parse', 'HEAD'],
-    cwd=checkout,
-    capture_output=True,
-    text=True,
-    check=True,
-  ).stdout.strip()
-  about = {
-    'original': 'github.com/danijar/dreamerv3',
-    'commit': commit,
-    'jax': importlib.metadata.version('jax'),
-    'ninjax': importlib.metadata.version('ninjax'),
-    'made_by': 'python -m third_party.compare_dreamerv3 --golden=tests/golden',
-    'fed': _FED,
-    'largest_difference': float(f'{worst:.1e}'),
-  }
-  (folder / 'about_dreamerv3.json').write_text(
-    json.dumps(about, indent=2) + '\n'
-  )
 
 
 if __name__ == '__main__':

@@ -1,6 +1,6 @@
 """Runs the official PreLAR code beside drp_jax, on the same numbers.
 
-  python -m third_party.compare_prelar --checkout=DIR
+  make parity SYSTEM=prelar CHECKOUT=DIR
 
 DIR is a checkout of github.com/zhanglixuan0720/PreLAR, a descendant of
 ContextWM's code; all that compare_contextwm.py says holds here too. Compared is
@@ -8,13 +8,12 @@ the system of its README: normally distributed latent actions in pre-training,
 a deterministic action encoder in fine-tuning, plain residual networks.
 
 With --golden=tests/golden, what was fed and what the original made of it is
-written down for tests/golden_prelar_test.py.
+written for tests/golden_prelar_test.py. Only then are the original's large
+arrays rounded to 14 bits, which makes small files.
 """
 
-import argparse
 import contextlib
 import io
-import os
 import pathlib
 import sys
 from typing import Any
@@ -23,14 +22,14 @@ import numpy as np
 import torch
 
 from drp_jax.convert import contextwm as rules
-from third_party import compare_contextwm as contextwm
-from third_party import contextwm_imports
-from third_party import contextwm_ours as ours
+from tests.parity import arguments, tables, theirs
+from tests.parity import compare_contextwm as contextwm
+from tests.parity import contextwm_ours as ours
+from third_party import contextwm_agents, contextwm_imports
 
-_TOLERANCE = 1e-4
 _ABOUT = {
   'original': 'github.com/zhanglixuan0720/PreLAR',
-  'made_by': 'python -m third_party.compare_prelar --golden=tests/golden',
+  'made_by': 'python -m tests.parity.compare_prelar --golden=tests/golden',
   'fed': (
     'Random weights, images, actions, rewards and features; Gumbel noise for'
     ' samples of states (torch.multinomial), normal numbers for latent actions'
@@ -43,28 +42,24 @@ _ABOUT = {
 
 
 def main() -> None:
-  parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
-  parser.add_argument(
-    '--checkout', required=True, type=os.path.expanduser
+  checkout, sizes, golden = arguments.parse(
+    __doc__, 'wmlib/nets/va_net', ours.GOLDEN
   )
-  parser.add_argument(
-    '--golden',
-    type=os.path.expanduser,
-    help='folder for what was fed and found',
-  )
-  args = parser.parse_args()
-  checkout = pathlib.Path(args.checkout)
-  if not (checkout / 'wmlib' / 'nets' / 'va_net').is_dir():
-    parser.error(f'{checkout} holds no wmlib/nets/va_net')
+  if sizes.deter != sizes.hidden:
+    sys.exit(
+      f'--deter={sizes.deter} --hidden={sizes.hidden}: the official PreLAR has'
+      ' one width for both.'
+    )
   contextwm_imports.prepare(checkout)
   torch.set_num_threads(1)
   with contextlib.redirect_stdout(io.StringIO()):  # they say a lot
-    cases = {'prelar': contextwm.compared(Original(checkout))}
-  worst = contextwm.report(cases)
-  if args.golden:
-    path = pathlib.Path(args.golden) / 'about_prelar.json'
-    contextwm.write(path, checkout, cases, worst, _ABOUT)
-  sys.exit(worst > _TOLERANCE)
+    original = Original(checkout, sizes, rounded=golden is not None)
+    cases = {'prelar': contextwm.compared(original)}
+  worst = tables.report(sizes, contextwm.differences(sizes, cases))
+  if golden:
+    path = golden / 'about_prelar.json'
+    tables.write(path, checkout, cases, worst, _ABOUT)
+  sys.exit(worst > tables.TOLERANCE)
 
 
 class Original(contextwm.Original):
@@ -74,24 +69,34 @@ class Original(contextwm.Original):
   agent of pre-training has.
   """
 
-  def __init__(self, checkout: pathlib.Path):
+  def __init__(self, checkout: pathlib.Path, sizes: ours.Sizes, rounded: bool):
+    """Builds both.
+
+    Args:
+      checkout: of the original; on `sys.path`.
+      sizes: of networks and batches.
+      rounded: whether large arrays are rounded, for small golden files.
+    """
     from wmlib import agents, utils  # of the checkout
 
-    self.agent, self.config = 'prelar', ours.small_config('prelar')
-    c, space = self.config, contextwm.space
+    self._rounded = _rounded if rounded else lambda rows: rows
+    self.agent, self.sizes = 'prelar', sizes
+    self.config = ours.small_config('prelar', sizes)
+    c, space = self.config, contextwm_agents.space
     spaces = {'image': space(64, 64, 3), 'reward': space()}
     spaces |= {f'is_{name}': space() for name in ('first', 'last', 'terminal')}
-    actions = {'action': space(ours.ACTION_SIZE)}
+    actions = {'action': space(sizes.actions)}
     feat = c.rssm.deter_size + c.rssm.groups * c.rssm.classes
 
     def make(kind, file, block, **changes):
-      path = checkout / f'configs/{file}.yaml'
-      settings = contextwm_imports.read_settings(path)
+      settings = contextwm_imports.read_settings(
+        checkout / f'configs/{file}.yaml'
+      )
       settings['defaults']['decoder']['cnn_input_dim'] = feat  # else 2048
       config = utils.Config(settings['defaults']).update(settings[block])
       return kind(config.update(changes), spaces, actions, None)
 
-    networks, heads = contextwm.network_sizes(c)
+    networks, heads = contextwm_agents.network_sizes(c)
     networks['rssm.embed_dim'] = 64 * c.image.depth
     for name in ('actor', 'critic', 'reward_head'):
       heads[f'{name}.input_dim'] = feat
@@ -123,21 +128,21 @@ class Original(contextwm.Original):
       },
     )
     for agent in (self.tuned, self.pretrained):
-      contextwm.randomise(agent)
+      theirs.randomise(agent, sizes)
       for value in agent.state_dict().values():
         value.copy_(value.half())  # which makes small files
-    self.weights, self.slow_critic = contextwm.learnt_arrays(self.tuned)
+    self.weights, self.slow_critic = theirs.learnt_arrays(self.tuned)
     self.weights = {
       name: value
       for name, value in self.weights.items()
       if not name.startswith('wm.af_rssm.')  # a second name of wm.rssm
     }
     self.weights |= {
-      name: contextwm.to_numpy(value)
+      name: theirs.to_numpy(value)
       for name, value in self.pretrained.state_dict().items()
       if name.startswith('wm.va_encoder.')
     }
-    self.inputs = contextwm.make_inputs(c)
+    self.inputs = contextwm.make_inputs(c, sizes)
     # It looks at embeddings, in which channels are last here.
     matrix = self.tuned.wm.intr_bonus.random_projection_matrix.numpy()
     self.inputs['projection'] = rules.channels_last(matrix, rules.SIDE)
@@ -152,17 +157,17 @@ class Original(contextwm.Original):
       latent = encoder(image[:, :-1], image[:, 1:], sample=False)
       decoded = wm.heads['decoder'](x['feat'])['image'].mean
       embed = x['embed'].unflatten(-1, (4, 4, -1)).movedim(-1, -3).flatten(-3)
-      with contextwm.fed(multinomial=self._samples('z')):
+      with theirs.fed(multinomial=self._samples('z')):
         post, prior = wm.rssm.observe(embed, x['latent'], data['is_first'])
       start = {key: value[:, 0] for key, value in post.items()}
-      with contextwm.fed(multinomial=x['gumbel_z'][:, 1:].unbind(1)):
+      with theirs.fed(multinomial=x['gumbel_z'][:, 1:].unbind(1)):
         ahead = wm.rssm.imagine(x['latent'][:, 1:], start)
-      numpy = contextwm.to_numpy
+      numpy = theirs.to_numpy
       rows = {
         'image encoder': {
-          'embedding': contextwm.embedding(wm.encoder(data), rules.SIDE)
+          'embedding': theirs.embedding(wm.encoder(data), rules.SIDE)
         },
-        'image decoder': {'image': contextwm.pixels(decoded)},
+        'image decoder': {'image': theirs.pixels(decoded)},
         'inverse dynamics': {
           'mean': numpy(latent['mean']),
           'std': numpy(encoder.get_dist(latent).stddev),
@@ -182,15 +187,15 @@ class Original(contextwm.Original):
           'logits': numpy(ahead['logit']),
         },
       }
-    return _rounded(rows)
+    return self._rounded(rows)
 
   def pretrain(self) -> ours.Rows:
     """The loss of pre-training and its gradients."""
-    return _rounded(super().pretrain())
+    return self._rounded(super().pretrain())
 
   def finetune(self) -> ours.Rows:
     """The world model's loss of fine-tuning and its gradients."""
-    return _rounded(super().finetune())
+    return self._rounded(super().finetune())
 
   def tuned_names(self, arrays: ours.Arrays) -> ours.Arrays:
     """Both stages call their one dynamics model the same."""
@@ -199,7 +204,7 @@ class Original(contextwm.Original):
   def more_terms(self, metrics: dict[str, Any]) -> ours.Arrays:
     """The KL of latent actions and the consistency."""
     return {
-      'kl of latent actions': contextwm.to_numpy(metrics['va_kl_loss']),
+      'kl of latent actions': theirs.to_numpy(metrics['va_kl_loss']),
       'consistency': np.float32(metrics['rank_loss']),
     }
 
@@ -229,7 +234,7 @@ class Original(contextwm.Original):
     x = self._tensors()
     # The last sample is of what other actions lead to; only its distribution
     # is looked at.
-    return contextwm.fed(
+    return theirs.fed(
       multinomial=[*self._samples(letters), None],
       normal=[x['latent_normal']],
       order=[x['order']],

@@ -29,8 +29,8 @@ from drp_jax.agents import ipv
 from drp_jax.convert import contextwm, prelar
 from drp_jax.ops import distributions, images, noise, returns
 from drp_jax.train import build, intrinsic, optimizers
+from tests.parity import arguments
 
-ACTION_SIZE = 3
 CONTINUATION = '_continuation'  # in the name of a case
 LEARNER = 'actor', 'critic'
 _SUITES = {
@@ -58,31 +58,68 @@ Arrays = Mapping[str, np.ndarray]
 Rows = dict[str, dict[str, Any]]
 
 
-def small_config(case: str) -> ml_collections.ConfigDict:
+@dataclasses.dataclass(frozen=True)
+class Sizes(arguments.Sizes):
+  """Sizes of ContextWM's systems and of PreLAR.
+
+  Attributes:
+    deter: width of an RSSM's deterministic state.
+    hidden: width of an RSSM's hidden layers.
+    groups: categoricals of a state.
+    classes: of each categorical.
+    width: of the heads' hidden layers.
+    depth: channels of the image networks' first layer. Even, since four
+      attention heads divide twice as many.
+    latent: numbers in a latent action of PreLAR.
+  """
+
+  deter: int = arguments.number(16)
+  hidden: int = arguments.number(16)
+  groups: int = arguments.number(4)
+  classes: int = arguments.number(4, least=2)
+  width: int = arguments.number(16)
+  depth: int = arguments.number(4, least=2, multiple_of=2)
+  latent: int = arguments.number(8)
+
+
+GOLDEN = Sizes()
+
+
+def small_config(case: str, sizes: Sizes = GOLDEN) -> ml_collections.ConfigDict:
   """A suite's config, in sizes that take seconds; their heads are four.
 
   Args:
     case: the system; with '_continuation' it predicts where episodes end.
+    sizes: of networks and batches.
   """
   config = _SUITES[case].get_config('debug')
   agent = config.agent = case.removesuffix(CONTINUATION)
   config.behavior.continuation = case != agent
-  config.image.depth = 2 if agent == 'dreamerv2' else 4
+  config.rssm.deter_size, config.rssm.hidden = sizes.deter, sizes.hidden
+  config.rssm.groups, config.rssm.classes = sizes.groups, sizes.classes
+  config.heads.width, config.behavior.horizon = sizes.width, sizes.horizon
+  config.prelar.latent_size = sizes.latent
+  config.image.depth, config.image.num_heads = sizes.depth, 4
+  if agent == 'dreamerv2':
+    config.image.depth //= 2
+    config.image.num_heads = 2  # unused, but checked against the depth
   config.image.num_layers = 1 if agent in ('ipv', 'prelar') else 2
-  config.image.num_heads = 4
   config.heads.depth = 2
-  config.intrinsic.queue_size = 20  # not a whole number of batches
+  # Not a whole number of batches.
+  config.intrinsic.queue_size = sizes.sequences * sizes.steps + 8
   return config
 
 
-def pretrain_config(agent: str) -> ml_collections.ConfigDict:
+def pretrain_config(
+  agent: str, sizes: Sizes = GOLDEN
+) -> ml_collections.ConfigDict:
   """`small_config` with the losses of pre-training."""
-  config = small_config(agent)
+  config = small_config(agent, sizes)
   config.loss.free_nats = 0.0
   return config
 
 
-def sizes(config: ml_collections.ConfigDict) -> contextwm.Sizes:
+def layout(config: ml_collections.ConfigDict) -> contextwm.Sizes:
   """What the layout of their arrays depends on."""
   return contextwm.Sizes(
     num_layers=config.image.num_layers,
@@ -97,7 +134,7 @@ def rules(config: ml_collections.ConfigDict) -> list[contextwm.Rule]:
 
   That of PreLAR together with what only its pre-training has.
   """
-  s, hidden_name, out_name = sizes(config), 'dense', 'out.out'
+  s, hidden_name, out_name = layout(config), 'dense', 'out.out'
   if config.agent == 'prelar':
     hidden_name, out_name = '_mlp_nn.dense_', '_out_dist._out_nn'
     found, encoder = prelar.pretraining_rules(s), 'wm.action_encoder._encoder.'
@@ -209,6 +246,27 @@ def fed(*numbers: tuple[str, jax.Array]):
   assert not left, [(kind, array.shape) for kind, array in left]
 
 
+@contextlib.contextmanager
+def double():
+  """Computes in float64, also where drp_jax asks for float32.
+
+  For what is traced inside; its inputs have to be `as_double`.
+  """
+  with (
+    jax.enable_x64(True),
+    mock.patch.object(jnp, 'float32', jnp.float64),
+    mock.patch.dict(build._DTYPES, float32=jnp.float64),
+  ):
+    yield
+
+
+def as_double(tree: Any) -> Any:
+  """Arrays of float32 as float64, others as they are."""
+  return jax.tree.map(
+    lambda x: x.astype(np.float64) if x.dtype == np.float32 else x, tree
+  )
+
+
 def keys(count: int) -> jax.Array:
   """Keys [count] that are not used where numbers are fed."""
   return noise.example_keys(jax.random.key(0), 0, count)
@@ -234,32 +292,37 @@ def training_numbers(
   ]
 
 
-def pretrain(agent: str, arrays: Arrays, inputs: Arrays) -> Rows:
+def pretrain(
+  agent: str,
+  arrays: Arrays,
+  inputs: Arrays,
+  sizes: Sizes = GOLDEN,
+) -> Rows:
   """The loss of pre-training, its gradients, and its optimizer."""
-  config = pretrain_config(agent)
-  system = build.system(config, ACTION_SIZE, None)
+  config = pretrain_config(agent, sizes)
+  system = build.system(config, sizes.actions, None)
   everything = variables(config, arrays)
-  names, numbers = system.pretrained, training_numbers(config, inputs)
+  names = system.pretrained
   if agent == 'prelar':
     names = (*names, 'inverse_dynamics')
-    numbers = [
-      ('normal', inputs['latent_normal']),
-      ('uniform', jnp.argsort(inputs['order']).astype(jnp.float32)),
-    ]
   params = {name: everything['params'][name] for name in names}
-  batch = types.VideoBatch(inputs['image'], None, inputs['is_first'])
+  statistics = {'batch_stats': everything['batch_stats']}
 
   @functools.partial(jax.value_and_grad, has_aux=True)
-  def loss(params, inputs):
+  def loss(params, statistics, inputs):
+    numbers = training_numbers(config, inputs)
+    if agent == 'prelar':
+      order = jnp.argsort(inputs['order']).astype(jnp.float32)
+      numbers = [('normal', inputs['latent_normal']), ('uniform', order)]
+    batch = types.VideoBatch(inputs['image'], None, inputs['is_first'])
     with fed(('gumbel', inputs['gumbel_z']), *numbers):
       return system.pretrain_loss(
-        params,
-        {'batch_stats': everything['batch_stats']},
-        batch,
-        keys(batch.image.shape[0]),
+        params, statistics, batch, keys(batch.image.shape[0])
       )
 
-  (_, (collections, metrics)), gradients = jax.jit(loss)(params, inputs)
+  (_, (collections, metrics)), gradients = jax.jit(loss)(
+    params, statistics, dict(inputs)
+  )
   terms = {
     'image': metrics['loss/image_z'],
     'kl': metrics['loss/kl_z'],
@@ -277,10 +340,15 @@ def pretrain(agent: str, arrays: Arrays, inputs: Arrays) -> Rows:
   }
 
 
-def finetune(agent: str, arrays: Arrays, inputs: Arrays) -> Rows:
+def finetune(
+  agent: str,
+  arrays: Arrays,
+  inputs: Arrays,
+  sizes: Sizes = GOLDEN,
+) -> Rows:
   """The world model's loss of fine-tuning and its gradients."""
-  config = small_config(agent)
-  system = build.system(config, ACTION_SIZE, None)
+  config = small_config(agent, sizes)
+  system = build.system(config, sizes.actions, None)
   everything = variables(config, arrays)
   params = {
     name: tree
@@ -288,28 +356,29 @@ def finetune(agent: str, arrays: Arrays, inputs: Arrays) -> Rows:
     if name not in (*LEARNER, 'inverse_dynamics')
   }
   collections = {k: v for k, v in everything.items() if k != 'params'}
-  batch = types.ReplayBatch(
-    image=inputs['image'],
-    motion=None,
-    action=inputs['action'],
-    reward=inputs['reward'],
-    is_first=inputs['is_first'],
-    is_last=np.zeros(inputs['is_first'].shape, bool),
-    is_terminal=terminal(inputs),
-  )
-  bonus_fn, gumbels = None, ['gumbel_s']
-  if system.bonus_size:
-    bonus_fn = functools.partial(
-      intrinsic.bonus,
-      _empty_queue(config, inputs['projection']),
-      settings=build.intrinsic_settings(config),
-      axis_name=None,
-    )
-    if agent != 'prelar':
-      gumbels = ['gumbel_z', 'gumbel_s']
+  gumbels = ['gumbel_s']
+  if system.bonus_size and agent != 'prelar':
+    gumbels = ['gumbel_z', 'gumbel_s']
 
   @functools.partial(jax.value_and_grad, has_aux=True)
-  def loss(params, inputs):
+  def loss(params, collections, inputs):
+    batch = types.ReplayBatch(
+      image=inputs['image'],
+      motion=None,
+      action=inputs['action'],
+      reward=inputs['reward'],
+      is_first=inputs['is_first'],
+      is_last=np.zeros(inputs['is_first'].shape, bool),
+      is_terminal=terminal(inputs),
+    )
+    bonus_fn = None
+    if system.bonus_size:
+      bonus_fn = functools.partial(
+        intrinsic.bonus,
+        _empty_queue(config, inputs['projection']),
+        settings=build.intrinsic_settings(config),
+        axis_name=None,
+      )
     with fed(
       *[('gumbel', inputs[name]) for name in gumbels],
       *training_numbers(config, inputs),
@@ -318,7 +387,7 @@ def finetune(agent: str, arrays: Arrays, inputs: Arrays) -> Rows:
         params, collections, batch, keys(batch.image.shape[0]), bonus_fn
       )
 
-  (_, out), gradients = jax.jit(loss)(params, inputs)
+  (_, out), gradients = jax.jit(loss)(params, collections, dict(inputs))
   terms = {
     'image': out.metrics['loss/image'],
     'kl': out.metrics['loss/kl_s'],
@@ -340,11 +409,15 @@ def finetune(agent: str, arrays: Arrays, inputs: Arrays) -> Rows:
 
 
 def behavior(
-  agent: str, arrays: Arrays, slow_critic: Arrays, inputs: Arrays
+  agent: str,
+  arrays: Arrays,
+  slow_critic: Arrays,
+  inputs: Arrays,
+  sizes: Sizes = GOLDEN,
 ) -> Rows:
   """Losses and gradients of actor and critic on an imagined rollout."""
-  config = small_config(agent)
-  system = build.system(config, ACTION_SIZE, None)
+  config = small_config(agent, sizes)
+  system = build.system(config, sizes.actions, None)
   everything = variables(config, arrays)
   params = dict(everything['params'])
   learner = {name: params.pop(name) for name in LEARNER}
@@ -386,10 +459,15 @@ def behavior(
   }
 
 
-def discounts(agent: str, arrays: Arrays, inputs: Arrays) -> Rows:
+def discounts(
+  agent: str,
+  arrays: Arrays,
+  inputs: Arrays,
+  sizes: Sizes = GOLDEN,
+) -> Rows:
   """Discounts, weights and returns of a rollout whose features are given."""
-  config = small_config(agent)
-  system = build.system(config, ACTION_SIZE, None)
+  config = small_config(agent, sizes)
+  system = build.system(config, sizes.actions, None)
   everything = variables(config, arrays)
 
   def head(feat):
@@ -429,7 +507,12 @@ def continuation(agent: str, case: dict[str, Any]) -> Rows:
   }
 
 
-def optimizer_steps(agent: str, arrays: Arrays, theirs: Rows) -> Rows:
+def optimizer_steps(
+  agent: str,
+  arrays: Arrays,
+  theirs: Rows,
+  sizes: Sizes = GOLDEN,
+) -> Rows:
   """How parameters move under the original's gradients, in three steps.
 
   Args:
@@ -438,8 +521,9 @@ def optimizer_steps(agent: str, arrays: Arrays, theirs: Rows) -> Rows:
     theirs: rows of the original, of which the gradients are read. They are
       multiplied by GRADIENT_FACTORS in turn. Steps in which an encoder has to
       wait come on top.
+    sizes: of the comparison.
   """
-  config = small_config(agent)
+  config = small_config(agent, sizes)
   frozen = config.optim.encoder_frozen_updates
   rows = {
     'optimizers of the world model': _moves(
@@ -503,12 +587,17 @@ def _moves(config, tx, arrays, gradients, updates):
   return {name: short(carry[2][name], own) for name, own in gradients.items()}
 
 
-def networks(agent: str, arrays: Arrays, inputs: Arrays) -> Rows:
+def networks(
+  agent: str,
+  arrays: Arrays,
+  inputs: Arrays,
+  sizes: Sizes = GOLDEN,
+) -> Rows:
   """Forward passes in evaluation, module by module."""
-  config = small_config(agent)
-  model = build.system(config, ACTION_SIZE, None).model
+  config = small_config(agent, sizes)
+  model = build.system(config, sizes.actions, None).model
   config.image.context_mask_ratio = 0.0
-  unmasked = build.system(config, ACTION_SIZE, None).model
+  unmasked = build.system(config, sizes.actions, None).model
   everything = variables(config, arrays)
 
   def apply(method, *args, model=model):
@@ -620,10 +709,15 @@ def _dynamics(apply, inputs) -> Rows:
   return rows
 
 
-def act(agent: str, arrays: Arrays, inputs: Arrays) -> Rows:
+def act(
+  agent: str,
+  arrays: Arrays,
+  inputs: Arrays,
+  sizes: Sizes = GOLDEN,
+) -> Rows:
   """Some steps of acting, one environment being reset on the way."""
-  config = small_config(agent)
-  system = build.system(config, ACTION_SIZE, None)
+  config = small_config(agent, sizes)
+  system = build.system(config, sizes.actions, None)
   everything = variables(config, arrays)
   B, T = inputs['image'].shape[:2]
 
@@ -652,8 +746,8 @@ def act(agent: str, arrays: Arrays, inputs: Arrays) -> Rows:
   }
 
 
-@jax.jit
-def formulas(inputs: Arrays) -> Rows:
+@functools.partial(jax.jit, static_argnums=1)
+def formulas(inputs: Arrays, sizes: Sizes = GOLDEN) -> Rows:
   """KL, returns, distributions and the intrinsic bonus on given numbers."""
   post, prior = inputs['post_logits'], inputs['prior_logits']
   kl = {}
@@ -668,6 +762,38 @@ def formulas(inputs: Arrays) -> Rows:
       'by prior': gradients[1],
     }
 
+  config = small_config('ipv', sizes)
+  state, bonus = _empty_queue(config, inputs['projection']), {}
+  for i, feat in enumerate(inputs['bonus_feat']):
+    bonus[f'batch {i}'], state = intrinsic.bonus(
+      state,
+      feat,
+      np.zeros(feat.shape[:2], bool),
+      build.intrinsic_settings(config),
+      None,
+    )
+  return {
+    'KL with balance': kl,
+    'lambda-returns': {
+      'returns': returns.lambda_return(
+        inputs['imagined_reward'],
+        inputs['imagined_value'][:-1],
+        inputs['imagined_value'][-1],
+        config.behavior.discount,
+        config.behavior.lam,
+      )
+    },
+    **truncated_normal(inputs),
+    'intrinsic bonus, three batches': bonus,
+    'random erasing': {
+      'image': _erase(inputs['erased_image'], inputs['erase'])
+    },
+  }
+
+
+@jax.jit
+def truncated_normal(inputs: Arrays) -> Rows:
+  """Samples, log-probabilities and entropies, with their gradients."""
   mean, std = inputs['mean'], inputs['std']
 
   def sample(x):
@@ -694,67 +820,49 @@ def formulas(inputs: Arrays) -> Rows:
       'by mean': gradients[0],
       'by std': gradients[1],
     }
-
-  config = small_config('ipv')
-  state, bonus = _empty_queue(config, inputs['projection']), {}
-  for i, feat in enumerate(inputs['bonus_feat']):
-    bonus[f'batch {i}'], state = intrinsic.bonus(
-      state,
-      feat,
-      np.zeros(feat.shape[:2], bool),
-      build.intrinsic_settings(config),
-      None,
-    )
-  return {
-    'KL with balance': kl,
-    'lambda-returns': {
-      'returns': returns.lambda_return(
-        inputs['imagined_reward'],
-        inputs['imagined_value'][:-1],
-        inputs['imagined_value'][-1],
-        config.behavior.discount,
-        config.behavior.lam,
-      )
-    },
-    **truncated,
-    'intrinsic bonus, three batches': bonus,
-    'random erasing': {
-      'image': _erase(inputs['erased_image'], inputs['erase'])
-    },
-  }
+  return truncated
 
 
-def rows(agent: str, case: dict[str, Any]) -> Rows:
+def rows(agent: str, case: dict[str, Any], sizes: Sizes) -> Rows:
   """All rows of a case, as the original filled them in.
 
+  Forward passes are in float32. Losses, gradients and steps of optimizers are
+  in float64: in float32, a ReLU may fall to the other side.
+
   Args:
-    agent: the system, or 'formulas'.
-    case: `inputs`, and of a system `weights` and `slow_critic`; of the original
-      `rows` only the gradients are read, which optimizers are given.
+    agent: the system, with '_continuation' if it has that head.
+    case: `inputs`, `weights` and `slow_critic`; of the original `rows` only the
+      gradients are read, which optimizers are given.
+    sizes: of the comparison.
   """
-  inputs = case['inputs']
-  if agent == 'formulas':
-    return formulas(inputs)
+  weights, inputs = case['weights'], case['inputs']
   if agent.endswith(CONTINUATION):
-    return continuation(agent, case)
-  weights, theirs = case['weights'], case['rows']
-  found = {
-    **networks(agent, weights, inputs),
-    **act(agent, weights, inputs),
-    **finetune(agent, weights, inputs),
-    **behavior(agent, weights, case['slow_critic'], inputs),
-    **optimizer_steps(agent, weights, theirs),
-  }
-  if agent != 'dreamerv2':
-    found |= pretrain(agent, weights, inputs)
+    found = discounts(agent, weights, inputs, sizes)
+  else:
+    found = networks(agent, weights, inputs, sizes)
+    found |= act(agent, weights, inputs, sizes)
+  with double():
+    exact = as_double(case)
+    weights, inputs = exact['weights'], exact['inputs']
+    found |= finetune(agent, weights, inputs, sizes)
+    found |= behavior(agent, weights, exact['slow_critic'], inputs, sizes)
+    if agent.endswith(CONTINUATION):
+      return found
+    found |= optimizer_steps(agent, weights, exact['rows'], sizes)
+    if agent != 'dreamerv2':
+      found |= pretrain(agent, weights, inputs, sizes)
   return found
 
 
-def as_ours(agent: str, row: dict[str, Any]) -> dict[str, Any]:
+def as_ours(
+  agent: str,
+  row: dict[str, Any],
+  sizes: Sizes = GOLDEN,
+) -> dict[str, Any]:
   """A row of the original; arrays of parameters go where ours are."""
   if not next(iter(row)).startswith(('wm.', '_task_behavior.')):
     return row
-  (found,) = some_variables(small_config(agent), row).values()
+  (found,) = some_variables(small_config(agent, sizes), row).values()
   return found
 
 

@@ -5,6 +5,7 @@ official names and in its layout. Results come back as rows of a table, {row:
 {name: array}}; what is in the tree of our parameters has more levels.
 """
 
+import dataclasses
 import functools
 from typing import Any
 from unittest import mock
@@ -21,10 +22,9 @@ from drp_jax.agents import diswm
 from drp_jax.convert import contextwm as rules
 from drp_jax.ops import distributions, images, returns
 from drp_jax.train import build, optimizers
-from third_party import contextwm_ours
-from third_party.contextwm_ours import GRADIENT_FACTORS, PIXELS, Arrays, Rows
+from tests.parity import arguments, contextwm_ours
+from tests.parity.contextwm_ours import GRADIENT_FACTORS, PIXELS, Arrays, Rows
 
-ACTION_SIZE = 3
 # At which the weight of distillation is looked at, and of which one loss.
 AGENT_STEPS = 0, 12_500, 47_000, 50_000, 62_500, 97_000, 300_000
 AGENT_STEP = 20_000
@@ -37,15 +37,40 @@ _ACTOR = '_task_behavior.actor.'
 _ACTOR_DEPTH = 4
 
 
-def small_config(depth: int) -> ml_collections.ConfigDict:
+@dataclasses.dataclass(frozen=True)
+class Sizes(arguments.Sizes):
+  """Sizes of DisWM.
+
+  Attributes:
+    steps: as in `arguments.Sizes`.
+    deter: width of the RSSM.
+    stoch: numbers in a state.
+    width: of the heads' hidden layers.
+  """
+
+  steps: int = arguments.number(5, least=4)
+  deter: int = arguments.number(16)
+  stoch: int = arguments.number(4)
+  width: int = arguments.number(16)
+
+
+GOLDEN = Sizes()
+
+
+def small_config(
+  depth: int = 4, sizes: Sizes = GOLDEN
+) -> ml_collections.ConfigDict:
   """The debug preset with a teacher, and the original's optimizers.
 
   Args:
     depth: channels of the first convolution, 32 in the original.
+    sizes: of all else.
   """
   config = finetune_dmcr.get_config('debug')
   config.agent, config.init_from = 'diswm', 'somewhere'
   config.diswm.depth = depth
+  config.diswm.width, config.diswm.stoch_size = sizes.deter, sizes.stoch
+  config.heads.width, config.behavior.horizon = sizes.width, sizes.horizon
   config.optim.weight_decay = 0.0
   return config
 
@@ -143,27 +168,29 @@ def _rssm_rules(source, name, sizes):
   return found
 
 
-def convert(arrays: Arrays) -> dict[str, Any]:
+def convert(arrays: Arrays, sizes: Sizes = GOLDEN) -> dict[str, Any]:
   """Puts their arrays, or some of them, where ours are in the tree."""
-  known = [rule for rule in _rules(small_config(4)) if rule.source in arrays]
+  known = [
+    rule for rule in _rules(small_config(sizes=sizes)) if rule.source in arrays
+  ]
   return rules.apply_rules(known, arrays)['params']
 
 
-def as_ours(row: dict[str, Any]) -> dict[str, Any]:
+def as_ours(row: dict[str, Any], sizes: Sizes = GOLDEN) -> dict[str, Any]:
   """A row of the original; arrays of parameters go where ours are."""
   if not next(iter(row)).startswith(('_wm.', '_task_behavior.')):
     return row
-  return convert(row)
+  return convert(row, sizes)
 
 
-def small_system(depth: int) -> diswm.DisWM:
+def small_system(depth: int, sizes: Sizes = GOLDEN) -> diswm.DisWM:
   """The system of `small_config`."""
-  return build.system(small_config(depth), ACTION_SIZE, None)
+  return build.system(small_config(depth, sizes), sizes.actions, None)
 
 
-def networks(weights: Arrays, inputs: Arrays) -> Rows:
+def networks(weights: Arrays, inputs: Arrays, sizes: Sizes = GOLDEN) -> Rows:
   """Forward passes, module by module."""
-  system, params = small_system(depth(weights)), convert(weights)
+  system, params = small_system(depth(weights), sizes), convert(weights, sizes)
 
   @jax.jit
   def run(params, x):
@@ -222,9 +249,9 @@ def networks(weights: Arrays, inputs: Arrays) -> Rows:
   return run(params, dict(inputs))
 
 
-def act(weights: Arrays, inputs: Arrays) -> Rows:
+def act(weights: Arrays, inputs: Arrays, sizes: Sizes = GOLDEN) -> Rows:
   """Some steps of acting, one environment being reset on the way."""
-  system, params = small_system(depth(weights)), convert(weights)
+  system, params = small_system(depth(weights), sizes), convert(weights, sizes)
   B, T = inputs['reset'].shape
 
   @jax.jit
@@ -249,11 +276,11 @@ def act(weights: Arrays, inputs: Arrays) -> Rows:
   }
 
 
-def pretrain(weights: Arrays, inputs: Arrays) -> Rows:
+def pretrain(weights: Arrays, inputs: Arrays, sizes: Sizes = GOLDEN) -> Rows:
   """The loss of pre-training and its gradients."""
-  system = small_system(depth(weights))
+  system = small_system(depth(weights), sizes)
   names = 'teacher', 'image_decoder', 'action_dynamics'
-  params = {name: convert(weights)[name] for name in names}
+  params = {name: convert(weights, sizes)[name] for name in names}
   batch = types.VideoBatch(inputs['image'], None, inputs['is_first'])
 
   @functools.partial(jax.value_and_grad, has_aux=True)
@@ -275,9 +302,9 @@ def pretrain(weights: Arrays, inputs: Arrays) -> Rows:
   }
 
 
-def finetune(weights: Arrays, inputs: Arrays) -> Rows:
+def finetune(weights: Arrays, inputs: Arrays, sizes: Sizes = GOLDEN) -> Rows:
   """The world model's loss of fine-tuning and its gradients."""
-  system, params = small_system(depth(weights)), convert(weights)
+  system, params = small_system(depth(weights), sizes), convert(weights, sizes)
   params = {k: v for k, v in params.items() if k not in contextwm_ours.LEARNER}
   teacher = params.pop('teacher')
   batch = types.ReplayBatch(
@@ -327,28 +354,33 @@ def finetune(weights: Arrays, inputs: Arrays) -> Rows:
 
 
 def _train_every() -> int:
-  return small_config(4).finetune.train_every
+  return small_config().finetune.train_every
 
 
 def distill_weights() -> Rows:
   """The weight of distillation after numbers of agent steps."""
   updates, found = np.array(AGENT_STEPS) // _train_every(), {}
   for schedule in ('intended', 'cross_domain', 'released'):
-    config = small_config(4)
+    config = small_config()
     config.diswm.schedule = schedule
-    settings = build.system(config, ACTION_SIZE, None).settings
+    settings = build.system(config, GOLDEN.actions, None).settings
     found[schedule] = diswm.distill_weight(settings, updates)
   return {'weight of distillation': found}
 
 
-def behavior(weights: Arrays, slow_critic: Arrays, inputs: Arrays) -> Rows:
+def behavior(
+  weights: Arrays,
+  slow_critic: Arrays,
+  inputs: Arrays,
+  sizes: Sizes = GOLDEN,
+) -> Rows:
   """Losses and gradients of actor and critic on an imagined rollout.
 
   Of a policy of plain normals, which the original's is, see compare_diswm.py.
   """
-  system, params = small_system(depth(weights)), convert(weights)
+  system, params = small_system(depth(weights), sizes), convert(weights, sizes)
   learner = {name: params.pop(name) for name in contextwm_ours.LEARNER}
-  slow = convert(slow_critic)['critic']
+  slow = convert(slow_critic, sizes)['critic']
   logits = np.stack([inputs['start_mean'], inputs['start_std']], -1)
   start = types.RSSMState(
     inputs['start_deter'], inputs['start_stoch'][..., None], logits
@@ -401,17 +433,20 @@ def behavior(weights: Arrays, slow_critic: Arrays, inputs: Arrays) -> Rows:
   }
 
 
-def optimizer_steps(weights: Arrays, theirs: Rows) -> Rows:
+def optimizer_steps(
+  weights: Arrays, theirs: Rows, sizes: Sizes = GOLDEN
+) -> Rows:
   """Moves of parameters under the original's gradients, in three steps.
 
   Args:
     weights: of the agent.
     theirs: rows of the original, of which the gradients are read. They are
       multiplied by GRADIENT_FACTORS in turn.
+    sizes: of the comparison.
   """
-  config = small_config(depth(weights))
+  config = small_config(depth(weights), sizes)
   return {
-    row: _moves(tx, convert(weights), convert(theirs[gradients]))
+    row: _moves(tx, convert(weights, sizes), convert(theirs[gradients], sizes))
     for row, tx, gradients in (
       (
         'optimizer of pre-training',
@@ -490,21 +525,31 @@ def formulas(x: Arrays) -> Rows:
   }
 
 
-def rows(case: dict[str, Any]) -> Rows:
+def rows(case: dict[str, Any], sizes: Sizes) -> Rows:
   """All rows of a case, as the original filled them in.
+
+  Forward passes and formulas are in float32. Losses, gradients and steps of
+  optimizers are in float64.
 
   Args:
     case: `weights`, `slow_critic`, `inputs` and `numbers` (of formulas); of the
       original `rows` only the gradients are read, which optimizers are given.
+    sizes: of the comparison.
   """
   weights, inputs = case['weights'], case['inputs']
-  return {
-    **networks(weights, inputs),
-    **act(weights, inputs),
-    **pretrain(weights, inputs),
-    **finetune(weights, inputs),
-    **distill_weights(),
-    **behavior(weights, case['slow_critic'], inputs),
-    **optimizer_steps(weights, case['rows']),
+  found = {
+    **networks(weights, inputs, sizes),
+    **act(weights, inputs, sizes),
     **formulas(case['numbers']),
   }
+  with contextwm_ours.double():
+    exact = contextwm_ours.as_double(case)
+    weights, inputs = exact['weights'], exact['inputs']
+    return {
+      **found,
+      **pretrain(weights, inputs, sizes),
+      **finetune(weights, inputs, sizes),
+      **distill_weights(),
+      **behavior(weights, exact['slow_critic'], inputs, sizes),
+      **optimizer_steps(weights, exact['rows'], sizes),
+    }

@@ -1,11 +1,12 @@
 """Compares drp_jax's SEA-RAFT with the official code, on the same weights.
 
-  python third_party/compare_sea_raft.py --checkout=DIR
+  make parity SYSTEM=sea_raft CHECKOUT=DIR
 
 DIR is a checkout of github.com/princeton-vl/SEA-RAFT, which is run as it is,
 but for torchvision: its constructor would fetch ImageNet weights, which the
 random weights below replace anyhow. Needs the extra `grounded_sam` (the
-official code imports huggingface_hub). Exits with 1 above 1e-4 pixels.
+official code imports huggingface_hub). FLAGS=--seed=1 draws other weights and
+frames. Exits with 1 above 1e-4 pixels.
 """
 
 import argparse
@@ -28,25 +29,27 @@ _TRUNKS = {'S': 'resnet18', 'M': 'resnet34', 'L': 'resnet34'}
 
 def main() -> None:
   parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
-  parser.add_argument(
-    '--checkout', required=True, type=os.path.expanduser
-  )
-  checkout = pathlib.Path(parser.parse_args().checkout)
+  parser.add_argument('--checkout', required=True, type=os.path.expanduser)
+  parser.add_argument('--seed', type=int, default=0, help='By default 0.')
+  args = parser.parse_args()
+  checkout, seed = pathlib.Path(args.checkout), args.seed
   if not (checkout / 'core' / 'raft.py').is_file():
     parser.error(f'{checkout} holds no core/raft.py')
   torch.set_num_threads(1)
+  torch.manual_seed(seed)
   _stand_in_for_torchvision()
   sys.path.insert(0, str(checkout / 'core'))
   import raft  # of the checkout
 
   worst = 0.0
+  print(f'seed {seed}')
   print('size keys shape      mean |flow|  largest difference')
   for size, (_, iterations) in sea_raft.SIZES.items():
     official = raft.RAFT(_settings(size, iterations)).eval()
-    _randomise(official, iterations)
+    _randomise(official, iterations, seed)
     ours = _through_a_file(official, size)
     for shape in _SHAPES:
-      frames = _frames(shape)
+      frames = _frames(shape, seed)
       with torch.inference_mode():
         expected = official(*frames, iters=iterations, test_mode=True)['final']
         found = ours(*frames)
@@ -91,9 +94,9 @@ def _settings(size: str, iterations: int) -> types.SimpleNamespace:
   )
 
 
-def _randomise(model: torch.nn.Module, iterations: int) -> None:
+def _randomise(model: torch.nn.Module, iterations: int, seed: int) -> None:
   """Moves all that a fresh network leaves at 0, 1 or 1e-6."""
-  generator = torch.Generator().manual_seed(0)
+  generator = torch.Generator().manual_seed(seed)
   for name, value in model.state_dict().items():
     noise = torch.rand(value.shape, generator=generator)
     if name.endswith('gamma') or (value.ndim == 1 and name.endswith('weight')):
@@ -108,7 +111,7 @@ def _randomise(model: torch.nn.Module, iterations: int) -> None:
     if isinstance(module, torch.nn.BatchNorm2d):
       module.momentum = None  # a plain mean
   with torch.no_grad():
-    model.train()(*_frames((256, 256)), iters=iterations, test_mode=True)
+    model.train()(*_frames((256, 256), seed), iters=iterations, test_mode=True)
   model.eval()
 
 
@@ -123,9 +126,11 @@ def _through_a_file(official: torch.nn.Module, size: str) -> sea_raft.SeaRaft:
   return model.eval()
 
 
-def _frames(shape: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor]:
+def _frames(
+  shape: tuple[int, int], seed: int
+) -> tuple[torch.Tensor, torch.Tensor]:
   """Two pairs of smooth noise, moved by three pixels: [2, 3, H, W]."""
-  rng = np.random.default_rng(1)
+  rng = np.random.default_rng([1, seed])
   coarse = rng.uniform(0, 255, (2, 3, shape[0] // 8, shape[1] // 8))
   large = torch.nn.functional.interpolate(
     torch.tensor(coarse, dtype=torch.float32), shape, mode='bicubic'
