@@ -6,7 +6,7 @@ only, never the algorithm.
 
 Sources: [Table n] of the paper; [IPV] its lineage; [PreLAR], [DisWM] and
 [DreamerV3] their official code; [A1..E13] our answer to what the paper leaves
-open (README, table of choices); [ours] anything else.
+open (docs/choices.md); [ours] anything else.
 """
 
 import ml_collections

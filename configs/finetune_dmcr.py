@@ -8,7 +8,7 @@ Presets: --config=configs/finetune_dmcr.py:nano (two CPU cores), :small, :debug.
 Other systems: --config.agent=ipv, apv, prelar, diswm, dreamerv2 or dreamerv3,
 with the same settings. Ablations: configs/ablations.py.
 
-Recorded result: none at the paper's size (README, what was not run).
+Recorded result: none at the paper's size (docs/status.md).
 """
 
 import ml_collections

@@ -7,7 +7,7 @@ Presets: --config=configs/pretrain.py:nano (two CPU cores), :small, :debug.
 Other systems: --config.agent=ipv, apv, prelar or diswm; of the shards they see
 the images. Ablations: configs/ablations.py.
 
-Recorded result: none at the paper's size (README, what was not run).
+Recorded result: none at the paper's size (docs/status.md).
 """
 
 import ml_collections

@@ -1,6 +1,6 @@
 r"""Fine-tunes on an environment of your own; here on one of Gymnasium's.
 
-  python experiments/custom_env.py --workdir=runs/reacher \
+  python -m experiments.custom_env --workdir=runs/reacher \
       --config=configs/base.py:nano
 
 `make_env` is what you write. Observations are images [64, 64, 3] of uint8, and

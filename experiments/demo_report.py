@@ -127,7 +127,7 @@ def return_verdict(
     f"The agent's return is {_pm(*last)} in its last evaluation, after"
     f' {_pm(*first)} in its first; acting at random gives {_pm(mean, std)}. The'
     f' agent is {word} random (above means by more than one standard deviation'
-    " of random's). The demo is minutes long; see the nano run in the README"
+    " of random's). The demo is minutes long; see docs/learning.md"
     ' for a real learning curve.'
   )
 

@@ -1,6 +1,6 @@
 r"""A rough picture of what shards hold: a contact sheet and statistics.
 
-  python experiments/inspect_shards.py --shards_dir=runs/shards --out=runs/look
+  python -m experiments.inspect_shards --shards_dir=runs/shards --out=runs/look
 
 writes contact_sheet.png (clips drawn at random: frame | mask and tracks | flow
 and windows | patches, at three times) and report.html, which holds it too.

@@ -1,6 +1,6 @@
 """Turns a finished fine-tuning into a record: a curve and how it came about.
 
-  python experiments/record_result.py --workdir=runs/walker_stand \
+  python -m experiments.record_result --workdir=runs/walker_stand \
       --name=nano_walker_stand
 
 writes `<name>.csv` (one row per evaluation) and `<name>.json` (commit,

@@ -6,14 +6,14 @@ goes on when run again.
 Many machines with a file system in common: one job for each shard, in any order
 and again where one failed, then one that writes what holds for all. With SLURM:
 
-  sbatch --array=0-999 --wrap='python experiments/run_preprocess.py ... \
+  sbatch --array=0-999 --wrap='python -m experiments.run_preprocess ... \
       --config.shards=$SLURM_ARRAY_TASK_ID/1000'
-  python experiments/run_preprocess.py ... --config.shards=finish/1000
+  python -m experiments.run_preprocess ... --config.shards=finish/1000
 
 or the same on a runner of Apache Beam (extra [beam]; further flags of Beam in
 config.beam_options), whose workers must see the files and this project:
 
-  python experiments/run_preprocess.py ... --config.beam_runner=FlinkRunner \
+  python -m experiments.run_preprocess ... --config.beam_runner=FlinkRunner \
       --config.data.num_shards=1000
 """
 

@@ -157,3 +157,45 @@ def test_the_reference_has_every_module():
     if path.stem != '__init__'
   )
   assert listed == modules
+
+
+def test_the_readme_stays_short():
+  text = (_ROOT / 'README.md').read_text('utf-8')
+  assert len(text.splitlines()) <= 150
+  assert len(text.encode()) <= 10_000
+  assert re.findall('^## (.*)', text, re.MULTILINE) == [
+    'Install',
+    'The pipeline on your own videos',
+    'Use as a library',
+    'Systems',
+    'Directory',
+    'Documentation',
+    'Citation and license',
+  ]
+
+
+def test_every_id_in_the_code_is_a_choice():
+  text = (_ROOT / 'docs' / 'choices.md').read_text('utf-8')
+  known = set()
+  for first, last in re.findall(
+    r'^\| ([A-ENT]\d[^|]*?)(?:-([A-ENT]\d+))? \|', text, re.MULTILINE
+  ):
+    names = first.split(', ')
+    if last:
+      letter, begin = first[0], int(first[1:])
+      names = [f'{letter}{i}' for i in range(begin, int(last[1:]) + 1)]
+    known.update(names)
+  assert len(known) > 90
+  used = {
+    (name, str(path.relative_to(_ROOT)))
+    for folder in ('drp_jax', 'configs', 'experiments')
+    for path in (_ROOT / folder).rglob('*.py')
+    for group in re.findall(
+      r'[(\[](?:[\w ]+[,;:] )?((?:[A-ENT]\d{1,2}(?:, )?)+)[)\]]',
+      path.read_text('utf-8'),
+    )
+    for name in group.split(', ')
+  }
+  assert len({name for name, _ in used}) > 30
+  missing = {pair for pair in used if pair[0] not in known}
+  assert not missing, missing

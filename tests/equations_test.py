@@ -7,7 +7,7 @@ which latents were drawn, and image embeddings and decoded images, which
 golden_test.py holds against the paper's lineage.
 
 Where the text leaves something open, the expected numbers follow the table of
-choices (README); the sums over t of Eqs. 6, 9, 11 and 12 are means.
+choices (docs/choices.md); the sums over t of Eqs. 6, 9, 11 and 12 are means.
 """
 
 import dataclasses
