@@ -7,7 +7,7 @@ from typing import Any
 
 
 def write(path: str | os.PathLike, content: bytes, writer: str = '') -> None:
-  """Writes a file so that a reader sees the old one or the whole new one.
+  """Writes a file so that readers see either the old one or the whole new one.
 
   Args:
     path: its folder is made if missing.

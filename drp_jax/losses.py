@@ -19,7 +19,7 @@ def mae_loss(
   hidden: jax.Array,
   axis_name: str | None = None,
 ) -> jax.Array:
-  """Masked reconstruction of atomic actions (Eqs. 5, 7).
+  """Computes the masked reconstruction loss of atomic actions (Eqs. 5, 7).
 
   The squared L2 norm over a patch's 2 P^2 values, averaged over hidden ones
   (choice B14: literal, a sum within the patch).
@@ -45,7 +45,7 @@ def mae_loss(
 def image_loss(
   recon: jax.Array, image: jax.Array, weight: jax.Array | None = None
 ) -> jax.Array:
-  """-ln p(o | .) of a unit-variance Gaussian, its constant dropped.
+  """Computes -ln p(o | .) of a unit-variance Gaussian without its constant.
 
   Args:
     recon: [B, T, H, W, 3], the mean.
@@ -70,7 +70,7 @@ def kl_loss(
   axis_name: str | None = None,
   kl: Callable = distributions.categorical_kl,
 ) -> tuple[jax.Array, jax.Array]:
-  """Balanced KL of Eqs. 6 and 9 (choice C5).
+  """Computes the balanced KL of Eqs. 6 and 9 (choice C5).
 
   balance trains the prior towards the posterior, 1 - balance the posterior
   towards the prior; the mean is clamped at `free` nats.
@@ -97,7 +97,7 @@ def kl_loss(
 
 
 def reward_loss(predicted: jax.Array, reward: jax.Array) -> jax.Array:
-  """-ln p(r | s) of a unit-variance Gaussian (Eq. 9). Both [B, T] -> []."""
+  """Computes -ln p(r | s) of a unit-variance Gaussian (Eq. 9): [B, T] -> []."""
   chex.assert_equal_shape([predicted, reward])
   return 0.5 * jnp.square(predicted - reward).mean()
 
@@ -105,7 +105,7 @@ def reward_loss(predicted: jax.Array, reward: jax.Array) -> jax.Array:
 def continuation_loss(
   logit: jax.Array, is_terminal: jax.Array, discount: float
 ) -> jax.Array:
-  """-ln p(gamma (1 - terminal) | s) of a Bernoulli with soft targets.
+  """Computes -ln p(gamma (1 - terminal) | s) of a Bernoulli with soft targets.
 
   What is predicted is the discount itself, so a head that has learnt says gamma
   where an episode goes on  [DreamerV2, IPV].
@@ -131,7 +131,7 @@ def consistency_loss(
   all_state: jax.Array,
   temperature: float | None,
 ) -> jax.Array:
-  """Whether what differs more in its action differs more in its state.
+  """Computes rank consistency: larger distances of actions, larger of states.
 
   Over all pairs of examples: the order of the distances of their actions should
   be that of the distances of the states that these lead to  [PreLAR].
@@ -163,7 +163,7 @@ def actor_loss(
   weight: jax.Array,
   entropy_scale: float,
 ) -> jax.Array:
-  """Maximises returns and entropy (Eq. 12, choice D15).
+  """Computes the actor's loss from returns and entropy (Eq. 12, choice D15).
 
   The return at state t + 1 is what the action at state t can still change.
 
@@ -184,7 +184,7 @@ def actor_loss(
 def critic_loss(
   value: jax.Array, lambda_return: jax.Array, weight: jax.Array
 ) -> jax.Array:
-  """Regresses values onto returns (Eq. 11). All [H, N] -> []."""
+  """Regresses values onto returns (Eq. 11): all [H, N] -> []."""
   chex.assert_equal_shape([value, lambda_return, weight])
   target = jax.lax.stop_gradient(lambda_return)
   return (weight * 0.5 * jnp.square(value - target)).mean()

@@ -38,7 +38,7 @@ __all__ = sorted((*_NAMES, *_MODULES))
 
 
 def __getattr__(name: str) -> Any:
-  """Imports what is asked for (PEP 562)."""
+  """Imports a network when it is first used (PEP 562)."""
   if name in _MODULES:
     return importlib.import_module(f'{__name__}.{name}')
   if name in _NAMES:

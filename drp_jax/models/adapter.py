@@ -7,7 +7,7 @@ from drp_jax.models import layers
 
 
 class Adapter(nn.Module):
-  """Residual MLP blocks on z's features, starting as a plain projection.
+  """Residual MLP blocks on z's features, initialized as a plain projection.
 
   Dense, then blocks x + Dense(GELU(Dense(LN x))) whose last layer starts at
   zero, then LayerNorm. The paper only says that it is more than an MLP
@@ -23,7 +23,7 @@ class Adapter(nn.Module):
 
   @nn.compact
   def __call__(self, z_feat: jax.Array) -> jax.Array:
-    """[..., F] -> [..., width]."""
+    """Maps [..., F] to [..., width]."""
     x = layers.Dense(self.width, name='in')(z_feat)
     for i in range(self.num_blocks):
       h = layers.LayerNorm(name=f'norm{i}')(x)
@@ -46,5 +46,5 @@ class MLPProjection(nn.Module):
 
   @nn.compact
   def __call__(self, z_feat: jax.Array) -> jax.Array:
-    """[..., F] -> [..., width]."""
+    """Maps [..., F] to [..., width]."""
     return nn.elu(layers.Dense(self.width, name='dense')(z_feat))

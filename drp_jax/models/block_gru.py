@@ -1,4 +1,4 @@
-"""DreamerV3's recurrent core: a GRU whose large matrices are block-diagonal."""
+"""Recurrent core of DreamerV3: a GRU with block-diagonal matrices."""
 
 from collections.abc import Callable
 
@@ -10,7 +10,7 @@ from drp_jax.models import dreamerv3_layers
 
 
 class BlockDense(nn.Module):
-  """Dense layer of blocks: each slice of the input makes one of the output.
+  """Block-diagonal dense layer: output slice i depends on input slice i only.
 
   Attributes:
     features: width of the output.
@@ -24,7 +24,7 @@ class BlockDense(nn.Module):
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
-    """[..., F] -> [..., features]."""
+    """Maps [..., F] to [..., features]."""
     g, F = self.blocks, x.shape[-1]
     if F % g or self.features % g:
       raise ValueError(
@@ -41,7 +41,7 @@ class BlockDense(nn.Module):
 
 
 class BlockGRU(nn.Module):
-  """Next recurrent state from the last, a latent sample and an action.
+  """Computes the next state from the last, a latent sample and an action.
 
   Every block sees its own slice of the state and all of what the three inputs
   were embedded to. As in DreamerV2, the reset gate multiplies the candidate's
@@ -59,7 +59,7 @@ class BlockGRU(nn.Module):
   def __call__(
     self, deter: jax.Array, stoch: jax.Array, action: jax.Array
   ) -> jax.Array:
-    """One step.
+    """Computes one step.
 
     Args:
       deter: [..., D].

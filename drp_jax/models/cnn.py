@@ -18,7 +18,7 @@ class CNNEncoder(nn.Module):
 
   @nn.compact
   def __call__(self, image: jax.Array) -> jax.Array:
-    """[N, 64, 64, 3] in [-0.5, 0.5] -> [N, 32 depth]."""
+    """Encodes [N, 64, 64, 3] in [-0.5, 0.5] into [N, 32 depth]."""
     x = image
     for i in range(4):
       x = layers.Conv(
@@ -43,7 +43,7 @@ class CNNDecoder(nn.Module):
 
   @nn.compact
   def __call__(self, feat: jax.Array) -> jax.Array:
-    """[..., F] -> [..., 64, 64, 3] float32, the mean in [-0.5, 0.5]."""
+    """Decodes [..., F] into means [..., 64, 64, 3] in [-0.5, 0.5], float32."""
     x = layers.Dense(32 * self.depth, name='dense')(feat)
     x = x.reshape(-1, 1, 1, 32 * self.depth)
     widths = (4 * self.depth, 2 * self.depth, self.depth, 3)

@@ -60,7 +60,7 @@ def attend(
 def attention_weights(
   query: jax.Array, key: jax.Array, allowed: jax.Array, num_heads: int
 ) -> jax.Array:
-  """The softmax of `attend`: [..., heads, Q, N] float32, rows sum to one."""
+  """Computes the softmax of `attend`: [..., heads, Q, N] float32."""
   scale = 1.0 / math.sqrt(query.shape[-1] // num_heads)
   scores = jnp.einsum(
     '...qhd,...nhd->...hqn',
@@ -77,7 +77,7 @@ def _heads(x: jax.Array, num_heads: int) -> jax.Array:
 
 
 class DualAttentionBlock(nn.Module):
-  """One block: attend within each frame, then along each token's past.
+  """Block that attends within each frame, then along each token's past.
 
   Implements Eqs. 13-19, with a LayerNorm in front of all three branches, which
   the text asks for and Eqs. 17-18 leave out (B1). [MAT] takes part in both
@@ -150,7 +150,7 @@ class DualAttentionBlock(nn.Module):
   def step(
     self, x: jax.Array, cache: Cache, window_step: jax.Array
   ) -> tuple[jax.Array, Cache]:
-    """One frame of `__call__` without hidden tokens, with a cache of the past.
+    """Computes one frame of `__call__` from a cache, without hidden tokens.
 
     Args:
       x: [B, K+1, D].
@@ -288,7 +288,7 @@ class DAE(nn.Module):
   def initial_cache(
     self, batch: int, num_keypoints: int, window: int, dtype=jnp.float32
   ) -> Cache:
-    """An empty cache for `step`: K = `num_keypoints`, W = `window`."""
+    """Returns an empty cache for `step`: K = `num_keypoints`, W = `window`."""
     slots = num_keypoints + self.intra
     shape = (self.num_blocks, batch, slots, window, self.width)
     return Cache(jnp.zeros(shape, dtype), jnp.zeros(shape, dtype))

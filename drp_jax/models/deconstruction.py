@@ -1,4 +1,4 @@
-"""Deconstruct: atomic actions, and what the DAE makes of them (Sec. 4.2).
+"""The Deconstruct phase: from motion to tokens (Sec. 4.2).
 
 The half of DRP that sees motion. It hands one aggregated action a step to the
 latent dynamics model of `stacked_model`.
@@ -39,7 +39,7 @@ class Deconstruction(nn.Module):
     self.flow_scale = self.variable('constants', 'flow_scale', jnp.ones, ())
 
   def atomic_actions(self, motion: types.Motion) -> jax.Array:
-    """Crops and normalises: leaves [..., T, ...] -> [..., T, K, 2 P^2]."""
+    """Crops and normalizes: leaves [..., T, ...] -> [..., T, K, 2 P^2]."""
     cropped = patches.crop(motion.flow, motion.points, self.patch_size)
     cropped = patches.normalise(cropped, self.flow_scale.value)
     return cropped.reshape(*cropped.shape[:-3], -1)
@@ -47,7 +47,7 @@ class Deconstruction(nn.Module):
   def __call__(
     self, motion: types.Motion, is_first: jax.Array, keys: jax.Array
   ) -> dict[str, jax.Array]:
-    """A masked pass for L_MAE and a full one for a_agg (B15), as one batch.
+    """Runs a masked pass for L_MAE and a full one for a_agg as one batch (B15).
 
     Args:
       motion: leaves [B, T, ...].
@@ -72,7 +72,7 @@ class Deconstruction(nn.Module):
     return dict(recon=recon, patches=u, hidden=hidden, tokens=full)
 
   def encode(self, motion: types.Motion, is_first: jax.Array) -> jax.Array:
-    """The full pass alone: leaves [B, T, ...] -> tokens as in `__call__`."""
+    """Runs the full pass: leaves [B, T, ...] -> tokens as in `__call__`."""
     u = self.atomic_actions(motion).astype(self.dtype)
     return self.dae(
       u,
@@ -83,13 +83,13 @@ class Deconstruction(nn.Module):
     )
 
   def aggregate(self, motion: types.Motion, is_first: jax.Array) -> jax.Array:
-    """Slot 0 of `encode`: leaves [B, T, ...] -> a_agg [B, T, D]."""
+    """Returns slot 0 of `encode`: leaves [B, T, ...] -> a_agg [B, T, D]."""
     return self.encode(motion, is_first)[:, :, 0]
 
   def step(
     self, motion: types.Motion, is_first: jax.Array, cache: dae.Cache
   ) -> tuple[jax.Array, dae.Cache]:
-    """One frame of `aggregate`: leaves [B, ...] -> a_agg [B, D], next cache."""
+    """Aggregates one frame: leaves [B, ...] -> a_agg [B, D], next cache."""
     u = self.atomic_actions(motion).astype(self.dtype)
     tokens, cache = self.dae.step(
       u, motion.points, motion.window_step, is_first, cache

@@ -44,7 +44,7 @@ class DisWMModel(nn.Module):
   def pretrain(
     self, batch: types.VideoBatch, keys: jax.Array | None
   ) -> dict[str, Any]:
-    """The forward pass of pre-training; states are modes  [DisWM].
+    """Runs the forward pass of pre-training; states are modes  [DisWM].
 
     Args:
       batch: leaves [B, T, ...].
@@ -106,7 +106,7 @@ class DisWMModel(nn.Module):
     return out
 
   def init_finetune(self, batch: types.ReplayBatch, keys: jax.Array):
-    """Touches every module."""
+    """Calls every module, to create its parameters."""
     s = self.finetune(batch, keys)['s']
     return self.actor(s.feat), self.critic(s.feat)
 
@@ -116,17 +116,17 @@ class DisWMModel(nn.Module):
     action: jax.Array,
     normal: jax.Array | None,
   ) -> types.RSSMState:
-    """One step of imagination of s; see `RSSM.img_step`."""
+    """Imagines one step of s; see `RSSM.img_step`."""
     return self.action_dynamics.img_step(state, action, normal)
 
   def initial_state(self, batch: int) -> types.RSSMState:
-    """The state before any observation."""
+    """Returns the state before any observation."""
     return self.action_dynamics.initial(batch, self.dtype)
 
   def act(
     self, carry: types.PolicyCarry, obs: types.Observation, keys: jax.Array
   ) -> tuple[types.RSSMState, jax.Array, jax.Array]:
-    """One step: s, and mean and std of the action, [B, A]."""
+    """Acts one step: s, and mean and std of the action, [B, A]."""
     code_keys, state_keys = noise.split(keys, 2)
     image = images.to_float(obs.image).astype(self.dtype)
     code = self._code(*self.image_encoder(image), code_keys)
@@ -150,7 +150,7 @@ class DisWMModel(nn.Module):
     return recon, jnp.concatenate([recon[:, :n], predicted], 1)
 
   def _code(self, mean, std, keys):
-    """A sample of the images' codes, or their means."""
+    """Samples codes of the images, or returns their means."""
     if keys is not None:
       mean += std * noise.draw(keys, jax.random.normal, mean.shape[1:])
     return mean.astype(self.dtype)

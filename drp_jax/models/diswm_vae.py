@@ -1,4 +1,4 @@
-"""Encoder and decoder of DisWM's beta-VAE, of 64 x 64 images  [DisWM]."""
+"""Encoder and decoder of DisWM's beta-VAE for 64 x 64 images  [DisWM]."""
 
 import math
 
@@ -29,7 +29,7 @@ class VAEEncoder(nn.Module):
 
   @nn.compact
   def __call__(self, image: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """[..., 64, 64, 3] in [-0.5, 0.5] -> mean, std [..., Z] float32."""
+    """Encodes [..., 64, 64, 3] in [-0.5, 0.5] into float32 mean, std [..., Z]."""
     x = image.reshape(-1, *image.shape[-3:])
     for i, width in enumerate((1, 1, 2, 2, 8)):
       last = i == 4
@@ -49,7 +49,7 @@ class VAEEncoder(nn.Module):
 
 
 class VAEDecoder(nn.Module):
-  """From features through Z numbers to the image: the encoder's mirror.
+  """Mirror of the encoder: from features through Z numbers to the image.
 
   Attributes:
     depth: as in the encoder.
@@ -61,7 +61,7 @@ class VAEDecoder(nn.Module):
 
   @nn.compact
   def __call__(self, feat: jax.Array) -> jax.Array:
-    """[..., F] -> [..., 64, 64, 3] float32, the mean in [-0.5, 0.5]."""
+    """Decodes [..., F] into means [..., 64, 64, 3] in [-0.5, 0.5], float32."""
     x = feat
     for name, width in (
       ('latent', self.latent_size),

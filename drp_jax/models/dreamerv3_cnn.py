@@ -25,7 +25,7 @@ class CNNEncoder(nn.Module):
 
   @nn.compact
   def __call__(self, image: jax.Array) -> jax.Array:
-    """[N, 64, 64, 3] in [-0.5, 0.5] -> [N, 64 depth]."""
+    """Encodes [N, 64, 64, 3] in [-0.5, 0.5] into [N, 64 depth]."""
     x = image
     for i, multiple in enumerate(_MULTIPLES):
       x = dreamerv3_layers.Conv(

@@ -11,7 +11,7 @@ _MIN_STD, _MAX_STD = 0.1, 1.0  # of the policy  [DreamerV3]
 
 
 class TwoHotHead(nn.Module):
-  """A reward or a value, as logits of bins (ops/two_hot.py); 0 at first.
+  """Head for a reward or value as logits of bins (ops/two_hot.py), initially 0.
 
   Attributes:
     width: hidden width.
@@ -23,7 +23,7 @@ class TwoHotHead(nn.Module):
 
   @nn.compact
   def __call__(self, feat: jax.Array) -> jax.Array:
-    """[..., F] -> logits [..., 255] float32."""
+    """Predicts logits [..., 255], float32, from [..., F]."""
     x = dreamerv3_layers.MLP(self.width, self.depth, name='mlp')(feat)
     init = dreamerv3_layers.kernel_init(0.0)
     x = dreamerv3_layers.Dense(_BINS, kernel_init=init, name='out')(x)
@@ -31,7 +31,7 @@ class TwoHotHead(nn.Module):
 
 
 class ContinueHead(nn.Module):
-  """Whether the episode goes on, and is not discounted away.
+  """Probability that the episode continues, times the discount.
 
   Attributes:
     width: hidden width.
@@ -43,7 +43,7 @@ class ContinueHead(nn.Module):
 
   @nn.compact
   def __call__(self, feat: jax.Array) -> jax.Array:
-    """[..., F] -> logits [...] float32."""
+    """Predicts logits [...], float32, from [..., F]."""
     x = dreamerv3_layers.MLP(self.width, self.depth, name='mlp')(feat)
     x = dreamerv3_layers.Dense(1, name='out')(x)
     return x[..., 0].astype(jnp.float32)
@@ -64,7 +64,7 @@ class PolicyHead(nn.Module):
 
   @nn.compact
   def __call__(self, feat: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """[..., F] -> mean in (-1, 1), std in (0.1, 1), [..., A] float32."""
+    """Predicts mean in (-1, 1), std in (0.1, 1), [..., A], from [..., F]."""
     x = dreamerv3_layers.MLP(self.width, self.depth, name='mlp')(feat)
     mean, std = (
       dreamerv3_layers.Dense(

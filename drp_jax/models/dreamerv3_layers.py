@@ -1,4 +1,4 @@
-"""Layers of DreamerV3: RMS norm and SiLU after whatever is dense.
+"""Layers of DreamerV3: RMS norm and SiLU follow each dense layer.
 
 Like `models/layers.py`, they compute in the type of their input.
 """
@@ -54,7 +54,7 @@ class RMSNorm(nn.RMSNorm):
   epsilon: float = 1e-4
 
   def __call__(self, x: jax.Array) -> jax.Array:
-    """[..., F] -> [..., F]."""
+    """Normalizes [..., F]."""
     return super().__call__(x).astype(x.dtype)
 
 
@@ -69,7 +69,7 @@ class Hidden(nn.Module):
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
-    """[..., F] -> [..., width]."""
+    """Maps [..., F] to [..., width]."""
     x = Dense(self.width, name='dense')(x)
     return nn.silu(RMSNorm(name='norm')(x))
 
@@ -87,7 +87,7 @@ class MLP(nn.Module):
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
-    """[..., F] -> [..., width]."""
+    """Maps [..., F] to [..., width]."""
     for i in range(self.depth):
       x = Hidden(self.width, name=f'hidden{i}')(x)
     return x

@@ -14,7 +14,7 @@ from drp_jax.ops import images, noise
 
 @dataclasses.dataclass(frozen=True)
 class Size:
-  """What a preset of the official code changes, and two that none does.
+  """Sizes: those that official presets change, and two that none changes.
 
   Attributes:
     deter: width of the recurrent state.
@@ -48,7 +48,7 @@ SIZES = {
 
 
 class DreamerV3Model(nn.Module):
-  """The networks. The one dynamics model has the place of s in other systems.
+  """The networks. The one dynamics model takes the place of s elsewhere.
 
   Attributes:
     image_encoder: convolutions.
@@ -71,7 +71,7 @@ class DreamerV3Model(nn.Module):
   dtype: jnp.dtype
 
   def encode(self, image: jax.Array) -> jax.Array:
-    """[..., 64, 64, 3] in [-0.5, 0.5] -> embeddings [..., E]."""
+    """Encodes [..., 64, 64, 3] in [-0.5, 0.5] into embeddings [..., E]."""
     flat = image.reshape(-1, *image.shape[-3:]).astype(self.dtype)
     return self.image_encoder(flat).reshape(*image.shape[:-3], -1)
 
@@ -101,18 +101,18 @@ class DreamerV3Model(nn.Module):
     )
 
   def init_finetune(self, batch: types.ReplayBatch, keys: jax.Array):
-    """Touches every module."""
+    """Calls every module, to create its parameters."""
     s = self.finetune(batch, keys)['s']
     return self.actor(s.feat), self.critic(s.feat)
 
   def initial_state(self, batch: int) -> types.RSSMState:
-    """The state before any observation."""
+    """Returns the state before any observation."""
     return self.action_dynamics.initial(batch, self.dtype)
 
   def act(
     self, carry: types.PolicyCarry, obs: types.Observation, keys: jax.Array
   ) -> tuple[types.RSSMState, jax.Array, jax.Array]:
-    """One step: s, and mean and std of the action, [B, A]."""
+    """Acts one step: s, and mean and std of the action, [B, A]."""
     embed = self.encode(images.to_float(obs.image))
     s = self.action_dynamics.obs_step(
       carry.s, embed, carry.action, obs.is_first, self._gumbel(keys, embed)

@@ -42,7 +42,7 @@ class RSSM(nn.Module):
     self.post_out = dreamerv3_layers.Dense(stoch)
 
   def initial(self, batch: int, dtype=jnp.float32) -> types.RSSMState:
-    """The state before any observation: zeros, samples included."""
+    """Returns the state before any observation: zeros, samples included."""
     shape = (batch, self.groups, self.classes)
     return types.RSSMState(
       deter=jnp.zeros([batch, self.deter_size], dtype),
@@ -93,7 +93,7 @@ class RSSM(nn.Module):
     is_first: jax.Array,
     gumbel: jax.Array,
   ) -> types.RSSMState:
-    """One step of `observe`: leaves [B, ...], posterior only."""
+    """Computes one step of `observe`: leaves [B, ...], posterior only."""
     keep = 1.0 - is_first[:, None].astype(embed.dtype)
     deter = self._recur(
       state.deter * keep,
@@ -106,7 +106,7 @@ class RSSM(nn.Module):
   def img_step(
     self, state: types.RSSMState, action: jax.Array, gumbel: jax.Array
   ) -> types.RSSMState:
-    """One step of the prior: leaves [N, ...], action [N, A]."""
+    """Computes one step of the prior: leaves [N, ...], action [N, A]."""
     action = action.astype(state.deter.dtype)
     deter = self._recur(state.deter, state.stoch, action)
     return _sampled(deter, self._prior_logits(deter), gumbel)
@@ -123,6 +123,6 @@ class RSSM(nn.Module):
 
 
 def _sampled(deter, logits, gumbel) -> types.RSSMState:
-  """A state with a sample of its logits, in deter's type."""
+  """Returns a state with a sample of its logits, in deter's type."""
   stoch = distributions.categorical_sample(logits, gumbel)
   return types.RSSMState(deter, stoch.astype(deter.dtype), logits)

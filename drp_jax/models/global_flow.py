@@ -17,7 +17,7 @@ from drp_jax.ops import patches
 
 
 class GlobalFlow(nn.Module):
-  """Encodes the flow of every frame by itself.
+  """Encodes the flow of each frame separately.
 
   Attributes:
     flow_encoder: of two channels.
@@ -50,21 +50,21 @@ class GlobalFlow(nn.Module):
     return dict(tokens=self._encode(motion, is_first, True)[:, :, None])
 
   def encode(self, motion: types.Motion, is_first: jax.Array) -> jax.Array:
-    """With running statistics: leaves [B, T, ...] -> [B, T, 1, D]."""
+    """Encodes with running statistics: leaves [B, T, ...] -> [B, T, 1, D]."""
     return self._encode(motion, is_first, False)[:, :, None]
 
   def aggregate(self, motion: types.Motion, is_first: jax.Array) -> jax.Array:
-    """With running statistics: leaves [B, T, ...] -> a_agg [B, T, D]."""
+    """Aggregates with running statistics: leaves [B, T, ...] -> [B, T, D]."""
     return self._encode(motion, is_first, False)
 
   def step(
     self, motion: types.Motion, is_first: jax.Array, cache: None
   ) -> tuple[jax.Array, None]:
-    """One frame of `aggregate`: leaves [B, ...] -> a_agg [B, D]; no cache."""
+    """Aggregates one frame: leaves [B, ...] -> a_agg [B, D]; no cache."""
     return self._encode(motion, is_first, False), cache
 
   def initial_cache(self, batch: int, num_keypoints: int, window: int) -> None:
-    """There is nothing to remember."""
+    """Returns an empty cache: flow has no past here."""
     del batch, num_keypoints, window
 
   def _encode(self, motion, is_first, train):

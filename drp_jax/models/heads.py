@@ -8,7 +8,7 @@ from drp_jax.models import layers
 
 
 class ScalarHead(nn.Module):
-  """Predicts one number of a state.
+  """Predicts one number from a state.
 
   The mean of a unit-variance Gaussian, a reward or a value; or the logit of a
   Bernoulli, of going on.
@@ -23,7 +23,7 @@ class ScalarHead(nn.Module):
 
   @nn.compact
   def __call__(self, feat: jax.Array) -> jax.Array:
-    """[..., F] -> [...] float32."""
+    """Predicts [...], float32, from [..., F]."""
     out = layers.MLP(1, self.width, self.depth, name='mlp')(feat)
     return out[..., 0].astype(jnp.float32)
 
@@ -43,7 +43,7 @@ class PolicyHead(nn.Module):
 
   @nn.compact
   def __call__(self, feat: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """[..., F] -> mean in (-1, 1), std in (0.1, 2.1), [..., A] float32."""
+    """Predicts mean in (-1, 1), std in (0.1, 2.1), [..., A], from [..., F]."""
     out = layers.MLP(
       2 * self.action_size,
       self.width,

@@ -15,7 +15,7 @@ _DROPOUT = 0.1
 
 @flax.struct.dataclass
 class Context:
-  """What the decoder may look up: maps of one frame of every sequence.
+  """Maps of one frame of each sequence, to which the decoder attends.
 
   Attributes:
     coarse: [B, H/8, W/8, C].
@@ -27,7 +27,7 @@ class Context:
 
 
 class CrossAttention(nn.Module):
-  """Adds what a random subset of context tokens says  [IPV].
+  """Cross-attention to a random subset of context tokens  [IPV].
 
   Attributes:
     num_heads: attention heads, a divisor of C.
@@ -126,7 +126,7 @@ class UpConv(nn.Module):
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
-    """[N, h, w, C] -> [N, 2h, 2w, features]."""
+    """Upsamples [N, h, w, C] to [N, 2h, 2w, features]."""
     shape = (3, 3, x.shape[-1], self.features)
     kernel = self.param('kernel', layers.glorot, shape)
     bias = self.param('bias', nn.initializers.zeros_init(), (self.features,))
@@ -173,7 +173,7 @@ class ImageDecoder(nn.Module):
     keys: jax.Array,
     train: bool,
   ) -> jax.Array:
-    """Decodes every step of every sequence.
+    """Decodes each step of each sequence.
 
     Args:
       feat: [B, T, F].

@@ -1,4 +1,4 @@
-"""A scan over time that leaves the gradients of dense layers for after it.
+"""Scan over time that computes gradients of dense layers after the scan.
 
 The plain gradient of a scan adds to the gradients of all weights at every step:
 T small products, and T times the weights' size through memory. Here the
@@ -36,7 +36,7 @@ def scan(step: Callable, params: Any, carry: Any, xs: Any) -> tuple[Any, Any]:
 
 
 def _forward(step, params, carry, xs):
-  """Scans with a zero, the "tap", added to what each dense layer returns.
+  """Scans with a zero, the "tap", added to the output of each dense layer.
 
   The gradient of a layer's tap is that of what it returned.
   """
@@ -86,7 +86,7 @@ def _forward(step, params, carry, xs):
 
 
 def _backward(step, kept, gradient):
-  """Multiplies what layers were given with the gradients of their taps."""
+  """Multiplies inputs of layers by the gradients of their taps."""
   del step
   params, given, backward = kept
   grads, taps, carry, xs = backward(gradient)

@@ -54,17 +54,17 @@ class LatentActionModel(nn.Module):
   dtype: jnp.dtype
 
   def encode(self, image: jax.Array, train: bool) -> jax.Array:
-    """[..., H, W, 3] in [-0.5, 0.5] -> embeddings [..., E]."""
+    """Encodes [..., H, W, 3] in [-0.5, 0.5] into embeddings [..., E]."""
     flat = image.reshape(-1, *image.shape[-3:]).astype(self.dtype)
     embed, _ = self.image_encoder(flat, train)
     return embed.reshape(*image.shape[:-3], -1)
 
   def decode(self, feat: jax.Array, train: bool) -> jax.Array:
-    """[B, T, F] -> [B, T, H, W, 3]."""
+    """Decodes [B, T, F] into [B, T, H, W, 3]."""
     return self.image_decoder(feat, None, None, train)
 
   def init_pretrain(self, batch: types.VideoBatch):
-    """Touches every module that pre-training uses, to create its parameters."""
+    """Calls every module that pre-training uses, to create its parameters."""
     image = images.to_float(batch.image)
     latent = self._infer(image, None, False)
     z = self._observe_z(
@@ -73,7 +73,7 @@ class LatentActionModel(nn.Module):
     return self.decode(z.feat, False)
 
   def init_finetune(self, batch: types.ReplayBatch):
-    """Touches every module that fine-tuning uses."""
+    """Calls every module that fine-tuning uses, to create its parameters."""
     embed = self.encode(images.to_float(batch.image), False)
     s, _ = self.latent_dynamics.observe(
       embed, self._latent(batch.action), batch.is_first, None
@@ -94,7 +94,7 @@ class LatentActionModel(nn.Module):
     keys: list[jax.Array],
     shuffle: Callable,
   ) -> dict[str, Any]:
-    """The forward pass of pre-training.
+    """Runs the forward pass of pre-training.
 
     Args:
       batch: leaves [B, T, ...].
@@ -171,17 +171,17 @@ class LatentActionModel(nn.Module):
     action: jax.Array,
     gumbel: jax.Array | None,
   ) -> types.RSSMState:
-    """One step of imagination under the robot's action [..., A]."""
+    """Imagines one step under the robot's action [..., A]."""
     return self.latent_dynamics.img_step(state, self._latent(action), gumbel)
 
   def initial_state(self, batch: int) -> types.RSSMState:
-    """The state before any observation."""
+    """Returns the state before any observation."""
     return self.latent_dynamics.initial(batch, self.dtype)
 
   def act(
     self, carry: types.PolicyCarry, obs: types.Observation, keys: jax.Array
   ) -> tuple[types.RSSMState, jax.Array, jax.Array]:
-    """One step: s, and mean and std of the action, [B, A]."""
+    """Acts one step: s, and mean and std of the action, [B, A]."""
     embed = self.encode(images.to_float(obs.image), False)
     s = self.latent_dynamics.obs_step(
       carry.s,

@@ -1,4 +1,4 @@
-"""Latent actions of whole frames: what PreLAR drives its dynamics with."""
+"""Latent actions of whole frames, which drive PreLAR's dynamics."""
 
 import flax.linen as nn
 import flax.struct
@@ -10,7 +10,7 @@ from drp_jax.models import image_encoder, layers
 
 @flax.struct.dataclass
 class LatentAction:
-  """A normal distribution of latent actions, from which one was drawn.
+  """Normal distribution of latent actions, with a sample.
 
   Attributes:
     mean: [..., Z] float32.
@@ -24,7 +24,7 @@ class LatentAction:
 
 
 class TransitionEncoder(nn.Module):
-  """Residual tower and two dense layers over what changed  [PreLAR].
+  """Residual tower and two dense layers over the change of frames  [PreLAR].
 
   What changed is a pair of frames in PreLAR, their flow in the ablation "Global
   Flow" (E4).
@@ -41,7 +41,7 @@ class TransitionEncoder(nn.Module):
 
   @nn.compact
   def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-    """[..., H, W, C] -> [..., features]; batch statistics if `train`."""
+    """Encodes [..., H, W, C] into [..., features]; batch norm by `train`."""
     embed, _ = self.tower(x.reshape(-1, *x.shape[-3:]), train)
     h = nn.elu(layers.Dense(self.hidden, name='dense')(embed))
     out = layers.Dense(self.features, name='out')(h)
@@ -60,7 +60,7 @@ class InverseDynamics(nn.Module):
   def __call__(
     self, image: jax.Array, normal: jax.Array | None, train: bool
   ) -> LatentAction:
-    """Infers what led to frames 1..T-1.
+    """Infers the latent actions that led to frames 1..T-1.
 
     Args:
       image: [B, T, H, W, C] in [-0.5, 0.5].
@@ -79,17 +79,17 @@ class InverseDynamics(nn.Module):
 
 
 def latent_std(raw: jax.Array) -> jax.Array:
-  """2 sigmoid(x / 2), without a floor  [PreLAR]. [...] -> [...] in (0, 2)."""
+  """Computes 2 sigmoid(x / 2), without a floor  [PreLAR]: [...] in (0, 2)."""
   return 2.0 * jax.nn.sigmoid(raw / 2.0)
 
 
 def at_frames(latent: jax.Array) -> jax.Array:
-  """[B, T-1, Z] -> [B, T, Z], entry t for frame t, zeros at entry 0."""
+  """Pads [B, T-1, Z] to [B, T, Z]: entry t for frame t, zeros at entry 0."""
   return jnp.pad(latent, ((0, 0), (1, 0), (0, 0)))
 
 
 class ActionEncoder(nn.Module):
-  """The latent action that a robot's action stands for  [PreLAR].
+  """Maps a robot's action to a latent action  [PreLAR].
 
   Attributes:
     hidden: width of the one hidden layer.
@@ -101,5 +101,5 @@ class ActionEncoder(nn.Module):
 
   @nn.compact
   def __call__(self, action: jax.Array) -> jax.Array:
-    """[..., A] -> [..., Z]."""
+    """Maps [..., A] to [..., Z]."""
     return layers.MLP(self.features, self.hidden, 1, name='mlp')(action)

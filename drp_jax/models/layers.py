@@ -16,7 +16,7 @@ from drp_jax.ops import batch_norm, convolution
 
 
 def uniform_init(limit: float) -> Callable:
-  """Initialiser U(-limit, limit)."""
+  """Returns an initializer U(-limit, limit)."""
 
   def init(key, shape, dtype=jnp.float32):
     # Drawn in a row, the same numbers: XLA:CPU compiles draws of several axes
@@ -28,24 +28,24 @@ def uniform_init(limit: float) -> Callable:
 
 
 def glorot(key: jax.Array, shape: tuple[int, ...], dtype=jnp.float32):
-  """Initialiser of kernels [..., in, out], Glorot and Bengio's uniform one."""
+  """Initializes kernels [..., in, out] by Glorot and Bengio's uniform rule."""
   window = math.prod(shape[:-2])
   limit = math.sqrt(6.0 / (window * (shape[-2] + shape[-1])))
   return uniform_init(limit)(key, shape, dtype)
 
 
 def torch_default_init(fan_in: int) -> Callable:
-  """PyTorch's default for dense and conv kernels: U(+-1/sqrt(fan_in)) [IPV]."""
+  """Returns PyTorch's default for kernels: U(+-1/sqrt(fan_in))  [IPV]."""
   return uniform_init(1.0 / math.sqrt(fan_in))
 
 
 def shared_glorot(fan_in: int, fan_out: int) -> Callable:
-  """Glorot-uniform for one part of a dense layer with several inputs."""
+  """Returns Glorot's rule for one part of a dense layer with several inputs."""
   return uniform_init(math.sqrt(6.0 / (fan_in + fan_out)))
 
 
 def in_type_of_first(x, *params, dtype=None):
-  """Casts parameters (or None) to the type of x; a layer's `promote_dtype`."""
+  """Casts parameters (or None) to the type of x; serves as `promote_dtype`."""
   del dtype
   return [x, *(p if p is None else p.astype(x.dtype) for p in params)]
 
@@ -61,7 +61,7 @@ class Dense(nn.Dense):
   promote_dtype: Callable = in_type_of_first
 
   def __call__(self, x: jax.Array) -> jax.Array:
-    """[..., F] -> [..., features]."""
+    """Maps [..., F] to [..., features]."""
     y = super().__call__(x.reshape(-1, x.shape[-1]))
     return y.reshape(*x.shape[:-1], self.features)
 
@@ -89,7 +89,7 @@ class Conv(nn.Module):
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
-    """[N, H, W, C] -> [N, h, w, features]."""
+    """Convolves [N, H, W, C] to [N, h, w, features]."""
     shape = (*self.kernel_size, x.shape[-1], self.features)
     y = self.convolve(x, self.param('kernel', self.kernel_init, shape))
     if self.use_bias:
@@ -99,7 +99,7 @@ class Conv(nn.Module):
     return y
 
   def convolve(self, x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """[N, H, W, C], float32 -> [N, h, w, features], in the type of x."""
+    """Convolves [N, H, W, C] to [N, h, w, features], in the type of x."""
     return convolution.convolve(
       x, kernel.astype(x.dtype), self.strides, self.padding
     )
@@ -112,7 +112,7 @@ class DoublingConv(Conv):
   """
 
   def convolve(self, x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """[N, h, w, C], float32 -> [N, 2h, 2w, features], in the type of x."""
+    """Convolves [N, h, w, C] to [N, 2h, 2w, features], in the type of x."""
     return convolution.convolve_doubled(x, kernel)
 
 
@@ -127,7 +127,7 @@ class LayerNorm(nn.LayerNorm):
   """`nn.LayerNorm` that returns the type of its input."""
 
   def __call__(self, x: jax.Array) -> jax.Array:
-    """[..., F] -> [..., F]."""
+    """Normalizes [..., F]."""
     return super().__call__(x).astype(x.dtype)
 
 
@@ -148,7 +148,7 @@ class MLP(nn.Module):
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
-    """[..., F] -> [..., features]."""
+    """Maps [..., F] to [..., features]."""
     for i in range(self.depth):
       x = nn.elu(Dense(self.width, name=f'dense{i}')(x))
     return Dense(self.features, kernel_init=self.out_init, name='out')(x)
@@ -234,7 +234,7 @@ class Kernel(nn.Module):
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
-    """[..., C] -> [3, 3, C, features], float32; reads the shape only."""
+    """Returns [3, 3, C, features], float32; reads only the shape of x."""
     init = torch_default_init(9 * x.shape[-1])
     return self.param('kernel', init, (3, 3, x.shape[-1], self.features))
 
@@ -318,7 +318,7 @@ class GRU(nn.Module):
 
   @nn.compact
   def __call__(self, h: jax.Array, x: jax.Array) -> jax.Array:
-    """h [..., D], x [..., X] -> the next h [..., D]."""
+    """Computes the next h [..., D] from h [..., D] and x [..., X]."""
     D = h.shape[-1]
     fan_in = D + x.shape[-1]
     parts = Dense(

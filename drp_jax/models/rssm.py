@@ -69,7 +69,7 @@ class RSSM(nn.Module):
     return 2 if self.normal else self.classes
 
   def initial(self, batch: int, dtype=jnp.float32) -> types.RSSMState:
-    """The state before any observation: zeros, samples included."""
+    """Returns the state before any observation: zeros, samples included."""
     shape = (batch, self.groups, self.classes)
     return types.RSSMState(
       deter=jnp.zeros([batch, self.deter_size], dtype),
@@ -119,7 +119,7 @@ class RSSM(nn.Module):
     return post, prior
 
   def _observe_step(self, carry, x):
-    """A step of the scan of `observe`."""
+    """Computes one step of the scan of `observe`."""
     deter, stoch = carry
     embed_in, action_in, keep, gumbel = x
     deter = self._recur(deter * keep, stoch * keep[..., None], action_in)
@@ -134,7 +134,7 @@ class RSSM(nn.Module):
     is_first: jax.Array,
     gumbel: jax.Array | None,
   ) -> types.RSSMState:
-    """One step of `observe`: leaves [B, ...], posterior only."""
+    """Computes one step of `observe`: leaves [B, ...], posterior only."""
     keep = 1.0 - is_first[..., None].astype(embed.dtype)
     deter = self._recur(
       state.deter * keep,
@@ -150,7 +150,7 @@ class RSSM(nn.Module):
     action: jax.Array,
     gumbel: jax.Array | None,
   ) -> types.RSSMState:
-    """One step of the prior: leaves [..., ...], action [..., A]."""
+    """Computes one step of the prior: leaves [..., ...], action [..., A]."""
     action_in = self._action_in(action.astype(state.deter.dtype))
     deter = self._recur(state.deter, state.stoch, action_in)
     return self._sampled(deter, self._prior_logits(deter), gumbel)
@@ -221,7 +221,7 @@ class RSSM(nn.Module):
     return jnp.stack([mean, 2.0 * jax.nn.sigmoid(raw / 2.0) + 0.1], -1)
 
   def _sampled(self, deter, logits, gumbel) -> types.RSSMState:
-    """A state with a sample (or the mode), in deter's type."""
+    """Returns a state with a sample (or the mode), in deter's type."""
     if self.normal:
       stoch, std = logits[..., :1], logits[..., 1:]
       stoch = stoch if gumbel is None else stoch + std * gumbel
@@ -231,5 +231,5 @@ class RSSM(nn.Module):
 
 
 def _time_first(x):
-  """[B, T, ...] to [T, B, ...], and back."""
+  """Swaps the first two axes: [B, T, ...] to [T, B, ...], and back."""
   return jnp.swapaxes(x, 0, 1)

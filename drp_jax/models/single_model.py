@@ -12,7 +12,7 @@ from drp_jax.ops import images, noise
 
 
 class SingleModel(nn.Module):
-  """The networks. The one dynamics model has the place of s in other systems.
+  """The networks. The one dynamics model takes the place of s elsewhere.
 
   Attributes:
     image_encoder: plain convolutions.
@@ -36,7 +36,7 @@ class SingleModel(nn.Module):
   dtype: jnp.dtype
 
   def encode(self, image: jax.Array) -> jax.Array:
-    """[..., 64, 64, 3] in [-0.5, 0.5] -> embeddings [..., E]."""
+    """Encodes [..., 64, 64, 3] in [-0.5, 0.5] into embeddings [..., E]."""
     flat = image.reshape(-1, *image.shape[-3:]).astype(self.dtype)
     return self.image_encoder(flat).reshape(*image.shape[:-3], -1)
 
@@ -70,7 +70,7 @@ class SingleModel(nn.Module):
     return out
 
   def init_finetune(self, batch: types.ReplayBatch, keys: jax.Array):
-    """Touches every module."""
+    """Calls every module, to create its parameters."""
     s = self.finetune(batch, keys)['s']
     return self.actor(s.feat), self.critic(s.feat)
 
@@ -80,17 +80,17 @@ class SingleModel(nn.Module):
     action: jax.Array,
     gumbel: jax.Array | None,
   ) -> types.RSSMState:
-    """One step of imagination of s; see `RSSM.img_step`."""
+    """Imagines one step of s; see `RSSM.img_step`."""
     return self.action_dynamics.img_step(state, action, gumbel)
 
   def initial_state(self, batch: int) -> types.RSSMState:
-    """The state before any observation."""
+    """Returns the state before any observation."""
     return self.action_dynamics.initial(batch, self.dtype)
 
   def act(
     self, carry: types.PolicyCarry, obs: types.Observation, keys: jax.Array
   ) -> tuple[types.RSSMState, jax.Array, jax.Array]:
-    """One step: s, and mean and std of the action, [B, A]."""
+    """Acts one step: s, and mean and std of the action, [B, A]."""
     embed = self.encode(images.to_float(obs.image))
     s = self.action_dynamics.obs_step(
       carry.s, embed, carry.action, obs.is_first, self._gumbel(keys, embed)

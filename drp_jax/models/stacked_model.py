@@ -59,7 +59,7 @@ class StackedModel(nn.Module):
   dtype: jnp.dtype
 
   def encode(self, image: jax.Array, train: bool) -> jax.Array:
-    """[..., H, W, 3] in [-0.5, 0.5] -> embeddings [..., E]."""
+    """Encodes [..., H, W, 3] in [-0.5, 0.5] into embeddings [..., E]."""
     flat = image.reshape(-1, *image.shape[-3:]).astype(self.dtype)
     embed, _ = self.image_encoder(flat, train)
     return embed.reshape(*image.shape[:-3], -1)
@@ -74,18 +74,18 @@ class StackedModel(nn.Module):
     return image_decoder.Context(coarse=coarse, fine=fine)
 
   def adapt(self, z_feat: jax.Array, embed: jax.Array) -> jax.Array:
-    """What s observes: Adapter(z), on DMCR joined to the embedding (D7)."""
+    """Computes what s observes: Adapter(z), in DMCR with the embedding (D7)."""
     adapted = z_feat if self.adapter is None else self.adapter(z_feat)
     if self.concat_embed:
       adapted = jnp.concatenate([embed, adapted], -1)
     return adapted
 
   def observe_z(self, embed, a_agg, is_first, gumbel):
-    """Eq. 1 over sequences; see `RSSM.observe`."""
+    """Filters z over sequences (Eq. 1); see `RSSM.observe`."""
     return self.latent_dynamics.observe(embed, a_agg, is_first, gumbel)
 
   def observe_s(self, z_feat, embed, action, is_first, gumbel):
-    """Eq. 3 over sequences: adapter, then the action-specific model."""
+    """Filters s over sequences (Eq. 3), adapter first."""
     return self.action_dynamics.observe(
       self.adapt(z_feat, embed), action, is_first, gumbel
     )
@@ -93,7 +93,7 @@ class StackedModel(nn.Module):
   def init_pretrain(
     self, batch: types.VideoBatch, a_agg: jax.Array, keys: jax.Array
   ):
-    """Touches every module that pre-training uses, to create its parameters."""
+    """Calls every module that pre-training uses, to create its parameters."""
     image = images.to_float(batch.image)
     embed = self.encode(image, False)
     z, _ = self.observe_z(embed, a_agg, batch.is_first, None)
@@ -103,7 +103,7 @@ class StackedModel(nn.Module):
   def init_finetune(
     self, batch: types.ReplayBatch, a_agg: jax.Array, keys: jax.Array
   ):
-    """Touches every module."""
+    """Calls every module, to create its parameters."""
     z, embed, _ = self.init_pretrain(batch, a_agg, keys)
     s, _ = self.observe_s(z.feat, embed, batch.action, batch.is_first, None)
     heads_of_s = (
@@ -122,7 +122,7 @@ class StackedModel(nn.Module):
     keys: list[jax.Array],
     decode: bool = True,
   ) -> dict[str, Any]:
-    """The forward pass of Algorithm 1 over images.
+    """Runs the forward pass of Algorithm 1 over images.
 
     Args:
       batch: leaves [B, T, ...].
@@ -165,7 +165,7 @@ class StackedModel(nn.Module):
     action_keys: list[jax.Array],
     decode_z: bool,
   ) -> dict[str, Any]:
-    """The forward pass of Algorithm 2, lines 11-18; adds s to `pretrain`.
+    """Runs the forward pass of Algorithm 2, lines 11-18; adds s to `pretrain`.
 
     Args:
       batch: leaves [B, T, ...].
@@ -211,7 +211,7 @@ class StackedModel(nn.Module):
     action: jax.Array,
     gumbel: jax.Array | None,
   ) -> types.RSSMState:
-    """One step of imagination of s; see `RSSM.img_step`."""
+    """Imagines one step of s; see `RSSM.img_step`."""
     return self.action_dynamics.img_step(state, action, gumbel)
 
   def latents(self, batch: types.VideoBatch, a_agg: jax.Array) -> jax.Array:
@@ -264,7 +264,7 @@ class StackedModel(nn.Module):
     a_agg: jax.Array,
     keys: list[jax.Array],
   ) -> tuple[types.RSSMState, types.RSSMState, jax.Array, jax.Array]:
-    """Algorithm 2, lines 7-8: one step of both models, then the policy.
+    """Acts one step: both models, then the policy (Algorithm 2, lines 7-8).
 
     Args:
       carry: of the step before.

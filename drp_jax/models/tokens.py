@@ -10,7 +10,7 @@ _COORDINATE_BANDS = 16
 
 
 def coordinate_features(points: jax.Array, image_size: int) -> jax.Array:
-  """Sines and cosines of (x, y) / image_size at octave-spaced bands (B5).
+  """Computes sines and cosines of (x, y) / image_size at octave bands (B5).
 
   Args:
     points: [..., 2], pixels.
@@ -27,7 +27,7 @@ def coordinate_features(points: jax.Array, image_size: int) -> jax.Array:
 
 
 def time_features(window_step: jax.Array, width: int) -> jax.Array:
-  """Fixed sine-cosine embedding of the step within a window (B6).
+  """Computes a fixed sine-cosine embedding of the step within a window (B6).
 
   Args:
     window_step: [...] int32.
@@ -43,7 +43,7 @@ def time_features(window_step: jax.Array, width: int) -> jax.Array:
 
 
 class AtomicActionTokens(nn.Module):
-  """Tokenises atomic actions and prepends [MAT] (Sec. 4.2.2, choices B4-B8).
+  """Tokenizes atomic actions and prepends [MAT] (Sec. 4.2.2, choices B4-B8).
 
   Attributes:
     width: D.

@@ -1,4 +1,4 @@
-"""Batch normalization with a backward pass of its own."""
+"""Batch normalization with a custom backward pass."""
 
 import functools
 
@@ -73,7 +73,7 @@ def apply(
 
 @jax.custom_vjp
 def relu(x: jax.Array) -> jax.Array:
-  """ReLU that keeps its output, which is kept anyway, for the backward pass."""
+  """Applies ReLU and keeps only its output for the backward pass."""
   return jnp.maximum(x, 0)
 
 
@@ -160,7 +160,7 @@ normalize_and_convolve.defvjp(_convolve_forward, _convolve_backward)
 
 
 def _on_cpus_apart(tree):
-  """Returns the arrays, which XLA:CPU then takes for other ones.
+  """Returns the arrays behind a barrier, so that XLA:CPU treats them as new.
 
   It computes what depends on them once more, when all of them are there, in
   place of keeping it from the forward pass. TPUs would move more bytes.
