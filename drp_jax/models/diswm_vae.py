@@ -29,7 +29,7 @@ class VAEEncoder(nn.Module):
 
   @nn.compact
   def __call__(self, image: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Encodes [..., 64, 64, 3] in [-0.5, 0.5] into float32 mean, std [..., Z]."""
+    """Encodes [..., 64, 64, 3] in [-0.5, 0.5] into mean, std [..., Z]."""
     x = image.reshape(-1, *image.shape[-3:])
     for i, width in enumerate((1, 1, 2, 2, 8)):
       last = i == 4
