@@ -18,6 +18,7 @@ _MAY_IMPORT = {
   'processes': (),
   'recordings': ('files',),
   'weights': ('extras',),
+  'wheels': (),
   'ops': ('types',),
   'losses': ('types', 'ops'),
   'models': ('types', 'ops'),
@@ -33,8 +34,8 @@ _MAY_IMPORT = {
     'extras',
   ),
   'convert': ('types', 'models', 'train.checkpoint', 'weights'),
-  'data': ('files', 'extras', 'processes', 'recordings'),
-  'envs': ('extras', 'processes', 'recordings'),
+  'data': ('files', 'extras', 'processes', 'recordings', 'wheels'),
+  'envs': ('files', 'extras', 'processes', 'recordings', 'wheels'),
   'viz': ('files', 'extras'),
   'preprocess': (
     'data.schema',

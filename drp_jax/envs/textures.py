@@ -1,10 +1,10 @@
 """Skies and floors for DMC Remastered.
 
-The original's 119 photos and 383 floors are not ours to ship. Our own set is
-made of images in packages that the environments need anyway (labmaze,
-dm_control, metaworld: their versions are pinned, so a seed means the same scene
-everywhere) and of skies drawn by `procedural_sky`. A folder of the user's
-replaces it, laid out as the original's `dmc_remastered/assets`:
+The original's 119 photos and 383 floors are not ours to ship. Our own set
+consists of images in packages (labmaze, dm_control, metaworld: always those of
+one version, so a seed means the same scene everywhere; see
+`drp_jax.envs.texture_files`) and of skies drawn by `procedural_sky`. A folder
+of the user's replaces it, laid out as the original's `dmc_remastered/assets`:
 
   <folder>/skies/**/*.png    any size, stretched to a square
   <folder>/floors/**/*.png   (also .jpg, .jpeg, .webp)
@@ -14,17 +14,16 @@ Files are taken in the order of their sorted relative paths (T8).
 
 import dataclasses
 import functools
-import importlib.util
 import pathlib
 
 import numpy as np
 from PIL import Image
 
+from drp_jax.envs import texture_files
+
 NUM_PROCEDURAL_SKIES = 96  # with the others about as many as DMCR's 119 [ours]
 
 _SUFFIXES = ('.png', '.jpg', '.jpeg', '.webp')
-_SKYBOX = 'locomotion/arenas/assets/outdoor_natural/OutdoorSkybox2048.png'
-_GRASS = 'locomotion/arenas/assets/outdoor_natural/OutdoorGrassFloorD.png'
 _NOT_FLOORS = ('height1', 'real_door', 'tennis')  # objects and a height map
 
 
@@ -55,22 +54,23 @@ def load(size: int, folder: str = '') -> Textures:
   Raises:
     ValueError: `folder` lacks images of one kind, or one cannot be read. It
       is not left out, since that would change the scenes of all seeds.
+    RuntimeError: images of our own set are neither installed nor to be
+      downloaded.
   """
   if folder:
     sky_files, floor_files = _files(folder, 'skies'), _files(folder, 'floors')
     skies = [_read(file, size) for file in sky_files]
   else:
-    labmaze = _package('labmaze') / 'assets'
-    sky_files = sorted(labmaze.glob('sky_*/[bflr][ktft].png'))  # the four sides
+    sky_files, floor_files, wall_files = texture_files.find(
+      texture_files.LABMAZE
+    )
+    (skybox,), grass = texture_files.find(texture_files.DM_CONTROL)
+    metaworld = sum(texture_files.find(texture_files.METAWORLD), [])
     skies = [_read(file, size) for file in sky_files]
-    skies += _cross_sides(_package('dm_control') / _SKYBOX, size)
+    skies += _cross_sides(skybox, size)
     skies += [procedural_sky(i, size) for i in range(NUM_PROCEDURAL_SKIES)]
-    floor_files = [
-      *sorted(labmaze.glob('style_*/floor_*_d.png')),  # `_m` are masks
-      *sorted(labmaze.glob('style_*/wall_*_d.png')),
-      _package('dm_control') / _GRASS,
-      *_metaworld_floors(),
-    ]
+    floor_files += wall_files + grass
+    floor_files += [file for file in metaworld if file.stem not in _NOT_FLOORS]
   floors = [_read(file, size) for file in floor_files]
   return Textures(np.stack(skies), np.stack(floors))
 
@@ -146,22 +146,6 @@ def _cross_sides(file: pathlib.Path, size: int) -> list[np.ndarray]:
   side = image.width // 4
   boxes = [(i * side, side, (i + 1) * side, 2 * side) for i in range(4)]
   return [_scale(image.crop(box), size) for box in boxes]
-
-
-def _metaworld_floors() -> list[pathlib.Path]:
-  assets = _package('metaworld') / 'assets'
-  files = [
-    *sorted(assets.glob('scene/textures/*.png')),
-    *sorted(assets.glob('textures/*.png')),
-  ]
-  return [file for file in files if file.stem not in _NOT_FLOORS]
-
-
-def _package(name: str) -> pathlib.Path:
-  """Where a package lies, without importing it."""
-  return pathlib.Path(
-    importlib.util.find_spec(name).submodule_search_locations[0]
-  )
 
 
 def _files(folder: str, kind: str) -> list[pathlib.Path]:

