@@ -1,5 +1,6 @@
 """Tasks of the DeepMind Control Suite, seen through their camera."""
 
+import types
 from typing import Any
 
 import gymnasium
@@ -19,7 +20,7 @@ def split_task(task: str) -> tuple[str, str]:
     ValueError: the suite has no such task.
     RuntimeError: there is no OpenGL to render with.
   """
-  extras.require("config.env.suite='dmc' or 'dmcr'", 'envs', 'dm_control')
+  extras.require("config.env.suite='dmc' or 'dmcr'", 'dmc', 'dm_control')
   gl.select_backend()  # before dm_control imports mujoco, hence imported here
   from dm_control import suite
 
@@ -49,6 +50,11 @@ def load(task: str) -> Any:
   domain, name = split_task(task)
   from dm_control import suite
 
+  if not hasattr(np, 'in1d'):
+    # NumPy 2.4 has removed what dm_control 1.0.28, the last for MuJoCo 3.3.0,
+    # calls in this domain; in1d is isin of flat arrays.
+    with_in1d = types.SimpleNamespace(**vars(np), in1d=np.isin)
+    suite.quadruped.np = with_in1d
   return suite.load(domain, name)
 
 
@@ -185,4 +191,4 @@ class DMC(gymnasium.Env):
 
   def close(self):
     """Frees the GL context."""
-    self._env.close()
+    self.physics.free()  # which the suite's own close() does not

@@ -27,7 +27,8 @@ CANDIDATES = ('egl', 'osmesa') if sys.platform == 'linux' else ('glfw',)
 
 CURE = (
   'MuJoCo finds no OpenGL to render with: '
-  'apt-get install -y --no-install-recommends libosmesa6'
+  'apt-get install -y --no-install-recommends libosmesa6, or where there is'
+  ' none, libegl1 libgl1 libgl1-mesa-dri'
 )
 
 # The value of MUJOCO_GL that rendered an image in this process or its parent.
@@ -92,7 +93,7 @@ def select_backend(candidates: tuple[str, ...] = CANDIDATES) -> str:
     RuntimeError: no candidate works; the message says what to install.
     extras.MissingExtra: there is no MuJoCo.
   """
-  extras.require('MuJoCo', 'envs', 'mujoco')
+  extras.require('MuJoCo', 'dmc', 'mujoco')
   chosen = os.environ.get('MUJOCO_GL')
   if chosen and chosen == os.environ.get(_TRIED):
     return chosen

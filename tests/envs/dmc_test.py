@@ -152,3 +152,13 @@ def test_shadow_size_reaches_the_gl_context():
 def test_unknown_task_lists_the_names():
   with pytest.raises(ValueError, match='ball_in_cup_catch.*walker_run'):
     dmc.DMC('walker_fly')
+
+
+@pytest.mark.parametrize('task', ['quadruped_walk', 'quadruped_fetch'])
+def test_the_quadruped_senses(task):
+  """Which NumPy 2.4 and dm_control 1.0.28 by themselves do not let it."""
+  environment = dmc.load(task)
+  observation = environment.reset().observation
+  assert observation['force_torque'].shape == (24,)
+  assert observation['imu'].shape == (6,)
+  environment.close()
