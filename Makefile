@@ -8,21 +8,27 @@
 # make check   lint and test, what .ci/run does
 # make install the environment, .venv, with all that the tests need; the others
 #              make what they need of it
+# make newest  the tests with the newest versions that setup.cfg allows
+# make oldest  the tests with the oldest ones (TESTS=tests/ops: some of them)
+# make dmc     the same with the newest MuJoCo too, so without Meta-World
 #
-# PYTHON=/path/to/python3.12 chooses the interpreter that .venv is made with.
+# PYTHON=/path/to/python3.13 chooses the interpreter that .venv is made with.
 
 VENV := .venv
 RUN := $(VENV)/bin/python
 WORKDIR := runs/demo
 
 # Wheels of the pinned MuJoCo exist for these versions only.
-USABLE := import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))
+USABLE := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
 NEW_PIP := import pip, re, sys; \
   sys.exit([int(n) for n in re.findall(r"\d+", pip.__version__)[:2]] < [22, 3])
 
-PYTHON ?= $(shell for name in python3 python3.12 python3.11; do \
-  $$name -c '$(USABLE)' 2> /dev/null && { echo $$name; exit; }; \
-  done; echo python3)
+# The first that fits, else one that uv has or fetches. Looked for when a rule
+# needs it, so that `make help` fetches nothing.
+PYTHON ?= $(shell for name in python3 python3.13 python3.12 python3.11; do \
+  $$name -c '$(USABLE)' 2> /dev/null && { echo $$name; exit; }; done; \
+  { uv python install --quiet 3.13 && uv python find --no-project 3.13; } \
+  2> /dev/null || echo python3)
 
 # The stamp's name holds what was installed, so that a second call does nothing
 # and a changed requirement installs anew.
@@ -35,8 +41,30 @@ BEAM := $(VENV)-beam
 DOCS := $(VENV)-docs
 PARITY := $(VENV)-parity
 FLAGS ?=
+NEWEST := $(VENV)-newest
+OLDEST := $(VENV)-oldest
+DMC := $(VENV)-dmc
+EXTRAS := all,test
+TESTS := tests
 
-.PHONY: help install demo test slow faults beam parity docs lint check
+# dm_control requires labmaze, which has no wheels for Python 3.13 and later and
+# which only its mazes import. setup.cfg lists its other requirements.
+DM_CONTROL := --no-deps dm_control
+
+# Torch first and from the index of its builds without CUDA, several GB less;
+# where that is out of reach or has none, pip's own index decides afterwards.
+TORCH = --retries 0 --timeout 10 \
+  --extra-index-url https://download.pytorch.org/whl/cpu \
+  $(shell sed -n 's/^ *\(torch==[0-9.]*\).*/\1/p' setup.cfg)
+
+# Downloads those images that no installed package has.
+TEXTURES := from drp_jax.envs import textures; textures.load(8)
+
+# Every lower end in setup.cfg, as a constraint.
+LOWER_ENDS := sed -n 's/^    \([A-Za-z0-9_-]*\)[^>=\#]*>=\([0-9.]*\).*/\1==\2.*/p' setup.cfg
+
+.PHONY: help install demo test slow faults beam parity docs lint check newest \
+  oldest dmc
 .DELETE_ON_ERROR:
 
 help:
@@ -80,7 +108,7 @@ check: lint test
 # Without pip in it, since not every python3 has ensurepip.
 $(INSTALLED):
 	@$(PYTHON) -c '$(USABLE)' 2> /dev/null || { echo >&2 \
-	  'Python 3.11 or 3.12 is needed, $(PYTHON) is not: PYTHON=/path/to/python3.12 make ...'; \
+	  'Python 3.11 to 3.13 is needed, $(PYTHON) is not: PYTHON=/path/to/python3.13 make ..., or install uv, which fetches one.'; \
 	  exit 1; }
 	@$(PYTHON) -c '$(NEW_PIP)' 2> /dev/null || { echo >&2 \
 	  '$(PYTHON) needs pip 22.3 or newer: apt-get install python3-pip, or $(PYTHON) -m ensurepip --upgrade.'; \
@@ -88,17 +116,36 @@ $(INSTALLED):
 	@echo 'Installing into $(VENV), some 1.3 GB; takes one to five minutes.'
 	@$(PYTHON) -m venv --without-pip $(VENV)
 	@$(PYTHON) -m pip --python $(RUN) install -c constraints.txt -e '.[all]'
+	@$(PYTHON) -m pip --python $(RUN) install -c constraints.txt $(DM_CONTROL)
+	@$(RUN) -c '$(TEXTURES)'
 	@rm -f $(VENV)/.installed-* $(VENV)/.testable-*
 	@touch $@
 
-# Torch first and from the index of its builds without CUDA, several GB less;
-# where that is out of reach or has none, pip's own index decides below.
 $(TESTABLE): $(INSTALLED)
 	@echo 'Installing what the tests need besides, some 1.2 GB.'
-	@$(PYTHON) -m pip --python $(RUN) install -c constraints.txt --retries 0 \
-	  --timeout 10 --extra-index-url https://download.pytorch.org/whl/cpu \
-	  torch || true
+	@$(PYTHON) -m pip --python $(RUN) install $(TORCH) || true
 	@$(PYTHON) -m pip --python $(RUN) install -c constraints.txt -e '.[all,test]'
+	@touch $@
+
+newest: $(NEWEST)/.installed-$(KEY)
+oldest: $(OLDEST)/.installed-$(KEY)
+dmc: $(DMC)/.installed-$(KEY)
+newest oldest dmc:
+	@$(<D)/bin/python -m pytest -n auto --maxprocesses=4 --dist=loadfile $(TESTS)
+
+# Meta-World runs with one dm_control only.
+$(NEWEST)/.installed-$(KEY): ENDS := grep '^dm_control==' constraints.txt
+$(OLDEST)/.installed-$(KEY): ENDS := $(LOWER_ENDS)
+$(DMC)/.installed-$(KEY): ENDS := true
+$(DMC)/.installed-$(KEY): EXTRAS := data,dmc,figures,train,test
+$(NEWEST)/.installed-$(KEY) $(OLDEST)/.installed-$(KEY) $(DMC)/.installed-$(KEY):
+	@$(PYTHON) -m venv --without-pip $(@D)
+	@$(ENDS) > $(@D)/constraints.txt
+	@$(PYTHON) -m pip --python $(@D)/bin/python install $(TORCH) || true
+	@$(PYTHON) -m pip --python $(@D)/bin/python install \
+	  -c $(@D)/constraints.txt -e '.[$(EXTRAS)]'
+	@$(PYTHON) -m pip --python $(@D)/bin/python install \
+	  -c $(@D)/constraints.txt $(DM_CONTROL)
 	@touch $@
 
 # Without constraints.txt, whose protobuf, pyarrow and pillow are too new.
@@ -127,7 +174,8 @@ $(GL): $(INSTALLED)
 	  && command -v apt-get > /dev/null; then \
 	  echo 'Installing OpenGL for MuJoCo (libosmesa6).'; \
 	  apt-get update -qq || true; \
-	  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq \
-	    --no-install-recommends libosmesa6; \
+	  export DEBIAN_FRONTEND=noninteractive; \
+	  get='apt-get install -y -qq --no-install-recommends'; \
+	  $$get libosmesa6 || $$get libegl1 libgl1 libgl1-mesa-dri; \
 	fi
 	@$(RUN) -m drp_jax.envs.gl > $@ || { cat $@ >&2; exit 1; }

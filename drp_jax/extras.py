@@ -2,7 +2,12 @@
 
 import contextlib
 import importlib.util
+import sys
 from collections.abc import Iterator
+
+# dm_control requires labmaze, which has no wheel for newer Pythons. Only its
+# mazes, which we do not use, import it. setup.cfg lists its other requirements.
+_LAST_WITH_LABMAZE = (3, 12)
 
 
 class MissingExtra(ModuleNotFoundError, ValueError):
@@ -49,8 +54,11 @@ def brings(extra: str, what: str) -> Iterator[None]:
 
 
 def _missing(what: str, extra: str, packages: list[str]) -> MissingExtra:
+  pip = 'pip install -c constraints.txt'
+  command = f"{pip} '.[{extra}]'"
+  if 'dm_control' in packages and sys.version_info[:2] > _LAST_WITH_LABMAZE:
+    command += f' && {pip} --no-deps dm_control'
   return MissingExtra(
     f'{what} needs {", ".join(packages)}, which is not installed. The extra'
-    f' drp_jax[{extra}] brings it; in the folder of the project:'
-    f" pip install -c constraints.txt '.[{extra}]'"
+    f' drp_jax[{extra}] brings it; in the folder of the project: {command}'
   )

@@ -2,4 +2,4 @@
 
 from drp_jax import extras
 
-extras.require(__name__, 'envs', 'cloudpickle', 'gymnasium', 'PIL')
+extras.require(__name__, 'dmc', 'cloudpickle', 'gymnasium', 'PIL')

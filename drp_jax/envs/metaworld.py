@@ -38,7 +38,7 @@ def tasks() -> list[str]:
   Raises:
     RuntimeError: there is no OpenGL to render with.
   """
-  extras.require("config.env.suite='metaworld'", 'envs', 'metaworld')
+  extras.require("config.env.suite='metaworld'", 'metaworld', 'metaworld')
   gl.select_backend()  # before mujoco is imported, hence imported here
   from metaworld import env_dict
 
