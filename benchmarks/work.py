@@ -35,7 +35,7 @@ class Work:
 def count(jaxpr: Any) -> Work:
   """Counts the work of a jaxpr and of all that it calls."""
   total = Work()
-  for eqn in jaxpr.eqns:
+  for eqn in _used(jaxpr):
     name, params = eqn.primitive.name, eqn.params
     if name == 'dot_general':
       (contracted, _), _ = params['dimension_numbers']
@@ -61,6 +61,19 @@ def count(jaxpr: Any) -> Work:
       for inner in _called(params):
         total += count(inner)
   return total
+
+
+def _used(jaxpr: Any) -> list[Any]:
+  """Returns the equations on which outputs depend; XLA drops the others.
+
+  A custom backward pass traces its forward pass too, which nothing reads.
+  """
+  needed, used = {id(v) for v in jaxpr.outvars}, []
+  for eqn in reversed(jaxpr.eqns):
+    if eqn.effects or needed & {id(v) for v in eqn.outvars}:
+      used.append(eqn)
+      needed |= {id(v) for v in eqn.invars}
+  return used[::-1]
 
 
 def _called(params: dict[str, Any]) -> list[Any]:
