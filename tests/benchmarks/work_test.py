@@ -50,5 +50,5 @@ def test_what_nothing_reads_is_not_counted():
 
   product.defvjp(lambda x, w: (x @ w, (x, w)), backward)
   gradient = jax.grad(lambda x, w: product(x, w).sum(), (0, 1))
-  # Both gradients. Nothing reads the product, nor the one that `jax.vjp` traces.
+  # Both gradients; nothing reads the product itself.
   assert _flops(gradient, (3, 4), (4, 5)) == 2 * 2 * 3 * 4 * 5
