@@ -49,6 +49,9 @@ class Package:
     return f'{self.name}=={self.version}'
 
 
+# Images do not depend on the Python and the system that a wheel is meant for.
+_ANY_PYTHON = '--python-version=3.12'
+
 LABMAZE = Package(
   name='labmaze',
   version='1.0.6',
@@ -58,8 +61,7 @@ LABMAZE = Package(
     'assets/style_*/wall_*_d.png',
   ),
   sha256='723f64f0861d7fdb7aacc1c01f21f9c8bb7773050ddd89e713193f29f04f5766',
-  # Images do not depend on the system that a wheel was built for.
-  options=('--python-version=3.12', '--platform=manylinux2014_x86_64'),
+  options=(_ANY_PYTHON, '--platform=manylinux2014_x86_64'),
 )
 DM_CONTROL = Package(
   name='dm_control',
@@ -75,6 +77,7 @@ METAWORLD = Package(
   version='3.1.1',
   patterns=('assets/scene/textures/*.png', 'assets/textures/*.png'),
   sha256='10b6178d2a77fd20a15790b012b8248f2df44e5e05a1546299d7cc63cd0b9cab',
+  options=(_ANY_PYTHON,),
 )
 
 
