@@ -8,7 +8,7 @@ r"""Measures the memory of the training steps, of every preset.
 What XLA's plan holds at once on one device: the state, and beside it the batch,
 results and temporaries; and the peak of what the process has in RAM after two
 steps, each measured in a process of its own. On CPUs the two differ by what
-Python, the libraries and the compiler take. With and without rematerialisation
+Python, the libraries and the compiler take. With and without rematerialization
 (`config.remat`), and the seconds of a step of each. Of a step that does not fit
 the plan alone is shown.
 """

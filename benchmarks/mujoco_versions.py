@@ -68,7 +68,7 @@ def differences(
 
   Returns:
     `start`: largest difference of the first states.
-    `image`: mean difference of the images, in grey levels of 255.
+    `image`: mean difference of the images, in gray levels of 255.
     `image_changed`: share of their pixels that differ by more than 8 levels.
     `equal_steps`: control steps until states are no longer the same bits.
     `close_steps`: control steps until they differ by 1e-6 or more.
@@ -95,7 +95,7 @@ def _leading(good: np.ndarray) -> int:
 def table(rows: dict[str, dict[str, Any]]) -> str:
   """The differences as a table in Markdown."""
   lines = [
-    '| task | images, grey levels | pixels changed, % | steps equal |'
+    '| task | images, gray levels | pixels changed, % | steps equal |'
     ' steps within 1e-6 | state | reward |',
     '|---|---|---|---|---|---|---|',
   ]

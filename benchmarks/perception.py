@@ -104,7 +104,7 @@ def _open(subject: Subject) -> gymnasium.Env:
 def flow_errors(
   flow: flow_lib.FlowFn, clips: list[schema.Footage]
 ) -> dict[str, float | None]:
-  """End-point error of flow between neighbouring frames, in pixels.
+  """End-point error of flow between neighboring frames, in pixels.
 
   Args:
     flow: a back-end.

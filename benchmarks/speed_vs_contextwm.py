@@ -18,7 +18,7 @@ backward pass, to weights and, but for images, inputs:
   decoder       of all steps, with cross-attention
   RSSM          z along the clips, and its KL
   world model   all of a fine-tuning step but what follows
-  behaviour     imagination from every state, actor and critic, their optimizers
+  behavior     imagination from every state, actor and critic, their optimizers
 """
 
 import functools
@@ -47,7 +47,7 @@ from experiments import launch
 
 PIECES = {
   'pretrain': ('step', 'encoders', 'decoder', 'RSSM'),
-  'dmcr': ('step', 'world model', 'behaviour'),
+  'dmcr': ('step', 'world model', 'behavior'),
 }
 SIDES = ('ours', 'theirs')
 
@@ -171,7 +171,7 @@ def _our_halves(step, system, state, batch, keys):
     return moved(step.static['model_tx'], grads, opt_state, model), out
 
   @jax.jit
-  def behaviour(learner, opt_state, start):
+  def behavior(learner, opt_state, start):
     grads, metrics = jax.grad(system.behavior_loss, has_aux=True)(
       learner,
       state.slow_critic,
@@ -190,7 +190,7 @@ def _our_halves(step, system, state, batch, keys):
   )
   return {
     'world model': lambda: world_model(model, state.model_opt),
-    'behaviour': lambda: behaviour(learner, state.behavior_opt, start),
+    'behavior': lambda: behavior(learner, state.behavior_opt, start),
   }
 
 
@@ -287,7 +287,7 @@ def _their_halves(agent, data):
   _, outputs, _ = wm.train_iter(data)
   start = {name: x.detach() for name, x in outputs['post'].items()}
 
-  def behaviour():
+  def behavior():
     wm.eval()
     agent._task_behavior.train(
       wm,
@@ -296,7 +296,7 @@ def _their_halves(agent, data):
       lambda seq: wm.heads['reward'](seq['feat']).mode,
     )
 
-  return {'world model': world_model, 'behaviour': behaviour}
+  return {'world model': world_model, 'behavior': behavior}
 
 
 def serve(

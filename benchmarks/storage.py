@@ -169,7 +169,7 @@ def measure(
     flow_error, flow_error_max: pixels per frame, mean and largest of the
       absolute difference of a component.
     flow_error_relative: root mean square of that over that of the flow.
-    image_error: grey levels of 255, mean of the absolute difference.
+    image_error: gray levels of 255, mean of the absolute difference.
   """
   T = len(examples[0]['image'])
   kept = {

@@ -26,7 +26,7 @@ def mae_loss(
 
   Args:
     recon: [B, T, K, 2 P^2].
-    patches: [B, T, K, 2 P^2], normalised.
+    patches: [B, T, K, 2 P^2], normalized.
     hidden: [B, T, K] bool, the set M.
     axis_name: device axis; the average is over the hidden ones of all devices.
 

@@ -2,10 +2,10 @@
 
 Index rule (everywhere): entry t of every array belongs to frame t.
 `action[t]`, `flow[t]`, `a_agg[t]` are what led *to* frame t; `points[t]` are
-the keypoints in frame t-1, the centres of the patches of `flow[t]`. Where
+the keypoints in frame t-1, the centers of the patches of `flow[t]`. Where
 `is_first` is set they hold zeros. So everything has length T.
 
-Units: points in pixels of the stored image (x right, y down, pixel centres at
+Units: points in pixels of the stored image (x right, y down, pixel centers at
 whole numbers), flow in pixels per frame, images uint8 0..255.
 """
 

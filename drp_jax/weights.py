@@ -28,13 +28,13 @@ class Source:
     key: the config key that holds its path.
     files: expected file name(s).
     origin: where to get it.
-    licence: of the file.
+    license: of the file.
   """
 
   key: str
   files: str
   origin: str
-  licence: str
+  license: str
 
 
 def find_file(path: str, source: Source) -> pathlib.Path:
@@ -162,5 +162,5 @@ def fill(
 def _missing(path: str, what: str, source: Source) -> ValueError:
   return ValueError(
     f'{source.key}={path!r} must name {what}: {source.files}, from '
-    f'{source.origin} (licence: {source.licence}). Nothing is downloaded.'
+    f'{source.origin} (license: {source.license}). Nothing is downloaded.'
   )

@@ -178,7 +178,7 @@ def _videos(config: ml_collections.ConfigDict) -> report.Section:
       f'{name}, frames {example["first_frame"]} to'
       f' {example["first_frame"] + example["num_frames"] - 1}. Frame; mask of'
       f' the first frame (amber) and {dae.num_keypoints} tracked keypoints (a'
-      ' grey ring is a lost one); optical flow (hue is direction) with the'
+      ' gray ring is a lost one); optical flow (hue is direction) with the'
       ' windows around the keypoints; the flow patches cut from them, which'
       ' are the local motion that the model reads.',
     )

@@ -168,7 +168,7 @@ def _sheet_figure(data: bytes) -> report.Figure:
     data,
     'Rows of clips: frames, masks with tracks, flow with windows, patches',
     'At the first, the middle and the last motion of each clip: the frame; the'
-    ' mask of the first frame and the tracked keypoints (grey rings are lost);'
+    ' mask of the first frame and the tracked keypoints (gray rings are lost);'
     ' flow, whose hue is direction and saturation speed, with the windows that'
     ' patches are cut from; the patches.',
   )

@@ -65,7 +65,7 @@ def make_job(config: ml_collections.ConfigDict) -> Job:
   names = (config.extract.flow, config.extract.mask, config.extract.tracker)
   estimators = backends.make_backends(**config.extract.to_dict())
   rate = f', {config.data.fps:g} a second' if config.data.fps else ''
-  shape = 'centre square' if config.data.centre_crop else 'whole frame'
+  shape = 'center square' if config.data.centre_crop else 'whole frame'
   plan = clips.ClipPlan(
     clip_length=config.data.clip_length,
     clip_stride=config.data.clip_stride,

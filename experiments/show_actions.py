@@ -5,7 +5,7 @@ r"""Does the aggregated action know what moves, and where to (Fig. 14)?
   python -m experiments.show_actions --workdir=runs/pretrain \
       --shards_dir=runs/pushes --out=runs/see
 
-With Something-Something V2, the paper's three behaviours:
+With Something-Something V2, the paper's three behaviors:
 
   python -m experiments.show_actions --workdir=runs/pretrain \
       --shards_dir=runs/ssv2 --split=validation --labels=93,94,109 \
@@ -13,7 +13,7 @@ With Something-Something V2, the paper's three behaviours:
 
 A clip is the mean of its a_agg (E10). Writes tsne.png and tsne.svg and, since
 t-SNE measures nothing, probe.json: how many clips of videos that were left out
-a linear classifier and the nearest neighbours name rightly, in five folds;
+a linear classifier and the nearest neighbors name rightly, in five folds;
 beside them the same with a model that has learned nothing, and with the mean
 flow at the keypoints.
 
@@ -52,7 +52,7 @@ from drp_jax.viz import plot_style, scatter
 from experiments import action_probe, launch, motion_vectors
 
 FOLDS = 5
-NEIGHBOURS = 5
+NEIGHBORS = 5
 _PERPLEXITY = 30.0  #                                           [E10]
 
 
@@ -77,7 +77,7 @@ def show(
     out: folder; made if it is not there.
 
   Returns:
-    Representation to `linear` and `neighbours`: accuracy in each fold.
+    Representation to `linear` and `neighbors`: accuracy in each fold.
 
   Raises:
     ValueError: for a workdir or shards that do not fit.
@@ -85,7 +85,7 @@ def show(
   extras.require('show_actions', 'figures', 'sklearn')
   model = motion_vectors.load(workdir)
   source = shards.open_split(shards_dir, split, model.config.data.clip_length)
-  clips, groups, names = _labelled(source, labels, names, clips_per_label)
+  clips, groups, names = _labeled(source, labels, names, clips_per_label)
   vectors = {
     'a_agg': mean_actions(model, clips),
     'a_agg, untrained': mean_actions(pretrained.untrained(model), clips),
@@ -142,7 +142,7 @@ def probe(
 
   Returns:
     Accuracy on each fold left out, of a linear classifier (`linear`) and of the
-    nearest neighbours (`neighbours`).
+    nearest neighbors (`neighbors`).
 
   Raises:
     ValueError: if a class has fewer videos than there are folds.
@@ -166,7 +166,7 @@ def probe(
   )
   classifiers = {
     'linear': linear_model.LogisticRegression(max_iter=5000),
-    'neighbours': neighbors.KNeighborsClassifier(NEIGHBOURS),
+    'neighbors': neighbors.KNeighborsClassifier(NEIGHBORS),
   }
   return {
     name: [
@@ -183,7 +183,7 @@ def probe(
   }
 
 
-def _labelled(source, labels, names, clips_per_label):
+def _labeled(source, labels, names, clips_per_label):
   """Clips of some labels, the place of each one's label, the labels' names."""
   of_clip = np.array([int(source[i]['label']) for i in range(len(source))])
   there = sorted(set(of_clip.tolist()) - {-1})

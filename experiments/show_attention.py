@@ -132,9 +132,9 @@ def _picture(
   for index in np.argsort(-np.array(change), kind='stable')[:_SHOWN]:
     clip = clips[index]
     points, flow = clip['points'][:, :K], clip['flow']
-    colours = overlay.flow_colours(flow, overlay.top_speed(flow))
+    colors = overlay.flow_colors(flow, overlay.top_speed(flow))
     drawn = overlay.draw_windows(
-      overlay.upscale(colours, _SCALE), points, patch_size, _SCALE
+      overlay.upscale(colors, _SCALE), points, patch_size, _SCALE
     )
     panels = attention.attention_panels(
       clip['image'], points, weights[index, :, :, 1:], _SCALE

@@ -62,7 +62,7 @@ def robust(
     name = f'{suite}, {len(own)} task{"s" if len(own) > 1 else ""}'
     if iqms:
       panels.append(
-        learning_curves.Panel(name, 'IQM of normalised scores', iqms)
+        learning_curves.Panel(name, 'IQM of normalized scores', iqms)
       )
     groups += _intervals(name, matrices, labels[0])
   items = []
@@ -137,7 +137,7 @@ def _intervals(
     whole = [row for row in matrix if all(result.complete for result in row)]
     if len(whole) > 1:
       scores[label] = np.array(
-        [[result.normalised[-1] for result in row] for row in whole]
+        [[result.normalized[-1] for result in row] for row in whole]
       )
   groups = []
   if scores:
@@ -200,7 +200,7 @@ def _mean_and_std(
 
 def _iqm_curve(matrix: Sequence[Results]) -> learning_curves.Curve:
   grid, values = study_results.on_common_steps(
-    [result for row in matrix for result in row], normalised=True
+    [result for row in matrix for result in row], normalized=True
   )
   kept = np.isfinite(values).all(0)
   values = values[:, kept].reshape(len(matrix), len(matrix[0]), -1)

@@ -60,7 +60,7 @@ class Result:
     return self.returns
 
   @property
-  def normalised(self) -> np.ndarray:
+  def normalized(self) -> np.ndarray:
     """[n], the same between 0 and 1."""
     if self.suite == 'metaworld':
       return self.successes
@@ -123,13 +123,13 @@ def _read_run(row: dict[str, Any], folder: pathlib.Path) -> Result:
 
 
 def on_common_steps(
-  results: Sequence[Result], normalised: bool = False
+  results: Sequence[Result], normalized: bool = False
 ) -> tuple[np.ndarray, np.ndarray]:
   """Brings curves that were measured at different steps together.
 
   Args:
     results: at least one.
-    normalised: whether to give values between 0 and 1.
+    normalized: whether to give values between 0 and 1.
 
   Returns:
     Environment steps [n] at which any was measured, and values
@@ -141,7 +141,7 @@ def on_common_steps(
     np.interp(
       grid,
       result.env_steps,
-      result.normalised if normalised else result.values,
+      result.normalized if normalized else result.values,
       np.nan,
       np.nan,
     )

@@ -5,7 +5,7 @@ import pathlib
 
 # Read once, when JAX starts: four devices on any machine, if XLA_FLAGS does not
 # say otherwise; the fusion that runs use (experiments/launch.py); and no
-# optimisation by LLVM, since tests compile for minutes, run for milliseconds.
+# optimization by LLVM, since tests compile for minutes, run for milliseconds.
 os.environ['XLA_FLAGS'] = ' '.join(
   [
     '--xla_force_host_platform_device_count=4',

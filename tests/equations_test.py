@@ -1,7 +1,7 @@
 """Every equation of the paper's supplement, (5)-(19), against NumPy and loops.
 
 The losses are those of the whole system (debug preset): from flow, points,
-actions and rewards to the number that is minimised, with the networks of
+actions and rewards to the number that is minimized, with the networks of
 `paper_in_numpy` around what is taken as given: which atomic actions are hidden,
 which latents were drawn, and image embeddings and decoded images, which
 golden_test.py holds against the paper's lineage.
@@ -59,7 +59,7 @@ class _Pass:
   """One evaluation of a loss of the system.
 
   Attributes:
-    loss: [], what is minimised.
+    loss: [], what is minimized.
     metrics: scalars.
     inner: what the networks returned on the way, by name.
   """

@@ -50,8 +50,8 @@ def rotated(path: pathlib.Path) -> None:
   note_clockwise(path)
 
 
-def grey(path: pathlib.Path) -> None:
-  """One channel of light and none of colour."""
+def gray(path: pathlib.Path) -> None:
+  """One channel of light and none of color."""
   encode(path, 'ffv1', 'gray', frames())
 
 
@@ -146,7 +146,7 @@ USABLE = {
   'plain.mp4': plain,
   'variable_rate.mp4': variable_rate,
   'rotated.mp4': rotated,
-  'grey.mkv': grey,
+  'gray.mkv': gray,
   'ten_bit.mkv': ten_bit,
   'cover.mp4': cover,
   'still.mp4': still,
@@ -175,8 +175,8 @@ def _with_picture(
     picture.disposition = disposition
     film = container.add_stream('libx264', rate=25)
     film.height, film.width, film.pix_fmt = 64, 64, 'yuv420p'
-    grey = np.full((1, 512, 512, 3), 200, np.uint8)
-    for stream, images in ((picture, grey), (film, frames())):
+    gray = np.full((1, 512, 512, 3), 200, np.uint8)
+    for stream, images in ((picture, gray), (film, frames())):
       for image in images:
         container.mux(stream.encode(av.VideoFrame.from_ndarray(image, 'rgb24')))
       container.mux(stream.encode())

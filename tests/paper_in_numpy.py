@@ -33,8 +33,8 @@ def dense(p, x):
 
 
 def layer_norm(p, x, eps=1e-6):
-  centred = x - x.mean(-1, keepdims=True)
-  x = centred / np.sqrt((centred**2).mean(-1, keepdims=True) + eps)
+  centered = x - x.mean(-1, keepdims=True)
+  x = centered / np.sqrt((centered**2).mean(-1, keepdims=True) + eps)
   return x * p['scale'] + p['bias']
 
 

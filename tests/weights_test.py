@@ -29,7 +29,7 @@ def test_a_folder_has_to_be_complete(tmp_path):
   assert weights.find_folder(str(tmp_path), either, _SOURCE) == tmp_path
   both = (('a.json',), ('b.json', 'c.json'))
   for folder, needed in ((str(tmp_path), both), ('', both), ('', ())):
-    with pytest.raises(ValueError, match='a folder that holds .*licence: BSD'):
+    with pytest.raises(ValueError, match='a folder that holds .*license: BSD'):
       weights.find_folder(folder, needed, _SOURCE)
   with pytest.raises(ValueError, match=r'holds a\.json, b\.json or c\.json:'):
     weights.find_folder(str(tmp_path), both, _SOURCE)

@@ -1,4 +1,4 @@
-"""IPV: contextualised world models pre-trained without motion; and APV.
+"""IPV: contextualized world models pre-trained without motion; and APV.
 
 The latent dynamics model is driven by nothing. APV ("plain WM" in the code of
 IPV) is IPV without contexts and without the representative reward head. What

@@ -130,7 +130,7 @@ def action_loss(
 ) -> tuple[jax.Array, system.Metrics]:
   """L_action: image and rewards from s, and KL of s (Eq. 9).
 
-  The behavioural head, read in imagination, learns reward and bonus; the
+  The behavioral head, read in imagination, learns reward and bonus; the
   representative one, where there is one, the plain reward of all steps. A head
   of continuation learns the discount of all steps.
 
@@ -151,12 +151,12 @@ def action_loss(
     out['s_decoded'], out['image'], out.get('image_weight')
   )
   kl, kl_value = _kl(out['s'], out['s_prior'], weights, axis_name)
-  behavioural = losses.reward_loss(out['reward'][:, :n], reward[:, :n] + bonus)
-  loss = w.image * image + w.kl_s * kl + w.reward * behavioural
+  behavioral = losses.reward_loss(out['reward'][:, :n], reward[:, :n] + bonus)
+  loss = w.image * image + w.kl_s * kl + w.reward * behavioral
   metrics = {
     'loss/image': image,
     'loss/kl_s': kl,
-    'loss/reward': behavioural,
+    'loss/reward': behavioral,
     'kl/s': kl_value,
     'entropy/s_post': _entropy(out['s']),
     'entropy/s_prior': _entropy(out['s_prior']),

@@ -34,7 +34,7 @@ SOURCE = weights.Source(
   key='--checkpoint',
   files='variables.pt, or a folder with {rssm,encoder,decoder}_variables.pt',
   origin='pre-training with github.com/thuml/ContextWM',
-  licence='MIT',
+  license='MIT',
 )
 
 PARTS = {  # files of a folder, and how their arrays are called in variables.pt

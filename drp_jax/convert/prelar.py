@@ -3,7 +3,7 @@ r"""Checkpoints of the official PreLAR code, in our trees.
   python -m drp_jax.convert.prelar --checkpoint=variables.pt --out=runs/prelar
 
 The new folder is a workdir as pre-training leaves one, for `config.init_from`
-of `config.agent='prelar'`. Of theirs, the plain (not contextualised) world
+of `config.agent='prelar'`. Of theirs, the plain (not contextualized) world
 model with normally distributed latent actions is understood, as their README
 trains it. Strict: every array of the file is used, and none is missing. The
 original is at github.com/zhanglixuan0720/PreLAR; tests/parity/compare_prelar.py
@@ -40,7 +40,7 @@ SOURCE = weights.Source(
     ' {rssm,va_encoder,encoder,decoder}_variables.pt'
   ),
   origin='pre-training with github.com/zhanglixuan0720/PreLAR',
-  licence='MIT',
+  license='MIT',
 )
 
 _PARTS = {**contextwm.PARTS, 'va_encoder_variables.pt': 'wm.va_encoder.'}

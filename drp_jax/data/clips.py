@@ -71,7 +71,7 @@ class ClipPlan:
 
   Attributes:
     clip_length: T, frames of a clip.
-    clip_stride: frames between the starts of neighbouring clips; T for clips
+    clip_stride: frames between the starts of neighboring clips; T for clips
       that share no frame.
     validation_fraction: in [0, 1), see the top of this file.
     seed: of the random choices of extraction, and of the videos held out whole.

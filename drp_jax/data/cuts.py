@@ -14,18 +14,18 @@ DESCRIPTION = 'clips end at hard cuts'  # in a plan, which older rules lack
 # on joins of their shots.                                        [ours]
 _REACH = 3  # frames on each side that are all unlike; a flash is shorter
 _LEVELS = 15.0  # mean difference, of 255
-_COLOURS = 0.25  # share of the pixels that changes its colour
-_TIMES = 3.0  # as far apart as neighbours within shots are
-_NOISE = 1.0  # levels by which neighbours differ where nothing moves
+_COLORS = 0.25  # share of the pixels that changes its color
+_TIMES = 3.0  # as far apart as neighbors within shots are
+_NOISE = 1.0  # levels by which neighbors differ where nothing moves
 _CELL = 4  # pixels that are averaged, so that small motion counts less
-_BITS = 2  # of each channel that tell colours apart
+_BITS = 2  # of each channel that tell colors apart
 
 
 def find_cuts(image: np.ndarray) -> list[int]:
   """Finds the first frames of all shots but the first.
 
   A cut is where all frames close before it are unlike all close after it, in
-  their pixels and in their histograms of colours, and more so than neighbours
+  their pixels and in their histograms of colors, and more so than neighbors
   within the shots are. So moving cameras, fast motion and flashes are none. A
   light that is switched is one; a fade is none.
 
@@ -38,13 +38,13 @@ def find_cuts(image: np.ndarray) -> list[int]:
   N = len(image)
   if N < 2:
     return []
-  cells, colours = _cells(image), _histograms(image)
+  cells, colors = _cells(image), _histograms(image)
   apart = range(1, min(2 * _REACH, N))
   # Entry t of number k: between frames t and t + k.
   levels = {k: np.abs(cells[k:] - cells[:-k]).mean(-1) for k in apart}
-  shares = {k: np.abs(colours[k:] - colours[:-k]).sum(-1) / 2 for k in apart}
+  shares = {k: np.abs(colors[k:] - colors[:-k]).sum(-1) / 2 for k in apart}
   cuts = []
-  likely = (levels[1] > _LEVELS) & (shares[1] > _COLOURS)
+  likely = (levels[1] > _LEVELS) & (shares[1] > _COLORS)
   for t in np.flatnonzero(likely).tolist():  # between t and t + 1
     across = [
       (before, after - before)
@@ -56,23 +56,23 @@ def find_cuts(image: np.ndarray) -> list[int]:
     if (
       min(levels[k][before] for before, k in across)
       > max(_LEVELS, _TIMES * usual)
-    ) and min(shares[k][before] for before, k in across) > _COLOURS:
+    ) and min(shares[k][before] for before, k in across) > _COLORS:
       cuts.append(t + 1)
   return cuts
 
 
 def _cells(image: np.ndarray) -> np.ndarray:
-  """Mean colours of cells, [N, cells * 3]."""
+  """Mean colors of cells, [N, cells * 3]."""
   N, side = len(image), schema.IMAGE_SIZE // _CELL
   cells = image.reshape(N, side, _CELL, side, _CELL, 3)
   return cells.mean((2, 4), dtype=np.float32).reshape(N, -1)
 
 
 def _histograms(image: np.ndarray) -> np.ndarray:
-  """Shares of the colours in the pixels of each frame, [N, colours]."""
-  colours = np.zeros(image.shape[:3], np.uint8)
+  """Shares of the colors in the pixels of each frame, [N, colors]."""
+  colors = np.zeros(image.shape[:3], np.uint8)
   for channel in range(3):
-    colours = (colours << _BITS) + (image[..., channel] >> (8 - _BITS))
+    colors = (colors << _BITS) + (image[..., channel] >> (8 - _BITS))
   bins = 2 ** (3 * _BITS)
-  counts = [np.bincount(frame.ravel(), minlength=bins) for frame in colours]
-  return np.stack(counts).astype(np.float32) / colours[0].size
+  counts = [np.bincount(frame.ravel(), minlength=bins) for frame in colors]
+  return np.stack(counts).astype(np.float32) / colors[0].size

@@ -130,7 +130,7 @@ def shard_writers(
   with contextlib.ExitStack() as stack:
     writers = {}
     for split, path in temporary.items():
-      # One record per group, so that a clip is read without its neighbours.
+      # One record per group, so that a clip is read without its neighbors.
       writer = array_record_module.ArrayRecordWriter(
         os.fspath(path), 'group_size:1'
       )

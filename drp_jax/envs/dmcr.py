@@ -10,7 +10,7 @@ generator of its own (T9), factors are independent, the size of the shadow map
 is a setting (see `looks.Look.shadow_size`), and what does not vary looks as in
 the suite, whose camera of ball_in_cup and pendulum, light of reacher and floor
 differ a little from the original's. There are no negative visual seeds, which
-draw colours for sky and floor.
+draw colors for sky and floor.
 """
 
 from typing import Any
@@ -52,7 +52,7 @@ TASKS = (
 CHEETAH_FLOOR_HALF_WIDTH = 15.0
 
 NUM_CONTROL_STEPS = 1000
-FLOOR_REPEAT = 3.0  # times the floor's texture repeats per metre
+FLOOR_REPEAT = 3.0  # times the floor's texture repeats per meter
 
 LIGHT = 0  # every model has one
 
@@ -155,7 +155,7 @@ class DMCR(gymnasium.Wrapper):
       factors: which of `looks.FACTORS` vary; None is `default_factors`.
       shadow_size: see `dmc.DMC`.
       texture_size: side of sky and floor textures, in texels. The original's
-        are 800 and 300, from which 256 differs by 2 to 3 grey levels of 255.
+        are 800 and 300, from which 256 differs by 2 to 3 gray levels of 255.
       texture_folder: the user's textures, or '' for our own; see
         `drp_jax.envs.textures`.
       draw: see `dmc.DMC`; the episodes are the same.

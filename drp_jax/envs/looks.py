@@ -29,7 +29,7 @@ Box = tuple[tuple[float, float, float], tuple[float, float, float]]
 class Ranges:
   """Where a domain's first camera and its light may be.
 
-  Positions are those of the suite's files: metres, in the frame of the body
+  Positions are those of the suite's files: meters, in the frame of the body
   that the camera or the light is fixed to.
 
   Attributes:
@@ -93,7 +93,7 @@ DOMAINS = {
 
 @dataclasses.dataclass(frozen=True)
 class Look:
-  """The factors of one scene. Colours are in [0, 1].
+  """The factors of one scene. Colors are in [0, 1].
 
   Attributes:
     sky: index of the background's texture.
@@ -107,11 +107,11 @@ class Look:
     specular: [3] RGB, likewise.
     shadow_size: side of the shadow map in texels. Drawn, as the original does,
       but not worn: a new one takes a new GL context, hundreds of milliseconds,
-      and moves 64x64 images by less than .02 grey levels of 255.
-    light_position: [3] metres, see `Ranges`; None where it stays.
+      and moves 64x64 images by less than .02 gray levels of 255.
+    light_position: [3] meters, see `Ranges`; None where it stays.
     light_diffuse: [3] RGB, the light's own, up to 1.12; None where it stays.
     light_specular: [3] RGB, likewise, -.02 to 1.22.
-    camera_position: [3] metres, see `Ranges`.
+    camera_position: [3] meters, see `Ranges`.
     camera_euler: [3] degrees, see `Ranges`; None where the direction stays.
   """
 

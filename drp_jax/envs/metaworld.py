@@ -27,7 +27,7 @@ STATE_SIZE = 39  # hand, objects, the same of the step before, goal
 # One term of its reward is for the hand's nearness to the button and for the
 # gripper: v2 wants that closed, v3 open. v2 wants the button pressed further.
 BUTTON_TASK = 'button-press-topdown-wall'
-V2_BUTTON_SUCCESS = 0.02  # metres that are left of its way; v3: 0.024
+V2_BUTTON_SUCCESS = 0.02  # meters that are left of its way; v3: 0.024
 
 _GRIPPER = 3  # of the state: its opening, 0..1
 

@@ -20,9 +20,9 @@ class Mount:
   body's origin, or to the center of mass of it and of all that hangs on it.
 
   Attributes:
-    position: [3] metres, of the body's origin in the world.
+    position: [3] meters, of the body's origin in the world.
     rotation: [3, 3], columns are the body's axes in the world.
-    center: [3] metres, of mass.
+    center: [3] meters, of mass.
   """
 
   position: np.ndarray
@@ -57,7 +57,7 @@ def place_camera(
     model: `mujoco.MjModel`, written to.
     camera: its index.
     mount: of the camera's body.
-    position: [3] metres in the body's frame.
+    position: [3] meters in the body's frame.
     euler: [3] degrees about the camera's own x, y and z in turn; None keeps
       its direction.
   """

@@ -1,6 +1,6 @@
 """Videos of known motion: a hand pushes a thing left or right, or puts it down.
 
-The three behaviours that Fig. 14 of the paper tells apart, for those who do not
+The three behaviors that Fig. 14 of the paper tells apart, for those who do not
 have Something-Something V2. Thing, table, light, camera and speed are random,
 so that nothing but the motion says which it is.
 """
@@ -21,10 +21,10 @@ CLASSES = (
 FPS = 12  # as in Something-Something V2
 _SIDE = 64  # pixels of a frame
 _STEP = 0.004  # seconds of the simulation
-_REACH = 0.35  # metres that the hand moves along the table
-_LIFT = 0.45  # metres from which things are put down
+_REACH = 0.35  # meters that the hand moves along the table
+_LIFT = 0.45  # meters from which things are put down
 _RELEASED = 0.55  # share of the time after which a thing is let go of
-_GRIP = 0.06  # metres from the hand to the top of what it holds
+_GRIP = 0.06  # meters from the hand to the top of what it holds
 
 
 def write_videos(
@@ -129,7 +129,7 @@ def film(
 
 
 def _pushing(s, side, height, place, rng) -> np.ndarray:
-  """Places of the hand at times s in 0..1, [T, 3], metres; moves to -side."""
+  """Places of the hand at times s in 0..1, [T, 3], meters; moves to -side."""
   ends = _REACH * rng.uniform(0.8, 1.2, 2)
   begin, end = rng.uniform(0.0, 0.15), rng.uniform(0.7, 1.0)
   moved = _smooth((s - begin) / (end - begin))
@@ -158,7 +158,7 @@ def _scene(
 ) -> str:
   """MJCF of a table, a thing, and a hand that comes from `side` or above."""
 
-  def colour(low=0.1, high=0.95):
+  def color(low=0.1, high=0.95):
     return ' '.join(f'{x:.3f}' for x in rng.uniform(low, high, 3))
 
   azimuth = np.radians(rng.uniform(-20, 20))
@@ -180,7 +180,7 @@ def _scene(
   if puts:
     back = np.array([0.4 * side, rng.uniform(-0.8, 0.2), 1.0])
   skin = rng.uniform(0.3, 1.0) * np.array([1.0, 0.78, 0.65])
-  sleeve = colour()
+  sleeve = color()
   wrist, elbow = 0.1 * back, 1.2 * back
   pattern = rng.choice(['flat', 'checker', 'gradient'])
   lamp = rng.uniform((-1, -1, 1.2), (1, 0.5, 2.5))
@@ -196,21 +196,21 @@ def _scene(
     <quality shadowsize="512"/>
   </visual>
   <asset>
-    <texture name="table" type="2d" builtin="{pattern}" rgb1="{colour()}"
-      rgb2="{colour()}" width="64" height="64"/>
+    <texture name="table" type="2d" builtin="{pattern}" rgb1="{color()}"
+      rgb2="{color()}" width="64" height="64"/>
     <material name="table" texture="table" reflectance="0"
       texrepeat="{rng.integers(1, 6)} {rng.integers(1, 6)}"/>
-    <texture type="skybox" builtin="gradient" rgb1="{colour()}"
-      rgb2="{colour()}" width="64" height="64"/>
+    <texture type="skybox" builtin="gradient" rgb1="{color()}"
+      rgb2="{color()}" width="64" height="64"/>
   </asset>
   <worldbody>
-    <light pos="{text(lamp)}" dir="{text(-lamp)}" diffuse="{colour(0.5, 0.9)}"/>
-    <body name="centre" pos="0 0 0.1"/>
-    <camera name="view" mode="targetbody" target="centre" pos="{text(eye)}"/>
+    <light pos="{text(lamp)}" dir="{text(-lamp)}" diffuse="{color(0.5, 0.9)}"/>
+    <body name="center" pos="0 0 0.1"/>
+    <camera name="view" mode="targetbody" target="center" pos="{text(eye)}"/>
     <geom type="plane" size="2 1.2 0.1" material="table" friction="0.8"/>
     <body name="thing">
       <freejoint/>
-      <geom type="{shape}" size="{size}" rgba="{colour()} 1" mass="0.2"/>
+      <geom type="{shape}" size="{size}" rgba="{color()} 1" mass="0.2"/>
     </body>
     <body name="hand" mocap="true">
       <geom type="ellipsoid" size="0.05 0.06 0.05" rgba="{text(skin)} 1"/>

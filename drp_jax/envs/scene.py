@@ -8,10 +8,10 @@ One frame is a dict of arrays, G the number of geoms and sites:
 
   geom             [H, W] int16, index into what follows; -1 where there is
                    neither geom nor site: the sky, and what is not rigid
-  depth            [H, W] float32, metres along the optical axis; 0 where geom
+  depth            [H, W] float32, meters along the optical axis; 0 where geom
                    is -1. Compressed, a frame takes 0.8 to 3 kB. float16 would
                    save 40 % and move the walker's flow by up to 0.02 pixels
-  position         [G, 3] float32, metres, in the world
+  position         [G, 3] float32, meters, in the world
   rotation         [G, 3, 3] float32, columns are the axes in the world
   moves            [G] bool, false if it is fixed to the world
   camera_position  [3] float32
@@ -67,8 +67,8 @@ class View:
     """Draws depth and segments; returns a frame as the file's top says."""
     # Both from one drawing, which has no multisampling: a depth image drawn by
     # itself disagrees with the segments at a tenth of the walker's pixels.
-    colours, depth = self._draw(context, segments=True)
-    geom = self._geom_of_colour()[colours.astype(int) @ [1, 2**8, 2**16]]
+    colors, depth = self._draw(context, segments=True)
+    geom = self._geom_of_color()[colors.astype(int) @ [1, 2**8, 2**16]]
     model, data = self._model, self._data
     bodies = np.concatenate([model.geom_bodyid, model.site_bodyid])
     camera_rotation = data.cam_xmat[self._index].reshape(3, 3).copy()
@@ -90,7 +90,7 @@ class View:
   def _draw(
     self, context: Any, segments: bool
   ) -> tuple[np.ndarray, np.ndarray]:
-    """Returns colours [H, W, 3] uint8 and depth [H, W] float, metres."""
+    """Returns colors [H, W, 3] uint8 and depth [H, W] float, meters."""
     mujoco, scene = self._mujoco, self._scene
     scene.flags[mujoco.mjtRndFlag.mjRND_SEGMENT] = segments
     scene.flags[mujoco.mjtRndFlag.mjRND_IDCOLOR] = segments
@@ -104,19 +104,19 @@ class View:
       scene,
     )
     height, width = self._rect.height, self._rect.width
-    colours = np.empty((height, width, 3), np.uint8)
+    colors = np.empty((height, width, 3), np.uint8)
     buffer = np.empty((height, width), np.float32)
     mujoco.mjr_render(self._rect, scene, context)
-    mujoco.mjr_readPixels(colours, buffer, self._rect, context)
+    mujoco.mjr_readPixels(colors, buffer, self._rect, context)
     if not self._upside_down:  # OpenGL's first row is the lowest
-      colours, buffer = colours[::-1], buffer[::-1]
+      colors, buffer = colors[::-1], buffer[::-1]
     # The buffer is 0 at the near plane and 1 at the far one.
     planes, extent = self._model.vis.map, self._model.stat.extent
     near, ratio = planes.znear * extent, planes.znear / planes.zfar
-    return colours, near / (1 - buffer.astype(np.float64) * (1 - ratio))
+    return colors, near / (1 - buffer.astype(np.float64) * (1 - ratio))
 
-  def _geom_of_colour(self) -> np.ndarray:
-    """Geom, or site behind all geoms, of a segment's colour; int16."""
+  def _geom_of_color(self) -> np.ndarray:
+    """Geom, or site behind all geoms, of a segment's color; int16."""
     kinds = self._mujoco.mjtObj
     first = {kinds.mjOBJ_GEOM: 0, kinds.mjOBJ_SITE: self._model.ngeom}
     out = np.full(self._scene.ngeom + 1, -1, np.int16)

@@ -76,7 +76,7 @@ def load(size: int, folder: str = '') -> Textures:
 
 
 def procedural_sky(index: int, size: int) -> np.ndarray:
-  """Draws a sky: a gradient of three colours, clouds, a sun, and hills.
+  """Draws a sky: a gradient of three colors, clouds, a sun, and hills.
 
   Args:
     index: which one; the image is a function of `index` and `size`.

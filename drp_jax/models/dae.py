@@ -265,7 +265,7 @@ class DAE(nn.Module):
     stands at their own place in the output must not be read.
 
     Args:
-      patches: [B, T, K, 2 P^2], normalised flow.
+      patches: [B, T, K, 2 P^2], normalized flow.
       points: [B, T, K, 2], pixels.
       window_step: [B, T] int32.
       is_first: [B, T] bool.

@@ -41,7 +41,7 @@ class Deconstruction(nn.Module):
   def atomic_actions(self, motion: types.Motion) -> jax.Array:
     """Crops and normalizes: leaves [..., T, ...] -> [..., T, K, 2 P^2]."""
     cropped = patches.crop(motion.flow, motion.points, self.patch_size)
-    cropped = patches.normalise(cropped, self.flow_scale.value)
+    cropped = patches.normalize(cropped, self.flow_scale.value)
     return cropped.reshape(*cropped.shape[:-3], -1)
 
   def __call__(

@@ -10,7 +10,7 @@ from drp_jax.models import layers
 
 
 def _kaiming(key: jax.Array, shape: tuple[int, ...], dtype=jnp.float32):
-  """Initialiser N(0, 2 / fan-in) of kernels [..., in, out]."""
+  """Initializer N(0, 2 / fan-in) of kernels [..., in, out]."""
   # Drawn in a row, see `layers.uniform_init`.
   row = jax.random.normal(key, (math.prod(shape),), dtype)
   return math.sqrt(2.0 / math.prod(shape[:-1])) * row.reshape(shape)

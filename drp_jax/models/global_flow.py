@@ -68,6 +68,6 @@ class GlobalFlow(nn.Module):
     del batch, num_keypoints, window
 
   def _encode(self, motion, is_first, train):
-    flow = patches.normalise(motion.flow, self.flow_scale.value)
+    flow = patches.normalize(motion.flow, self.flow_scale.value)
     a_agg = self.flow_encoder(flow.astype(self.dtype), train)
     return jnp.where(is_first[..., None], 0.0, a_agg)

@@ -32,7 +32,7 @@ class LatentActionModel(nn.Module):
     inverse_dynamics: latent actions of videos, in pre-training only.
     latent_dynamics: the one dynamics model, of both stages.
     action_encoder: latent actions of the robot's, in fine-tuning only.
-    reward: behavioural head, read in imagination.
+    reward: behavioral head, read in imagination.
     aux_reward: representative head.
     continuation: predicts the discount, read in imagination as its logit; None
       where episodes do not terminate.

@@ -15,7 +15,7 @@ class LatentAction:
   Attributes:
     mean: [..., Z] float32.
     std: [..., Z] float32, in (0, 2).
-    sample: [..., Z], reparameterised, of the type of the images.
+    sample: [..., Z], reparameterized, of the type of the images.
   """
 
   mean: jax.Array

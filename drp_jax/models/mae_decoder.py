@@ -52,7 +52,7 @@ class MAEDecoder(nn.Module):
       hidden: [B, T, K] bool.
 
     Returns:
-      [B, T, K, 2 P^2] float32, normalised flow.
+      [B, T, K, 2 P^2] float32, normalized flow.
     """
     D = self.width
     x = layers.Dense(D, name='embed')(encoded)

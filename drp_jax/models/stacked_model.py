@@ -32,7 +32,7 @@ class StackedModel(nn.Module):
     latent_dynamics: z.
     adapter: from z to s; None is the identity, as in IPV.
     action_dynamics: s.
-    reward: behavioural head, read in imagination.
+    reward: behavioral head, read in imagination.
     aux_reward: representative head; None in APV.
     continuation: predicts the discount, read in imagination as its logit; None
       where episodes do not terminate.

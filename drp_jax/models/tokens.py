@@ -18,7 +18,7 @@ def coordinate_features(points: jax.Array, image_size: int) -> jax.Array:
 
   Returns:
     [..., 4 * 16]. Wave lengths run from 4 images down to 4 pixels of a 64-pixel
-    image, so neighbours differ and far points do not alias.
+    image, so neighbors differ and far points do not alias.
   """
   bands = jnp.logspace(-2.0, 4.0, _COORDINATE_BANDS, base=2.0)
   angle = jnp.multiply.outer(2.0 * jnp.pi * points / image_size, bands)
@@ -66,7 +66,7 @@ class AtomicActionTokens(nn.Module):
     """Builds the tokens of every frame.
 
     Args:
-      patches: [..., K, 2 P^2], normalised flow.
+      patches: [..., K, 2 P^2], normalized flow.
       points: [..., K, 2], pixels.
       window_step: [...] int32.
 

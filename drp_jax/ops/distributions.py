@@ -99,7 +99,7 @@ def _normal_pdf(x: jax.Array) -> jax.Array:
 
 
 def _bounds(mean: jax.Array, std: jax.Array):
-  """Standardised ends of [-1, 1] and the mass between them."""
+  """Standardized ends of [-1, 1] and the mass between them."""
   low, high = (-1.0 - mean) / std, (1.0 - mean) / std
   low_cdf = jax.scipy.special.ndtr(low)
   mass = jnp.maximum(jax.scipy.special.ndtr(high) - low_cdf, 1e-8)
@@ -111,7 +111,7 @@ def truncated_normal_sample(
 ) -> jax.Array:
   """Samples N(mean, std) truncated to [-1, 1] by its inverse CDF.
 
-  Reparameterised; the final clamp to +-(1 - 1e-6) passes gradients straight
+  Reparameterized; the final clamp to +-(1 - 1e-6) passes gradients straight
   through.
 
   Args:

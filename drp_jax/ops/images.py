@@ -22,12 +22,12 @@ def to_uint8(image: jax.Array) -> jax.Array:
 
 
 def random_erasing(image: jax.Array, keys: jax.Array) -> jax.Array:
-  """Makes a random rectangle grey, in about half of the images  [IPV].
+  """Makes a random rectangle gray, in about half of the images  [IPV].
 
   The aspect ratio is drawn below or above 1 with equal chances, then uniformly.
 
   Args:
-    image: [B, H, W, C] in [-0.5, 0.5]; 0 is mid-grey.
+    image: [B, H, W, C] in [-0.5, 0.5]; 0 is mid-gray.
     keys: [B] typed keys, one of each image.
 
   Returns:

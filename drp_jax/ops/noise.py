@@ -34,7 +34,7 @@ def keep_mask(
 ) -> jax.Array:
   """Draws [B, *shape] bool, false with probability `rate`.
 
-  A hash of a counter and the example's key (the finaliser of MurmurHash3): some
+  A hash of a counter and the example's key (the finalizer of MurmurHash3): some
   fifty times cheaper than a cryptographic generator, which would otherwise be
   most of the decoder's time, and good enough for dropout.
 

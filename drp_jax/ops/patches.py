@@ -31,9 +31,9 @@ def crop(flow: jax.Array, points: jax.Array, patch_size: int) -> jax.Array:
   chex.assert_equal_shape_prefix([flow, points], flow.ndim - 3)
   lead = flow.shape[:-3]
   flow = flow.reshape(-1, H, W, 2)
-  centre = jnp.floor(points.reshape(flow.shape[0], -1, 2) + 0.5)
+  center = jnp.floor(points.reshape(flow.shape[0], -1, 2) + 0.5)
   offset = jnp.arange(patch_size) - patch_size // 2
-  index = centre.astype(jnp.int32)[:, :, None]
+  index = center.astype(jnp.int32)[:, :, None]
   index = index + offset[None, None, :, None]  # [N, K, P, 2]
   cols = jnp.clip(index[..., 0], 0, W - 1)
   rows = jnp.clip(index[..., 1], 0, H - 1)
@@ -68,7 +68,7 @@ def select(flow: jax.Array, rows: jax.Array, cols: jax.Array) -> jax.Array:
   return jnp.einsum('nkqw,nkpwc->nkpqc', own_cols, strips, precision=exact)
 
 
-def normalise(patches: jax.Array, flow_scale: jax.Array) -> jax.Array:
+def normalize(patches: jax.Array, flow_scale: jax.Array) -> jax.Array:
   """Divides by the data's flow scale and clips to +-10 (A3).
 
   Args:

@@ -11,18 +11,18 @@ from drp_jax import weights as weights_lib
 from drp_jax.data import schema
 from drp_jax.preprocess import track as track_lib
 
-LICENCE = 'CC-BY-NC 4.0, non-commercial use only'
+LICENSE = 'CC-BY-NC 4.0, non-commercial use only'
 CHECKOUT = weights_lib.Source(
   key='config.extract.cotracker3.checkout',
   files='a git checkout, with hubconf.py',
   origin='github.com/facebookresearch/co-tracker',
-  licence=LICENCE,
+  license=LICENSE,
 )
 SOURCE = weights_lib.Source(
   key='config.extract.cotracker3.weights',
   files='scaled_offline.pth',
   origin='facebook/cotracker3 of the Hugging Face hub',
-  licence=LICENCE,
+  license=LICENSE,
 )
 
 

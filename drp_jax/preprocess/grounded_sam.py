@@ -28,13 +28,13 @@ DETECTOR = weights_lib.Source(
   key='config.extract.grounded_sam.detector',
   files='Grounding DINO in the form of transformers',
   origin='IDEA-Research/grounding-dino-tiny or -base of the Hugging Face hub',
-  licence='Apache-2.0',
+  license='Apache-2.0',
 )
 SEGMENTER = weights_lib.Source(
   key='config.extract.grounded_sam.segmenter',
   files='SAM in the form of transformers',
   origin='facebook/sam-vit-base, -large or -huge of the Hugging Face hub',
-  licence='Apache-2.0',
+  license='Apache-2.0',
 )
 
 

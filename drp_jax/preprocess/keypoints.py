@@ -103,10 +103,10 @@ def jitter(
   Returns:
     [count, 2] float32.
   """
-  centres = points[rng.integers(len(points), size=count)]
-  moved = centres + rng.normal(0.0, JITTER, centres.shape)
+  centers = points[rng.integers(len(points), size=count)]
+  moved = centers + rng.normal(0.0, JITTER, centers.shape)
   height, width = mask.shape
   inside = np.all((moved >= 0) & (moved <= [width - 1, height - 1]), axis=-1)
   x, y = np.where(inside[:, None], moved, 0).round().astype(int).T
   kept = inside & mask[y, x]
-  return np.where(kept[:, None], moved, centres).astype(np.float32)
+  return np.where(kept[:, None], moved, centers).astype(np.float32)

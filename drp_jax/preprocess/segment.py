@@ -17,7 +17,7 @@ MaskFn = Callable[[schema.Footage], np.ndarray]
 
 _GAPS = (1, 2, 4)  # frames; slow parts show over the longer ones
 _BORDER = 4  # pixels of the frame taken to be background
-# Colours of the background. Against 4 and all parts, 8 and the largest parts
+# Colors of the background. Against 4 and all parts, 8 and the largest parts
 # raise the share of keypoints on the body from .74 to .90 in the looks of DMC
 # Remastered (42 MuJoCo clips); plain scenes stay at 1.00, and Meta-World's arm,
 # which reaches the border, goes from .95 to .91. benchmarks/perception.py.
@@ -33,10 +33,10 @@ _MIN_CONTRAST = 5.0  # Lab units; less is noise of the camera
 
 
 def make_motion_colour(flow: flow_lib.FlowFn) -> MaskFn:
-  """Makes the default back-end: motion and colour that stand out (A10, A16).
+  """Makes the default back-end: motion and color that stand out (A10, A16).
 
-  Motion alone fails where floor, shadow and reflection move too, colour alone
-  on textured backgrounds. sqrt(motion) * colour, times a soft centre prior,
+  Motion alone fails where floor, shadow and reflection move too, color alone
+  on textured backgrounds. sqrt(motion) * color, times a soft center prior,
   starts GrabCut; of six such products it is among the most precise (45 MuJoCo
   clips, a third with the scene's own background, the others with a textured
   one). Of what GrabCut finds the parts that stand out most are kept; if they
@@ -53,8 +53,8 @@ def make_motion_colour(flow: flow_lib.FlowFn) -> MaskFn:
     # k-means, GrabCut's too, draws from OpenCV's generator of this thread.
     cv2.setRNGSeed(0)
     frame = footage.image[0]
-    score = np.sqrt(_motion(footage, flow)) * _colour(frame)
-    score = score * _centre_prior(*score.shape)
+    score = np.sqrt(_motion(footage, flow)) * _color(frame)
+    score = score * _center_prior(*score.shape)
     found = _main_parts(_grab_cut(frame, score), score)
     if _MIN_AREA <= found.mean() <= _MAX_AREA:
       return found
@@ -113,27 +113,27 @@ def _camera_motion(motion: np.ndarray) -> np.ndarray:
   return (inputs @ affine).reshape(motion.shape)
 
 
-def _colour(frame: np.ndarray) -> np.ndarray:
-  """Distance to the colours along the border, [H, W] in [0, 1]."""
+def _color(frame: np.ndarray) -> np.ndarray:
+  """Distance to the colors along the border, [H, W] in [0, 1]."""
   lab = cv2.cvtColor(frame, cv2.COLOR_RGB2LAB).astype(np.float32)
   border = np.ones(lab.shape[:2], bool)
   border[_BORDER:-_BORDER, _BORDER:-_BORDER] = False
   stop = (cv2.TERM_CRITERIA_EPS + cv2.TERM_CRITERIA_MAX_ITER, 10, 1.0)
-  _, _, centres = cv2.kmeans(
+  _, _, centers = cv2.kmeans(
     lab[border], _CLUSTERS, None, stop, 1, cv2.KMEANS_PP_CENTERS
   )
-  distance = np.linalg.norm(lab[..., None, :] - centres, axis=-1)
+  distance = np.linalg.norm(lab[..., None, :] - centers, axis=-1)
   return _to_unit(distance.min(-1), _MIN_CONTRAST)
 
 
-def _centre_prior(height: int, width: int) -> np.ndarray:
+def _center_prior(height: int, width: int) -> np.ndarray:
   """A soft preference for the middle, [H, W] in [0.4, 1]."""
   y, x = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j]
   return 0.4 + 0.6 * np.exp(-(x**2 + y**2) / (2 * 0.6**2))
 
 
 def _grab_cut(frame: np.ndarray, score: np.ndarray) -> np.ndarray:
-  """Refines a score [H, W] in [0, 1] to a bool mask along colour edges."""
+  """Refines a score [H, W] in [0, 1] to a bool mask along color edges."""
   levels = np.uint8(255 * _to_unit(score, 1e-6))
   threshold, _ = cv2.threshold(levels, 0, 1, cv2.THRESH_OTSU)
   labels = np.full(levels.shape, cv2.GC_PR_BGD, np.uint8)

@@ -20,13 +20,13 @@ CHECKOUT = weights_lib.Source(
   key='config.extract.tapir.checkout',
   files='a git checkout, with tapnet/torch/tapir_model.py',
   origin='github.com/google-deepmind/tapnet',
-  licence='Apache-2.0',
+  license='Apache-2.0',
 )
 SOURCE = weights_lib.Source(
   key='config.extract.tapir.weights',
   files='causal_bootstapir_checkpoint.pt',
   origin="the table 'Online BootsTAPIR' in the README of that repository",
-  licence='Apache-2.0',
+  license='Apache-2.0',
 )
 
 _CHUNK = 64  # points at a time; memory only
@@ -126,7 +126,7 @@ class Tapir:
   ) -> list[State]:
     """Takes the features of points in N frames, whose past is empty."""
     N, K = points.shape[:2]
-    # TAPIR puts pixel centres at halves, and asks for (t, y, x).
+    # TAPIR puts pixel centers at halves, and asks for (t, y, x).
     y_x = torch.from_numpy(points[..., ::-1] + np.float32(0.5))
     queries = torch.nn.functional.pad(y_x, (1, 0)).to(self._device)
     features = self._model.get_query_features(

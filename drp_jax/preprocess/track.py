@@ -75,7 +75,7 @@ class OnlineTracker(Tracker, Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class Pair:
-  """Two neighbouring frames, prepared once for any number of points.
+  """Two neighboring frames, prepared once for any number of points.
 
   Attributes:
     gray0: [2H, 2W] uint8, the earlier frame, enlarged.

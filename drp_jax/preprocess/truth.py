@@ -28,7 +28,7 @@ class Anchors:
 
   Attributes:
     geom: [K] int, whose coordinates; -1 where it is the sky.
-    local: [K, 3] metres; of the sky the direction in the world.
+    local: [K, 3] meters; of the sky the direction in the world.
   """
 
   geom: np.ndarray
@@ -205,7 +205,7 @@ def _anchor(scene: dict[str, np.ndarray], points: np.ndarray) -> Anchors:
 def _project(
   scene: dict[str, np.ndarray], anchors: Anchors
 ) -> tuple[np.ndarray, np.ndarray]:
-  """Points [K, 2] where anchors are in a frame, and their depth [K], metres.
+  """Points [K, 2] where anchors are in a frame, and their depth [K], meters.
 
   The depth of the sky is 1, that of what is behind the camera 0 or less.
   """

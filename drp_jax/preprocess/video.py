@@ -2,7 +2,7 @@
 
 Frames come one at a time, so a long video never has to fit into memory, and
 are resized straight to 64x64 without keeping the aspect, as IPV does [IPV]; by
-option the largest square in the centre is cut out first, which keeps it.
+option the largest square in the center is cut out first, which keeps it.
 """
 
 import contextlib
@@ -69,7 +69,7 @@ def iterate(
 
   Args:
     path: any file that FFmpeg can read; `streams.choose` finds its film.
-    centre_crop: cut out the centre square before resizing.
+    centre_crop: cut out the center square before resizing.
 
   Yields:
     [64, 64, 3] uint8 RGB, upright: a rotation in the metadata is applied.
@@ -167,7 +167,7 @@ def iterate_pictures(
     centre_crop: as in `iterate`.
 
   Yields:
-    [64, 64, 3] uint8 RGB; grey, transparent and 16-bit pictures too.
+    [64, 64, 3] uint8 RGB; gray, transparent and 16-bit pictures too.
 
   Raises:
     UnusableVideo: 'unreadable' or, after the first, 'corrupt'. Raised while
@@ -200,7 +200,7 @@ def to_image(frame: np.ndarray, centre_crop: bool = False) -> np.ndarray:
 
   Args:
     frame: of any size.
-    centre_crop: cut out the largest square in the centre first.
+    centre_crop: cut out the largest square in the center first.
   """
   if centre_crop:
     height, width = frame.shape[:2]

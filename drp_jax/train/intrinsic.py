@@ -83,9 +83,9 @@ def bonus(
   settings: Settings,
   axis_name: str | None,
 ) -> tuple[jax.Array, IntrinsicState]:
-  """Rewards windows whose neighbours are far away.
+  """Rewards windows whose neighbors are far away.
 
-  The queue holds the current batch too, so the nearest neighbour of each window
+  The queue holds the current batch too, so the nearest neighbor of each window
   is itself at distance 0.
 
   Args:
@@ -96,7 +96,7 @@ def bonus(
     axis_name: device axis, or None; windows of all devices enter the queue.
 
   Returns:
-    [b, T - window + 1], scale times the normalised bonus, for the first step
+    [b, T - window + 1], scale times the normalized bonus, for the first step
     of each window; and the next state.
   """
   vectors = (
@@ -112,12 +112,12 @@ def bonus(
 
   # ||a||^2 + ||b||^2 - 2ab: the tensor of all differences would not fit (T11).
   # It tells who is near; how near is computed without cancellation.
-  centre = own.mean(0, keepdims=True)
-  a, b = own - centre, queue - centre
+  center = own.mean(0, keepdims=True)
+  a, b = own - center, queue - center
   squares = (a**2).sum(-1)[:, None] + (b**2).sum(-1)[None] - 2.0 * a @ b.T
   squares = jnp.where((jnp.arange(size) >= count)[None], jnp.inf, squares)
   found, places = jax.lax.top_k(-squares, settings.neighbours)
-  gaps = own[:, None] - queue[places]  # [b n, neighbours, P]
+  gaps = own[:, None] - queue[places]  # [b n, neighbors, P]
   distances = jnp.sqrt(jnp.square(gaps).sum(-1))
   distances = jnp.where(jnp.isinf(found), 0.0, distances)
   raw = distances.sum(-1) / jnp.minimum(settings.neighbours, count)

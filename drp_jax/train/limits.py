@@ -60,7 +60,7 @@ def check_run(
     ValueError: as `check`.
   """
   check(config, ranges.BASE, prefix)
-  _check_colours(config, prefix)
+  _check_colors(config, prefix)
   c, named = config, _Named(config, prefix)
   for key in ('dae.width', 'dae.decoder_width'):
     if named.value(key) % 2:
@@ -98,7 +98,7 @@ def check_preprocessing(
     ValueError: as `check`.
   """
   check(config, ranges.PREPROCESS, prefix)
-  _check_colours(config, prefix)
+  _check_colors(config, prefix)
   named, T = _Named(config, prefix), config.data.clip_length
   read = ['data.max_frames']
   if config.source in ('embedded', 'sim'):  # which render so many
@@ -132,7 +132,7 @@ def leaves(
       yield parent + name, value
 
 
-def _check_colours(config: ml_collections.ConfigDict, prefix: str) -> None:
+def _check_colors(config: ml_collections.ConfigDict, prefix: str) -> None:
   named = _Named(config, prefix)
   for key in ('extract.onnx.mean', 'extract.onnx.scale'):
     if len(named.value(key)) != 3:

@@ -16,7 +16,7 @@ def attention_panels(
 ) -> np.ndarray:
   """Draws a frame for every block, with discs at the keypoints.
 
-  A disc's area is the attention that its keypoint gets, its colour too, from
+  A disc's area is the attention that its keypoint gets, its color too, from
   purple over orange to yellow at four times an even share.
 
   Args:
@@ -33,8 +33,8 @@ def attention_panels(
   T, L, K = weights.shape
   frames = overlay.upscale(image[[0, *range(T - 1)]], scale) // 2 + 48
   share = weights * K
-  colours = matplotlib.colormaps['inferno'](0.3 + 0.7 * share / _TOP)
-  colours = np.round(255 * colours[..., :3]).astype(int)
+  colors = matplotlib.colormaps['inferno'](0.3 + 0.7 * share / _TOP)
+  colors = np.round(255 * colors[..., :3]).astype(int)
   panels = np.repeat(frames[:, None], L, 1)  # [T, L, h, w, 3]
   for t in range(1, T):
     spots = np.round(((points[t] + 0.5) * scale - 0.5) * 2**_SHIFT).astype(int)
@@ -42,7 +42,7 @@ def attention_panels(
       radii = _RADIUS * np.sqrt(share[t, block]) * 2**_SHIFT
       for k in np.argsort(-radii):  # small ones on top
         spot, radius = tuple(spots[k].tolist()), round(float(radii[k]))
-        panel, colour = panels[t, block], colours[t, block, k].tolist()
-        cv2.circle(panel, spot, radius, colour, -1, cv2.LINE_AA, _SHIFT)
+        panel, color = panels[t, block], colors[t, block, k].tolist()
+        cv2.circle(panel, spot, radius, color, -1, cv2.LINE_AA, _SHIFT)
         cv2.circle(panel, spot, radius, (255,) * 3, 1, cv2.LINE_AA, _SHIFT)
   return np.concatenate(list(np.swapaxes(panels, 0, 1)), 2)

@@ -7,7 +7,7 @@ import numpy as np
 
 _TITLE_HEIGHT = 18  # pixels above a row
 _GAP = 10  # pixels between frames of a row
-_INK, _PAPER = 235, 24  # grey levels
+_INK, _PAPER = 235, 24  # gray levels
 
 
 def contact_sheet(

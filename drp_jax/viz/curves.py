@@ -94,7 +94,7 @@ def compared_curves(
       ax.plot(
         steps,
         values,
-        color=plot_style.COLOURS[index % len(plot_style.COLOURS)],
+        color=plot_style.COLORS[index % len(plot_style.COLORS)],
         ls=plot_style.LINES[index % len(plot_style.LINES)],
         lw=1.8 if index else 2.4,
         marker='o',
@@ -136,21 +136,21 @@ def return_curve(
     count = f'random policy, {random_returns.size} episodes'
     ax.plot([], [], color='#8a8a94', ls=(0, (2, 2)), lw=1.5, label=count)
     for index, curve in enumerate(curves):
-      colour = plot_style.COLOURS[index % len(plot_style.COLOURS)]
+      color = plot_style.COLORS[index % len(plot_style.COLORS)]
       returns = np.asarray(curve.returns, np.float64)
-      centre, spread = returns.mean(1), returns.std(1)
+      center, spread = returns.mean(1), returns.std(1)
       ax.fill_between(
         curve.steps,
-        centre - spread,
-        centre + spread,
-        color=colour,
+        center - spread,
+        center + spread,
+        color=color,
         alpha=0.18,
         lw=0,
       )
       ax.plot(
         curve.steps,
-        centre,
-        color=colour,
+        center,
+        color=color,
         ls=plot_style.LINES[index % len(plot_style.LINES)],
         lw=2,
         marker='o',
@@ -193,7 +193,7 @@ def histogram(
   with matplotlib.rc_context(plot_style.SETTINGS):
     fig = figure.Figure((9.6, 2.8), layout='constrained')
     ax = fig.subplots()
-    ax.stairs(counts, edges, fill=True, color=plot_style.COLOURS[0])
+    ax.stairs(counts, edges, fill=True, color=plot_style.COLORS[0])
     ax.set_xlabel(unit)
     ax.set_ylabel(label)
     ax.margins(x=0.01)
@@ -221,13 +221,13 @@ def _draw_run(ax, steps: np.ndarray, values: np.ndarray):
     ax.text(0.5, 0.5, 'no finite value', transform=ax.transAxes, ha='center')
     return
   if len(steps) <= _MANY:
-    ax.plot(steps, values, color=plot_style.COLOURS[0], lw=1.8, marker='.')
+    ax.plot(steps, values, color=plot_style.COLORS[0], lw=1.8, marker='.')
   else:
     window = len(steps) // 30
     mean = np.convolve(values, np.ones(window) / window, 'valid')
-    ax.plot(steps, values, color=plot_style.COLOURS[0], lw=0.8, alpha=0.3)
+    ax.plot(steps, values, color=plot_style.COLORS[0], lw=0.8, alpha=0.3)
     middle = steps[window // 2 :][: len(mean)]
-    ax.plot(middle, mean, color=plot_style.COLOURS[0], lw=1.8)
+    ax.plot(middle, mean, color=plot_style.COLORS[0], lw=1.8)
   low, high = values.min(), values.max()
   if low > 0 and high > 30 * low:
     ax.set_yscale('log')

@@ -19,13 +19,13 @@ class Curve:
 
   Attributes:
     steps: [n].
-    centre: [n], what the line shows.
+    center: [n], what the line shows.
     low: [n], lower end of the band.
     high: [n], upper end of the band.
   """
 
   steps: np.ndarray
-  centre: np.ndarray
+  center: np.ndarray
   low: np.ndarray
   high: np.ndarray
 
@@ -68,7 +68,7 @@ def draw_curves(
   Args:
     panels: at least one.
     names: of all systems, in the order of the legend; a system has the same
-      colour in every panel.
+      color in every panel.
     unit: of the steps.
 
   Returns:
@@ -117,16 +117,16 @@ def draw_intervals(
       shown = [name for name in names if name in group.scores]
       for row, name in enumerate(shown):
         point, low, high = group.scores[name]
-        colour = _look(names.index(name))['color']
+        color = _look(names.index(name))['color']
         ax.plot(
           [low, high],
           [row, row],
-          color=colour,
+          color=color,
           lw=8,
           alpha=0.35,
           solid_capstyle='butt',
         )
-        ax.plot([point], [row], color=colour, marker='|', ms=14, mew=2.5)
+        ax.plot([point], [row], color=color, marker='|', ms=14, mew=2.5)
       if group.line is not None:
         ax.axvline(group.line, color='#8a8a94', ls=(0, (2, 2)), lw=1.5)
       ax.set_yticks(range(len(shown)), shown)
@@ -150,7 +150,7 @@ def _draw_panel(ax: axes.Axes, panel: Panel, names: Sequence[str]) -> None:
       lw=0,
     )
     marker = 'o' if len(curve.steps) < 2 else None
-    ax.plot(curve.steps, curve.centre, lw=2, marker=marker, **look)
+    ax.plot(curve.steps, curve.center, lw=2, marker=marker, **look)
   ax.set_title(panel.title, loc='left', fontsize=10, fontweight='bold')
   ax.set_ylabel(panel.label)
   ax.margins(x=0.02)
@@ -159,6 +159,6 @@ def _draw_panel(ax: axes.Axes, panel: Panel, names: Sequence[str]) -> None:
 
 def _look(index: int) -> dict[str, str]:
   return {
-    'color': plot_style.COLOURS[index % len(plot_style.COLOURS)],
+    'color': plot_style.COLORS[index % len(plot_style.COLORS)],
     'ls': plot_style.LINES[index % len(plot_style.LINES)],
   }

@@ -1,7 +1,7 @@
 """What the extractor saw, drawn into a clip: mask, tracks, flow, patches.
 
 Arrays follow `drp_jax/types.py`: entry t led to frame t, and points[t] lie in
-frame t-1. A point (x, y) of the stored image has its pixel's centre at whole
+frame t-1. A point (x, y) of the stored image has its pixel's center at whole
 numbers, so in a picture `scale` times as large it lies at
 ((x + 0.5) * scale - 0.5, ...), which is where `cv2.resize` puts it too.
 """
@@ -13,12 +13,12 @@ import matplotlib
 import numpy as np
 from matplotlib import colors
 
-MASK_COLOUR = (255, 194, 10)  # amber, apart from most skin, cloth and tables
-_LOST_COLOUR = (225, 225, 225)
+MASK_COLOR = (255, 194, 10)  # amber, apart from most skin, cloth and tables
+_LOST_COLOR = (225, 225, 225)
 _TAIL = 8  # frames a track's tail goes back
 _SHIFT = 4  # fractional bits of OpenCV's drawing coordinates
 _GUTTER = 4  # pixels between the panels
-_BACKGROUND = 24  # grey level of gutters
+_BACKGROUND = 24  # gray level of gutters
 
 
 def clip_panels(
@@ -65,15 +65,15 @@ def clip_panels(
   top = top_speed(flow)
   frames = upscale(image, scale)
   tracked, alive = points_in_frames(points, visible, flow)
-  coloured = np.stack(
-    [cv2.resize(f, frames.shape[2:0:-1]) for f in flow_colours(flow, top)]
+  colored = np.stack(
+    [cv2.resize(f, frames.shape[2:0:-1]) for f in flow_colors(flow, top)]
   )
-  coloured = draw_windows(coloured, points, P, scale)
+  colored = draw_windows(colored, points, P, scale)
   panels = [
     frames,
     draw_tracks(draw_mask(frames, mask, scale), tracked, alive, scale),
-    _with_wheel(coloured),
-    patch_grid(flow_colours(patches, top), *frames.shape[1:3]),
+    _with_wheel(colored),
+    patch_grid(flow_colors(patches, top), *frames.shape[1:3]),
   ]
   gutter = np.full_like(frames[:, :, :_GUTTER], _BACKGROUND)
   return np.concatenate(
@@ -90,7 +90,7 @@ def upscale(image: np.ndarray, scale: int) -> np.ndarray:
 
 
 def top_speed(flow: np.ndarray) -> float:
-  """The speed drawn in full colour: the 99th percentile, at least half a pixel.
+  """The speed drawn in full color: the 99th percentile, at least half a pixel.
 
   The floor keeps the noise of a still clip pale.
   """
@@ -98,8 +98,8 @@ def top_speed(flow: np.ndarray) -> float:
   return max(0.5, float(np.percentile(speed, 99)))
 
 
-def flow_colours(flow: np.ndarray, top: float) -> np.ndarray:
-  """Colours flow: hue is direction, saturation speed, white no motion.
+def flow_colors(flow: np.ndarray, top: float) -> np.ndarray:
+  """Colors flow: hue is direction, saturation speed, white no motion.
 
   Right is red, down yellow-green, left cyan, up violet.
 
@@ -153,17 +153,17 @@ def draw_mask(frames: np.ndarray, mask: np.ndarray, scale: int) -> np.ndarray:
   outline, _ = cv2.findContours(large, cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
   drawn = frames.copy()
   inside = large.astype(bool)
-  tint = 0.55 * frames[0][inside] + 0.45 * np.array(MASK_COLOUR)
+  tint = 0.55 * frames[0][inside] + 0.45 * np.array(MASK_COLOR)
   drawn[0][inside] = tint.astype(np.uint8)
   for frame in drawn:
-    cv2.drawContours(frame, outline, -1, MASK_COLOUR, 1, cv2.LINE_AA)
+    cv2.drawContours(frame, outline, -1, MASK_COLOR, 1, cv2.LINE_AA)
   return drawn
 
 
 def draw_tracks(
   frames: np.ndarray, positions: np.ndarray, alive: np.ndarray, scale: int
 ) -> np.ndarray:
-  """Draws keypoints with tails that fade; lost ones as grey rings.
+  """Draws keypoints with tails that fade; lost ones as gray rings.
 
   Args:
     frames: [T, h, w, 3] uint8, `scale` times the stored image.
@@ -192,7 +192,7 @@ def draw_tracks(
         cv2.circle(frame, spot, radius, palette[k], -1, cv2.LINE_AA, _SHIFT)
         cv2.circle(frame, spot, radius, (0, 0, 0), 1, cv2.LINE_AA, _SHIFT)
       else:
-        cv2.circle(frame, spot, radius, _LOST_COLOUR, 1, cv2.LINE_AA, _SHIFT)
+        cv2.circle(frame, spot, radius, _LOST_COLOR, 1, cv2.LINE_AA, _SHIFT)
   return drawn
 
 
@@ -202,7 +202,7 @@ def draw_windows(
   """Outlines the P x P windows that the patches of entry t >= 1 are cut from.
 
   Args:
-    frames: [T, h, w, 3] uint8, flow colours, `scale` times the stored field.
+    frames: [T, h, w, 3] uint8, flow colors, `scale` times the stored field.
     points: [T, K, 2], (x, y) pixels; the window is [c - P/2, c + P/2) around
       the nearest pixel c (A5).
     patch_size: P.
@@ -214,15 +214,15 @@ def draw_windows(
   first = _enlarged(corner, scale)
   last = _enlarged(corner + patch_size, scale)
   for t in range(1, len(drawn)):
-    for k, colour in enumerate(palette):
+    for k, color in enumerate(palette):
       cv2.rectangle(
-        drawn[t], first[t][k], last[t][k], colour, 1, cv2.LINE_AA, _SHIFT
+        drawn[t], first[t][k], last[t][k], color, 1, cv2.LINE_AA, _SHIFT
       )
   return drawn
 
 
 def patch_grid(patches: np.ndarray, height: int, width: int) -> np.ndarray:
-  """Lays K coloured patches out in a square, framed in their track's colour.
+  """Lays K colored patches out in a square, framed in their track's color.
 
   Args:
     patches: [T, K, P, P, 3] uint8.
@@ -230,15 +230,15 @@ def patch_grid(patches: np.ndarray, height: int, width: int) -> np.ndarray:
     width: of the result, pixels.
 
   Returns:
-    [T, height, width, 3] uint8; what is left over is grey.
+    [T, height, width, 3] uint8; what is left over is gray.
   """
   T, K = patches.shape[:2]
   side = math.ceil(math.sqrt(K))
   cell = min(height, width) // side
   grid = np.full([T, height, width, 3], _BACKGROUND, np.uint8)
-  for k, colour in enumerate(_palette(K)):
+  for k, color in enumerate(_palette(K)):
     y, x = (k // side) * cell, (k % side) * cell
-    grid[:, y : y + cell - 1, x : x + cell - 1] = colour
+    grid[:, y : y + cell - 1, x : x + cell - 1] = color
     for t in range(T):
       grid[t, y + 2 : y + cell - 3, x + 2 : x + cell - 3] = cv2.resize(
         patches[t, k], (cell - 5, cell - 5), interpolation=cv2.INTER_NEAREST
@@ -247,7 +247,7 @@ def patch_grid(patches: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 def _palette(num: int) -> list[tuple[int, int, int]]:
-  """One colour per keypoint, as far apart as a perceptual map allows."""
+  """One color per keypoint, as far apart as a perceptual map allows."""
   rgb = matplotlib.colormaps['turbo'](np.linspace(0.05, 0.95, num))[:, :3]
   return [tuple(int(v) for v in row) for row in np.round(255 * rgb)]
 
@@ -259,10 +259,10 @@ def _enlarged(points: np.ndarray, scale: int) -> list[list[tuple[int, int]]]:
 
 
 def _with_wheel(frames: np.ndarray) -> np.ndarray:
-  """Puts the key to the flow colours into the lower right corner."""
+  """Puts the key to the flow colors into the lower right corner."""
   radius = max(8, frames.shape[1] // 14)
   y, x = np.mgrid[-radius : radius + 1, -radius : radius + 1]
-  wheel = flow_colours(np.stack([x, y], -1), float(radius))
+  wheel = flow_colors(np.stack([x, y], -1), float(radius))
   distance = np.hypot(x, y)[..., None]
   frames = frames.copy()
   corner = frames[:, -2 * radius - 5 : -4, -2 * radius - 5 : -4]

@@ -1,6 +1,6 @@
 """What all plots look like, and how they become files.
 
-Colours are those of Okabe and Ito, which people with any kind of colour
+Colors are those of Okabe and Ito, which people with any kind of color
 blindness can tell apart, and lines differ in style as well. SVG pictures have
 no background, and their ink turns light where the reader prefers a dark page.
 """
@@ -10,7 +10,7 @@ import io
 import matplotlib
 from matplotlib import axes, figure, ticker
 
-COLOURS = (
+COLORS = (
   '#0072b2',
   '#d55e00',
   '#009e73',

@@ -19,7 +19,7 @@ def draw_groups(
   Args:
     points: [N, 2].
     groups: [N] int, places in `names`.
-    names: of the groups, at most as many as there are colours.
+    names: of the groups, at most as many as there are colors.
     title: above.
 
   Returns:
@@ -42,7 +42,7 @@ def draw_groups(
         x,
         y,
         s=18,
-        color=plot_style.COLOURS[number],
+        color=plot_style.COLORS[number],
         marker=_MARKERS[number],
         alpha=0.8,
         linewidths=0,

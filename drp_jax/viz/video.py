@@ -8,13 +8,13 @@ import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-CONTEXT_COLOUR = (0, 114, 178)  # Okabe and Ito's blue: the model is shown it
-PREDICTED_COLOUR = (213, 94, 0)  # and their vermilion: the model is on its own
+CONTEXT_COLOR = (0, 114, 178)  # Okabe and Ito's blue: the model is shown it
+PREDICTED_COLOR = (213, 94, 0)  # and their vermilion: the model is on its own
 _BORDER = 3
 _GAP = 4
 _BACKGROUND = (24, 24, 27)
 _INK = (228, 228, 231)
-_ERROR_TOP = 96  # grey levels of error drawn as the brightest colour
+_ERROR_TOP = 96  # gray levels of error drawn as the brightest color
 
 
 def grid(videos: np.ndarray, columns: int | None = None) -> np.ndarray:
@@ -141,7 +141,7 @@ def prediction_strip(
 def encode_webp(frames: np.ndarray, fps: float, quality: int = 80) -> bytes:
   """Encodes [T, H, W, 3] uint8 as an animated WebP that loops.
 
-  Neighbouring frames that are equal become one that lasts longer.
+  Neighboring frames that are equal become one that lasts longer.
   """
   _check('frames', frames[None])
   first, *rest = [Image.fromarray(frame) for frame in frames]
@@ -209,11 +209,11 @@ def _checked_borders(
   _check_rows(rows, context)
   T = next(iter(rows.values())).shape[1]
   borders = np.empty([len(rows), T, 3], np.uint8)
-  borders[:] = CONTEXT_COLOUR
+  borders[:] = CONTEXT_COLOR
   borders[0, context:] = _BACKGROUND
   for row, label in enumerate(rows):
     if row and label not in seen:
-      borders[row, context:] = PREDICTED_COLOUR
+      borders[row, context:] = PREDICTED_COLOR
   return borders
 
 
@@ -236,16 +236,16 @@ def _with_error(
   _check_rows(rows, context)
   truth, *_, model = rows.values()
   error = np.abs(truth.astype(np.float32) - model).mean(-1) / _ERROR_TOP
-  coloured = matplotlib.colormaps['inferno'](np.clip(error, 0, 1))[..., :3]
-  return {**rows, 'error': np.round(255 * coloured).astype(np.uint8)}
+  colored = matplotlib.colormaps['inferno'](np.clip(error, 0, 1))[..., :3]
+  return {**rows, 'error': np.round(255 * colored).astype(np.uint8)}
 
 
 def _borders(num_rows: int, num_frames: int, context: int) -> np.ndarray:
-  """[rows, T, 3] uint8: the border colours `open_loop_video` describes."""
+  """[rows, T, 3] uint8: the border colors `open_loop_video` describes."""
   borders = np.empty([num_rows, num_frames, 3], np.uint8)
-  borders[:] = CONTEXT_COLOUR
+  borders[:] = CONTEXT_COLOR
   borders[0, context:] = _BACKGROUND
-  borders[-2:, context:] = PREDICTED_COLOUR  # the model's and the error's
+  borders[-2:, context:] = PREDICTED_COLOR  # the model's and the error's
   return borders
 
 
@@ -278,6 +278,6 @@ def _with_labels(
   for column, label in enumerate(column_labels):
     x = left + column * (cell[1] + _GAP) + cell[1] / 2
     draw.text((x, top / 2), label, fill=_INK, font=font, anchor='mm')
-  labelled = np.repeat(np.asarray(canvas)[None], T, 0)
-  labelled[:, top:, left:] = panel
-  return labelled
+  labeled = np.repeat(np.asarray(canvas)[None], T, 0)
+  labeled[:, top:, left:] = panel
+  return labeled

@@ -150,7 +150,7 @@ def test_free_nats_stop_both_kls(finetune_gradients, replay_batch):
   )
 
 
-def test_behavioural_reward_ends_with_the_last_window(
+def test_behavioral_reward_ends_with_the_last_window(
   config, finetune_gradients, replay_batch
 ):
   """Its head sees T - 4 steps with the bonus, the other one all (1.3)."""

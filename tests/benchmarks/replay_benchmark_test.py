@@ -8,7 +8,7 @@ from drp_jax.data import schema
 
 
 def _clip(flow):
-  """Grey frames with the same flow (x, y) everywhere in all but the first."""
+  """Gray frames with the same flow (x, y) everywhere in all but the first."""
   motion = np.zeros((3, 64, 64, 2), np.float16)
   motion[1:] = flow
   return {'image': np.full((3, 64, 64, 3), 7, np.uint8), 'flow': motion}

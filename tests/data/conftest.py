@@ -12,7 +12,7 @@ _T = 3  # frames of a clip
 def small_shards(tmp_path_factory):
   """11 training and 5 validation clips of 3 frames, from three videos.
 
-  Frame t of video v is grey of level 80 v + 4 t; motion is random.
+  Frame t of video v is gray of level 80 v + 4 t; motion is random.
   """
   folder = tmp_path_factory.mktemp('small')
   videos = []

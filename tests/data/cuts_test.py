@@ -11,8 +11,8 @@ def _shot(seed, num_frames=30, speed=1):
   rng = np.random.default_rng(seed)
 
   def texture(side):
-    colours = rng.integers(0, 256, 3) * rng.uniform(0.4, 1.0, (8, 8, 1))
-    return np.kron(colours, np.ones((side // 8, side // 8, 1))).astype(np.uint8)
+    colors = rng.integers(0, 256, 3) * rng.uniform(0.4, 1.0, (8, 8, 1))
+    return np.kron(colors, np.ones((side // 8, side // 8, 1))).astype(np.uint8)
 
   frames = np.repeat(texture(64)[None], num_frames, 0)
   square, corner, step = texture(24), rng.integers(0, 41, 2), rng.normal(size=2)

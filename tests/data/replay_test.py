@@ -584,7 +584,7 @@ def _flip(path, offset):
 
 
 def test_a_corrupt_episode_is_dropped_when_first_drawn(tmp_path, caplog):
-  """Of four, the second has one bit changed; its neighbours share its files."""
+  """Of four, the second has one bit changed; its neighbors share its files."""
   state = _filled(tmp_path, [3, 6, 4, 5]).state()
   _flip(tmp_path / 'chunk-00000001.bin', 1 * 22)  # step 5
   restored = _restored(tmp_path, state)

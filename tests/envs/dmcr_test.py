@@ -218,7 +218,7 @@ def test_the_hoppers_camera_stays_unless_asked():
   assert (before['camera'] != look_of(asked)['camera']).any()
 
 
-def test_colour_of_the_body_is_seen():
+def test_color_of_the_body_is_seen():
   env = dmcr.DMCR('walker_run', ('body',), SHADOW, SIZE)
   image, info = env.reset(seed=8)
   plain = dmc.DMC('walker_run', SHADOW)
@@ -290,7 +290,7 @@ def test_random_actions_through_whole_episodes(task):
 
 
 def test_unknown_names_are_refused():
-  with pytest.raises(ValueError, match=r'factors.*colour.*background'):
-    dmcr.DMCR('walker_run', ('colour',))
+  with pytest.raises(ValueError, match=r'factors.*color.*background'):
+    dmcr.DMCR('walker_run', ('color',))
   with pytest.raises(ValueError, match=r'lqr_lqr_2_1.*fish_upright'):
     dmcr.DMCR('lqr_lqr_2_1', ())

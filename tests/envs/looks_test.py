@@ -89,7 +89,7 @@ def test_cameras_and_lights_span_their_ranges(domain):
     assert set(stack['camera_euler']) == {None}
 
 
-def test_only_the_fingers_light_has_colours_of_its_own():
+def test_only_the_fingers_light_has_colors_of_its_own():
   stack = stacked('finger')
   assert_spans(stack['light_diffuse'], 0.48, 1.12)
   assert_spans(stack['light_specular'], -0.02, 1.22)
@@ -100,5 +100,5 @@ def test_only_the_fingers_light_has_colours_of_its_own():
 def test_the_pendulums_camera_looks_up_along_its_slope():
   angle, *others = stacked('pendulum')['camera_euler'].T
   assert not np.any(others)
-  # Up is (0, s, 1) before it is normalised: (0, cos, sin) of the angle.
+  # Up is (0, s, 1) before it is normalized: (0, cos, sin) of the angle.
   assert_spans(1 / np.tan(np.radians(angle)), 0.4, 0.6)

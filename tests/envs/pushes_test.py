@@ -12,10 +12,10 @@ FRAMES = 25
 
 def _flow(video):
   """[T-1, 64, 64, 2] between frames."""
-  grey = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in video]
+  gray = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in video]
   dis = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
   return np.stack(
-    [dis.calc(a, b, None) for a, b in zip(grey[:-1], grey[1:], strict=True)]
+    [dis.calc(a, b, None) for a, b in zip(gray[:-1], gray[1:], strict=True)]
   )
 
 

@@ -50,7 +50,7 @@ class _Scripted(gymnasium.Env):
     return np.zeros(1), {}
 
   def step(self, action):
-    self._data.qpos[:2] += action  # metres and radians
+    self._data.qpos[:2] += action  # meters and radians
     self._data.qpos[2:5] += [0, 0, 0.1]
     w = np.pi / 8  # half of a quarter turn, about x
     turn = [np.cos(w), np.sin(w), 0, 0]

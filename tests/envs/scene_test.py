@@ -44,7 +44,7 @@ def test_geoms_and_sites_are_where_they_are_seen(frame):
   middle = SIZE // 2
   assert geom[0, 0] == -1  # above the wall
   assert geom[middle, 2] == 0
-  # A metre is SIZE / 2 / 3 = 5.3 pixels at the ball's centre, half a metre to
+  # A meter is SIZE / 2 / 3 = 5.3 pixels at the ball's center, half a meter to
   # the right; its site is before it.
   assert geom[middle, middle + 3] == 2
   ball = np.argwhere(geom == 1)

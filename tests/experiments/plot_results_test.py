@@ -130,7 +130,7 @@ def test_results_are_what_the_workdirs_say(written):
   np.testing.assert_array_equal(result.env_steps, 2 * result.steps)
   np.testing.assert_allclose(result.returns, [100, 200, 300, 400])
   np.testing.assert_allclose(result.return_stds, 1)
-  np.testing.assert_allclose(result.normalised, result.returns / 1000)
+  np.testing.assert_allclose(result.normalized, result.returns / 1000)
   assert (result.score, result.smooth_score) == (400, 300)
   drawer = next(
     result

@@ -437,7 +437,7 @@ def test_whole_videos_are_held_out_if_asked_for(videos, tmp_path):
   assert len(validation) == 2 and not train & validation
 
 
-def test_the_centre_of_wide_frames(tmp_path):
+def test_the_center_of_wide_frames(tmp_path):
   frames = random_inputs.moving_squares(25, 0)
   wide = np.concatenate([frames[:, :, :32], frames, frames[:, :, :32]], 2)
   folder = tmp_path / 'frames' / 'v'

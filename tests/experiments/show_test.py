@@ -215,7 +215,7 @@ def test_probe_finds_what_is_there_and_nothing_else():
   videos = np.arange(120).astype(str)
   told = rng.normal(size=(120, 4)) + 10 * np.eye(4)[groups]
   found = show_actions.probe(told, groups, videos)
-  assert found == {'linear': 5 * [1.0], 'neighbours': 5 * [1.0]}
+  assert found == {'linear': 5 * [1.0], 'neighbors': 5 * [1.0]}
   noise = show_actions.probe(rng.normal(size=(120, 4)), groups, videos)
   assert all(np.mean(x) < 0.5 for x in noise.values())  # chance is a third
   # Vectors that say which video it is, and no more: of two clips of a video
@@ -223,7 +223,7 @@ def test_probe_finds_what_is_there_and_nothing_else():
   videos = np.repeat(np.arange(60), 2)
   known = rng.normal(size=(60, 8))[videos] * 10
   found = show_actions.probe(known, groups, videos.astype(str))
-  assert np.mean(found['neighbours']) < 0.6
+  assert np.mean(found['neighbors']) < 0.6
   with pytest.raises(ValueError, match='at least 5 videos'):
     show_actions.probe(told, groups, groups.astype(str))
 

@@ -1,4 +1,4 @@
-"""Tests of the adapter: it starts as a normalised projection (D6)."""
+"""Tests of the adapter: it starts as a normalized projection (D6)."""
 
 import jax
 import numpy as np

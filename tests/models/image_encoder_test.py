@@ -48,7 +48,7 @@ def test_first_convolution_pads_as_in_torch():
     np.array, _MODEL.init(jax.random.key(0), _images(), False)
   )
   kernel = np.zeros((3, 3, 3, 2), np.float32)
-  kernel[0, 1, 0, 0] = 1.0  # looks at the row above the centre
+  kernel[0, 1, 0, 0] = 1.0  # looks at the row above the center
   variables['params']['conv_in']['kernel'] = kernel
   image = np.zeros((1, 64, 64, 3), np.float32)
   image[0, 3] = 1.0  # an odd row: 2i - 1 for i = 2

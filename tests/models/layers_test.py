@@ -1,4 +1,4 @@
-"""Tests of layers: the GRU and residual layer against NumPy, initialisers."""
+"""Tests of layers: the GRU and residual layer against NumPy, initializers."""
 
 import functools
 

@@ -44,10 +44,10 @@ def test_the_context_is_any_frame_of_the_sequence():
   assert counts.sum() == _B and counts.min() > 0.2 * _B
 
 
-def test_erasing_makes_parts_of_half_of_the_context_frames_grey():
+def test_erasing_makes_parts_of_half_of_the_context_frames_gray():
   frames = _frames(True)
-  grey = (frames == 0).all(-1)
-  assert 0.35 < grey.any((1, 2)).mean() < 0.65
+  gray = (frames == 0).all(-1)
+  assert 0.35 < gray.any((1, 2)).mean() < 0.65
   for frame in frames:
     left = frame[frame != 0]
     assert left.size and (left == left[0]).all() and left[0] in (1, 2, 3)

@@ -14,7 +14,7 @@ def _coordinates() -> np.ndarray:
   return np.stack([x, y], -1).astype(np.float32)
 
 
-def test_window_lies_around_the_centre_rows_first():
+def test_window_lies_around_the_center_rows_first():
   patch = patches.crop(_coordinates(), np.array([[20.0, 30.0]]), 4)[0]
   np.testing.assert_array_equal(patch[0, :, 0], [18, 19, 20, 21])
   np.testing.assert_array_equal(patch[:, 0, 1], [28, 29, 30, 31])
@@ -55,9 +55,9 @@ def test_impossible_size_raises(size):
 
 def test_normalise_divides_then_clips():
   values = np.array([3.0, -5.0, 50.0, -50.0], np.float16)
-  normalised = patches.normalise(values, np.float32(2.0))
-  assert normalised.dtype == np.float32
-  np.testing.assert_allclose(normalised, [1.5, -2.5, 10.0, -10.0])
+  normalized = patches.normalize(values, np.float32(2.0))
+  assert normalized.dtype == np.float32
+  np.testing.assert_allclose(normalized, [1.5, -2.5, 10.0, -10.0])
 
 
 @pytest.mark.parametrize('size', [1, 5, 16, 64])

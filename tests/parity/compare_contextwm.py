@@ -143,7 +143,7 @@ class Original:
     self.pretrained, self.tuned = contextwm_agents.make_agents(
       checkout, self.config, sizes.actions
     )
-    theirs.randomise(self.tuned, sizes)
+    theirs.randomize(self.tuned, sizes)
     self.weights, self.slow_critic = theirs.learnt_arrays(self.tuned)
     self.inputs = make_inputs(self.config, sizes)
     if agent != 'dreamerv2':

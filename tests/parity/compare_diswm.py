@@ -142,7 +142,7 @@ class Original:
     for module in (*self.pretrained.modules(), *self.agent.modules()):
       if isinstance(module, beta_vae.View):
         module.size = tuple(_narrower(n, narrower) for n in module.size)
-    _randomise(self.agent, sizes)
+    _randomize(self.agent, sizes)
     theirs = self.agent.state_dict()
     self.pretrained.load_state_dict(
       {name: theirs[_tuned(name)] for name in self.pretrained.state_dict()}
@@ -604,7 +604,7 @@ def _config(checkout: pathlib.Path, traindir: pathlib.Path, sizes: ours.Sizes):
   return argparse.Namespace(**found)
 
 
-def _randomise(agent: torch.nn.Module, sizes: ours.Sizes) -> None:
+def _randomize(agent: torch.nn.Module, sizes: ours.Sizes) -> None:
   """Other numbers everywhere, which float16 holds: they make small files."""
   rng = sizes.random(3)
   for name, x in agent.named_parameters():

@@ -302,7 +302,7 @@ class Original:
       no, x['terminal'].T, reward, value, value, 1 - 1 / 333, 0.95
     )
 
-    def normalise():
+    def normalize():
       found = {}
       for name in ('lo', 'hi'):
         getattr(self.agent.retnorm, name).write(jnp.zeros(()))
@@ -329,7 +329,7 @@ class Original:
         'by prior': by_prior,
       },
       'lambda-returns': {'imagined': imagined.T, 'replayed': replayed.T},
-      'return normaliser, three updates': self._run(normalise)[1],
+      'return normalizer, three updates': self._run(normalize)[1],
       'slow critic, an update': {'weights': self._run(move_slow_critic)[1]},
     }
 
@@ -495,8 +495,8 @@ def _numbers(sizes: ours.Sizes) -> Arrays:
     return rng.normal(size=shape).astype(np.float32)
 
   bins = np.linspace(-20, 20, 255)
-  centres = rng.uniform(-5, 5, (40, 1))
-  logits = normal(40, 255) - 0.5 * np.square(bins - centres)
+  centers = rng.uniform(-5, 5, (40, 1))
+  logits = normal(40, 255) - 0.5 * np.square(bins - centers)
   numbers = np.sinh(rng.uniform(-9, 9, 40))
   numbers[:4] = [0.0, 1e9, -1e9, np.expm1(20 / 127)]
   weights = normal(2, 255)

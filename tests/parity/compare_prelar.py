@@ -128,7 +128,7 @@ class Original(contextwm.Original):
       },
     )
     for agent in (self.tuned, self.pretrained):
-      theirs.randomise(agent, sizes)
+      theirs.randomize(agent, sizes)
       for value in agent.state_dict().values():
         value.copy_(value.half())  # which makes small files
     self.weights, self.slow_critic = theirs.learnt_arrays(self.tuned)

@@ -46,7 +46,7 @@ def main() -> None:
   print('size keys shape      mean |flow|  largest difference')
   for size, (_, iterations) in sea_raft.SIZES.items():
     official = raft.RAFT(_settings(size, iterations)).eval()
-    _randomise(official, iterations, seed)
+    _randomize(official, iterations, seed)
     ours = _through_a_file(official, size)
     for shape in _SHAPES:
       frames = _frames(shape, seed)
@@ -94,7 +94,7 @@ def _settings(size: str, iterations: int) -> types.SimpleNamespace:
   )
 
 
-def _randomise(model: torch.nn.Module, iterations: int, seed: int) -> None:
+def _randomize(model: torch.nn.Module, iterations: int, seed: int) -> None:
   """Moves all that a fresh network leaves at 0, 1 or 1e-6."""
   generator = torch.Generator().manual_seed(seed)
   for name, value in model.state_dict().items():

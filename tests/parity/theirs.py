@@ -128,7 +128,7 @@ def tensors(arrays: Arrays) -> dict[str, torch.Tensor]:
   }
 
 
-def randomise(agent: torch.nn.Module, sizes: arguments.Sizes) -> None:
+def randomize(agent: torch.nn.Module, sizes: arguments.Sizes) -> None:
   """Moves all that a fresh network leaves at 0 or 1, as training would."""
   rng = sizes.random(3)
   for name, value in sorted(agent.state_dict().items()):

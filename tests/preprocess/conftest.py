@@ -72,10 +72,10 @@ def scene() -> np.ndarray:
 
 
 def _texture(
-  rng: np.random.Generator, size: int, blur: float, colour: tuple[int, int, int]
+  rng: np.random.Generator, size: int, blur: float, color: tuple[int, int, int]
 ) -> np.ndarray:
-  """[size, size, 3] uint8: random blotches of `blur` pixels around a colour."""
+  """[size, size, 3] uint8: random blotches of `blur` pixels around a color."""
   noise = rng.standard_normal((size, size, 3)).astype(np.float32)
   noise = cv2.GaussianBlur(noise, None, blur)
   noise *= 35 / noise.std()
-  return np.clip(noise + colour, 0, 255).astype(np.uint8)
+  return np.clip(noise + color, 0, 255).astype(np.uint8)

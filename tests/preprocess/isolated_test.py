@@ -104,15 +104,15 @@ def test_videos_are_decoded_there(make, tmp_path):
 
 def test_a_long_video_takes_no_more_memory_than_its_frames(make, tmp_path):
   """A list of frames would hold on to the memory of all the large ones."""
-  colours = np.random.default_rng(0).integers(0, 255, (10, 3), np.uint8)
+  colors = np.random.default_rng(0).integers(0, 255, (10, 3), np.uint8)
   frames = np.empty((600, 480, 640, 3), np.uint8)
-  frames[:] = colours.repeat(60, 0)[:, None, None]
+  frames[:] = colors.repeat(60, 0)[:, None, None]
   video.write_video(tmp_path / 'a.mp4', frames, 25)
   found, _ = make(video.decode, max_bytes=48 * 2**20)(
     tmp_path / 'a.mp4', 3000, False
   )
   assert found.shape == (600, 64, 64, 3)
-  assert np.abs(found[::60, 0, 0].astype(int) - colours).max() < 8
+  assert np.abs(found[::60, 0, 0].astype(int) - colors).max() < 8
 
 
 @pytest.mark.parametrize(

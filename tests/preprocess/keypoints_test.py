@@ -44,7 +44,7 @@ def test_samples_lie_in_the_mask_and_cover_it():
   points = keypoints.sample_in_mask(mask, 2000, np.random.default_rng(0))
   x, y = points.round().astype(int).T
   assert points.dtype == np.float32
-  assert mask[y, x].mean() > 0.99  # a half rounds to the even neighbour
+  assert mask[y, x].mean() > 0.99  # a half rounds to the even neighbor
   np.testing.assert_allclose(points.mean(0), [14.5, 41.5], atol=0.3)
   assert points.min(0)[0] < 10 and points.max(0)[0] > 19
 

@@ -54,7 +54,7 @@ def _make(path, **changes):
 
 
 def _footage(red, green=0):
-  """A rectangle of this colour on black, then black."""
+  """A rectangle of this color on black, then black."""
   frames = np.zeros((2, 64, 64, 3), np.uint8)
   frames[0, 10:30, 20:50] = [red, green, 90]
   return schema.Footage(frames)

@@ -184,13 +184,13 @@ def test_correlation_is_looked_up_where_the_flow_points_to():
   assert found.argmax() == 40  # the middle
 
 
-def test_enlarging_mixes_neighbours():
+def test_enlarging_mixes_neighbors():
   """Equal weights average 3x3; one far above the others picks its pixel."""
   flow = torch.arange(9.0).reshape(1, 1, 3, 3).repeat(1, 2, 1, 1)
   logits = torch.zeros(1, 9 * 64, 3, 3)
   mean = sea_raft._enlarge(flow, logits)
   assert mean.shape == (1, 2, 24, 24)
   np.testing.assert_allclose(mean[0, :, 8:16, 8:16], 8 * 4.0, rtol=1e-6)
-  logits.reshape(9, 8, 8, 3, 3)[5, 2, 7] = 100.0  # the right neighbour
+  logits.reshape(9, 8, 8, 3, 3)[5, 2, 7] = 100.0  # the right neighbor
   picked = sea_raft._enlarge(flow, logits)
   assert picked[0, 0, 8 + 2, 8 + 7] == 8 * 5.0

@@ -162,7 +162,7 @@ def test_episodes_that_are_left_out_are_over(square_clip, backends):
 
 
 def test_a_simulator_s_truth_while_acting():
-  """A box of two metres' distance moves a pixel a frame; nothing else does."""
+  """A box of two meters' distance moves a pixel a frame; nothing else does."""
   frames, scene = np.zeros((4, 64, 64, 3), np.uint8), _marching_box(4)
   made = backends_lib.make_backends(flow='sim', mask='sim', tracker='sim')
   out = _run(stream.StreamingExtractor(made, 8), frames, scene=scene)
@@ -186,7 +186,7 @@ def test_a_simulator_s_truth_needs_scenes():
 
 
 def _marching_box(count):
-  """Scenes of `envs/scene.py`: focal 16, so a metre is 8 pixels at 2 m."""
+  """Scenes of `envs/scene.py`: focal 16, so a meter is 8 pixels at 2 m."""
   geom = np.full((count, 64, 64), -1, np.int16)
   for t in range(count):
     geom[t, 20:30, 10 + t : 22 + t] = 0

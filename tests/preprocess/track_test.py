@@ -65,8 +65,8 @@ def test_a_track_does_not_depend_on_the_other_points(square_clip):
   np.testing.assert_array_equal(together[:, 7:8], alone)
 
 
-def test_advection_is_bilinear_between_pixel_centres():
-  """A motion that grows along x; the enlarged grid keeps pixel centres."""
+def test_advection_is_bilinear_between_pixel_centers():
+  """A motion that grows along x; the enlarged grid keeps pixel centers."""
   gray = np.zeros((128, 128), np.uint8)
   x = (np.arange(128, dtype=np.float32) + 0.5) / 2 - 0.5  # of the frame
   motion = np.zeros((128, 128, 2), np.float32)

@@ -12,13 +12,13 @@ from drp_jax.data import schema
 from drp_jax.preprocess import truth
 
 SIZE, FOCAL, BOX, FLOOR = 32, 16.0, 0, 1
-DEPTH = 2.0  # of the box: a metre is 8 pixels there
+DEPTH = 2.0  # of the box: a meter is 8 pixels there
 # The box covers columns 10-14 and rows 20-22 of the first frame.
 ROWS, COLUMNS = slice(20, 23), slice(10, 15)
 
 
 def _frame(box=(0.0, 0.0), turn=0.0, camera=(0.0, 0.0), covered=False):
-  """A box before a floor below the sky; metres, right and up; radians.
+  """A box before a floor below the sky; meters, right and up; radians.
 
   What is drawn is the first frame's, so only poses tell of motion, save that
   something may cover the box.
@@ -69,12 +69,12 @@ def test_flow_of_a_moving_camera_falls_with_distance():
   np.testing.assert_allclose(flow[21, 12], [-8, 0], atol=1e-5)  # 2 m away
 
 
-def test_flow_of_a_turn_is_around_the_geom_s_centre():
-  """A quarter anticlockwise: what is right of the centre comes above it."""
-  centre = (SIZE - 1) / 2  # the box's origin is on the optical axis
+def test_flow_of_a_turn_is_around_the_geom_s_center():
+  """A quarter anticlockwise: what is right of the center comes above it."""
+  center = (SIZE - 1) / 2  # the box's origin is on the optical axis
   quarter = _footage(_frame(turn=np.pi / 2))
   flow = truth.flow(_footage(_frame()), quarter)[0]
-  x, y = 13 - centre, 21 - centre
+  x, y = 13 - center, 21 - center
   np.testing.assert_allclose(flow[21, 13], [y - x, -x - y], atol=1e-5)
 
 
@@ -124,7 +124,7 @@ def test_the_back_of_a_thing_is_hidden_by_its_front():
   behind = _frame()
   behind['position'] = behind['position'] - np.float32([0, 0, 1])
   point = np.float32([[12, 21]])
-  # The image still shows the box where it was, a metre before the point.
+  # The image still shows the box where it was, a meter before the point.
   footage = _footage(_frame(), behind)
   tracks, seen = truth.follow(footage, point)
   assert np.linalg.norm(tracks[1] - point) < 3

@@ -26,7 +26,7 @@ def _blocks(num_frames=8, height=64, width=64):
 
 
 def _corners(frame):
-  """The strongest channel at the centres of three quarters of a frame."""
+  """The strongest channel at the centers of three quarters of a frame."""
   return [frame[y, x].argmax() for y, x in ((16, 16), (16, 48), (48, 16))]
 
 
@@ -228,7 +228,7 @@ def test_odd_files_give_all_their_frames_upright(tmp_path, name):
   odd_videos.USABLE[name](path)
   found = np.stack(list(video.iterate(path)))
   expected = odd_videos.frames()
-  if name == 'grey.mkv':
+  if name == 'gray.mkv':
     assert np.array_equal(found[..., 0], found[..., 2])
     expected = np.stack([cv2.cvtColor(f, cv2.COLOR_RGB2GRAY) for f in expected])
     expected = expected[..., None]
@@ -242,7 +242,7 @@ def test_odd_files_are_as_odd_as_they_say(tmp_path):
     with av.open(str(tmp_path / name)) as container:
       return list(container.decode(video=0))
 
-  assert first('grey.mkv')[0].format.name == 'gray'
+  assert first('gray.mkv')[0].format.name == 'gray'
   assert first('ten_bit.mkv')[0].format.name == 'yuv420p10le'
   assert first('rotated.mp4')[0].rotation != 0
   steps = np.diff([frame.time for frame in first('variable_rate.mp4')])
@@ -272,7 +272,7 @@ def test_a_damaged_file_gives_the_frames_before_the_damage(tmp_path):
 
 
 @pytest.mark.parametrize('shape', [(96, 256), (256, 96), (95, 301)])
-def test_the_centre_square_may_be_cut_out(shape):
+def test_the_center_square_may_be_cut_out(shape):
   height, width = shape
   frame = np.zeros((height, width, 3), np.uint8)
   side = min(shape)
@@ -283,7 +283,7 @@ def test_the_centre_square_may_be_cut_out(shape):
   assert video.to_image(frame, centre_crop=True).shape == (64, 64, 3)
 
 
-def test_the_centre_square_of_a_file(tmp_path):
+def test_the_center_square_of_a_file(tmp_path):
   frames = np.zeros((2, 64, 256, 3), np.uint8)
   frames[:, :, 96:160] = _blocks(2)
   video.write_video(tmp_path / 'a.mp4', frames, fps=10)
@@ -293,27 +293,27 @@ def test_the_centre_square_of_a_file(tmp_path):
 
 
 def test_pictures_become_frames(tmp_path):
-  colour = _blocks(1, 96, 128)[0]
-  bgr = cv2.cvtColor(colour, cv2.COLOR_RGB2BGR)
+  color = _blocks(1, 96, 128)[0]
+  bgr = cv2.cvtColor(color, cv2.COLOR_RGB2BGR)
   pictures = {
     'a.png': bgr,
     'b.jpg': bgr,
     'deep.png': bgr.astype(np.uint16) << 8,
-    'grey.png': cv2.cvtColor(bgr, cv2.COLOR_BGR2GRAY),
+    'gray.png': cv2.cvtColor(bgr, cv2.COLOR_BGR2GRAY),
     'transparent.png': cv2.cvtColor(bgr, cv2.COLOR_BGR2BGRA),
   }
   for name, picture in pictures.items():
     assert cv2.imwrite(str(tmp_path / name), picture)
   paths = [tmp_path / name for name in pictures]
   found = dict(zip(pictures, video.iterate_pictures(paths), strict=True))
-  expected = cv2.resize(colour, (64, 64), interpolation=cv2.INTER_AREA)
+  expected = cv2.resize(color, (64, 64), interpolation=cv2.INTER_AREA)
   np.testing.assert_array_equal(found['a.png'], expected)
   np.testing.assert_array_equal(found['transparent.png'], expected)
   assert np.abs(found['deep.png'].astype(int) - expected).max() <= 1
   assert np.abs(found['b.jpg'].astype(int) - expected).mean() < 5
-  assert np.ptp(found['grey.png'], axis=-1).max() == 0
+  assert np.ptp(found['gray.png'], axis=-1).max() == 0
   (cut,) = video.iterate_pictures(paths[:1], centre_crop=True)
-  np.testing.assert_array_equal(cut, video.to_image(colour[:, 16:112]))
+  np.testing.assert_array_equal(cut, video.to_image(color[:, 16:112]))
 
 
 @pytest.mark.parametrize('content', [b'', b'no picture', None])

@@ -81,7 +81,7 @@ def test_projection_has_the_stated_scale():
   assert state.magnitude == 1.0
 
 
-def test_empty_places_of_the_queue_are_no_neighbours():
+def test_empty_places_of_the_queue_are_no_neighbors():
   settings = intrinsic.Settings(1.0, _T, 50, 3, 16, 0.9)  # one window each
   state = intrinsic.init(jax.random.key(0), _F, settings)
   expected, _ = _naive(np.asarray(state.matrix), _batches()[:1], settings)

@@ -1,4 +1,4 @@
-"""Rematerialisation gives the same numbers (benchmarks/memory.py: the gain)."""
+"""Rematerialization gives the same numbers (benchmarks/memory.py: the gain)."""
 
 import jax
 import numpy as np

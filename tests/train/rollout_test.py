@@ -273,7 +273,7 @@ def test_actions_are_a_function_of_key_and_number(
   assert (_actions(other, variables, 0, steps) != zero).any(1).all()
 
 
-def test_an_episode_does_not_depend_on_its_neighbours(
+def test_an_episode_does_not_depend_on_its_neighbors(
   actor, system, variables, march, lone_march, extractor
 ):
   """Two at once are what each is alone: images, motion and actions."""

@@ -5,7 +5,7 @@ from drp_jax.viz import contact_sheet
 
 
 def _clip(level):
-  """Four frames of 20 x 100 pixels: frame t has the grey level + t."""
+  """Four frames of 20 x 100 pixels: frame t has the gray level + t."""
   frames = np.zeros((4, 20, 100, 3), np.uint8)
   return frames + (level + np.arange(4, dtype=np.uint8))[:, None, None, None]
 

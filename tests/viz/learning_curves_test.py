@@ -10,8 +10,8 @@ from drp_jax.viz import learning_curves, plot_style
 
 def _curve(height):
   steps = np.arange(4) * 1000
-  centre = height + np.arange(4.0)
-  return learning_curves.Curve(steps, centre, centre - 1, centre + 1)
+  center = height + np.arange(4.0)
+  return learning_curves.Curve(steps, center, center - 1, center + 1)
 
 
 def _texts(svg):
@@ -19,7 +19,7 @@ def _texts(svg):
   return re.findall(r'<!-- (.*?) -->', svg.decode())
 
 
-def _line_colours(svg):
+def _line_colors(svg):
   return re.findall(r'fill: none;[^"]*stroke: (#[0-9a-f]{6})', svg.decode())
 
 
@@ -39,16 +39,16 @@ def test_panels_have_titles_and_one_legend():
   assert 'never run' not in texts and texts.count('steps') == 2
 
 
-def test_a_system_has_its_colour_in_every_panel():
+def test_a_system_has_its_color_in_every_panel():
   names = ('DRP', 'IPV')
-  for curves, colours in (
-    ({'DRP': _curve(1)}, plot_style.COLOURS[:1]),
-    ({'IPV': _curve(1)}, plot_style.COLOURS[1:2]),
+  for curves, colors in (
+    ({'DRP': _curve(1)}, plot_style.COLORS[:1]),
+    ({'IPV': _curve(1)}, plot_style.COLORS[1:2]),
   ):
     panel = learning_curves.Panel('a', 'b', curves)
     svg = plot_style.svg(learning_curves.draw_curves([panel], names, 'steps'))
-    drawn = set(_line_colours(svg)) & set(plot_style.COLOURS)
-    assert drawn == set(colours)
+    drawn = set(_line_colors(svg)) & set(plot_style.COLORS)
+    assert drawn == set(colors)
 
 
 def test_intervals_show_points_within_their_ends():

@@ -41,7 +41,7 @@ def test_arrays_that_disagree_are_named(name):
 
 def test_flow_hue_is_direction_and_saturation_speed():
   flow = np.array([[0, 0], [2, 0], [-2, 0], [0, 2], [0, -2], [1, 0], [9, 0]])
-  rest, right, left, down, up, slow, fast = overlay.flow_colours(flow, 2.0)
+  rest, right, left, down, up, slow, fast = overlay.flow_colors(flow, 2.0)
   assert tuple(rest) == (255, 255, 255)
   assert tuple(right) == (255, 0, 0)
   assert tuple(left) == (0, 255, 255)
@@ -55,7 +55,7 @@ def test_a_still_clip_stays_pale():
   noise = np.full([3, 8, 8, 2], 0.05, np.float16)
   top = overlay.top_speed(noise)
   assert top == 0.5
-  assert overlay.flow_colours(noise, top).min() > 200
+  assert overlay.flow_colors(noise, top).min() > 200
 
 
 def test_points_in_frames_carries_the_last_on():
@@ -78,11 +78,11 @@ def test_a_track_is_drawn_where_the_point_is():
   positions = np.array([[[1, 4]], [[3, 4]], [[5, 4]]], np.float32)
   drawn = overlay.draw_tracks(frames, positions, np.ones([3, 1], bool), scale)
   # (x + 0.5) * 8 - 0.5: x = 1, 3, 5 -> 11.5, 27.5, 43.5; y = 4 -> 35.5.
-  for t, centre in enumerate([11.5, 27.5, 43.5]):
+  for t, center in enumerate([11.5, 27.5, 43.5]):
     ys, xs = np.nonzero(drawn[t].sum(-1))
-    near = np.abs(xs - centre) < 5
-    assert abs(xs[near].mean() - centre) < 1.0 and abs(ys.mean() - 35.5) < 0.6
-    assert xs.max() <= centre + 5  # nothing ahead of the point
+    near = np.abs(xs - center) < 5
+    assert abs(xs[near].mean() - center) < 1.0 and abs(ys.mean() - 35.5) < 0.6
+    assert xs.max() <= center + 5  # nothing ahead of the point
   assert not drawn[0, :, 17:].any()  # no tail yet
   old, new = drawn[2, 35, 19].sum(), drawn[2, 35, 34].sum()
   assert 0 < old < new  # the tail fades
@@ -128,8 +128,8 @@ def test_patch_grid_places_patches_in_reading_order():
     patches[0, k] = 50 * (k + 1)
   grid = overlay.patch_grid(patches, 40, 40)[0]
   assert grid.shape == (40, 40, 3)
-  centres = [grid[y, x, 0] for y, x in ((9, 9), (9, 29), (29, 9))]
-  assert centres == [50, 100, 150]
+  centers = [grid[y, x, 0] for y, x in ((9, 9), (9, 29), (29, 9))]
+  assert centers == [50, 100, 150]
 
 
 def test_upscale_agrees_with_where_points_are_drawn():

@@ -44,8 +44,8 @@ def test_png_is_lossless():
   np.testing.assert_array_equal(np.asarray(decoded), image)
 
 
-def _has(picture, colour):
-  return bool((picture == np.array(colour, np.uint8)).all(-1).any())
+def _has(picture, color):
+  return bool((picture == np.array(color, np.uint8)).all(-1).any())
 
 
 def test_open_loop_video_marks_context_and_shows_error():
@@ -63,10 +63,10 @@ def test_open_loop_video_marks_context_and_shows_error():
 
   for t in range(4):
     shown = t < 2
-    assert _has(part(t, 0, 0), video.CONTEXT_COLOUR) == shown
-    assert not _has(part(t, 0, 0), video.PREDICTED_COLOUR)
-    assert _has(part(t, 1, 0), video.CONTEXT_COLOUR) == shown
-    assert _has(part(t, 1, 0), video.PREDICTED_COLOUR) != shown
+    assert _has(part(t, 0, 0), video.CONTEXT_COLOR) == shown
+    assert not _has(part(t, 0, 0), video.PREDICTED_COLOR)
+    assert _has(part(t, 1, 0), video.CONTEXT_COLOR) == shown
+    assert _has(part(t, 1, 0), video.PREDICTED_COLOR) != shown
   middle = cell // 2
   assert part(3, 2, 0)[middle, middle].max() > 200  # bright: error
   assert part(3, 2, 1)[middle, middle].max() < 10  # dark: none
@@ -81,8 +81,8 @@ def test_a_reconstruction_has_seen_every_frame():
   panel = video.open_loop_video(rows, context=1, scale=1)
   cell = 8 + 2 * 3
   row = panel[3, cell + 4 : 2 * cell + 4]
-  assert _has(row, video.CONTEXT_COLOUR)
-  assert not _has(row, video.PREDICTED_COLOUR)
+  assert _has(row, video.CONTEXT_COLOR)
+  assert not _has(row, video.PREDICTED_COLOR)
 
 
 def test_open_loop_strip_runs_from_first_to_last():
@@ -106,17 +106,17 @@ def test_rows_that_have_seen_every_frame_are_bordered_as_seen():
   rows = {name: _videos(1, 4) for name in ('true', 'seen', 'model')}
   panel = video.prediction_video(rows, 1, scale=1, seen=['seen'])
   left = panel.shape[2] - 14
-  for t, row, colour in (
-    (0, 0, video.CONTEXT_COLOUR),
-    (0, 1, video.CONTEXT_COLOUR),
-    (0, 2, video.CONTEXT_COLOUR),
-    (3, 1, video.CONTEXT_COLOUR),
-    (3, 2, video.PREDICTED_COLOUR),
+  for t, row, color in (
+    (0, 0, video.CONTEXT_COLOR),
+    (0, 1, video.CONTEXT_COLOR),
+    (0, 2, video.CONTEXT_COLOR),
+    (3, 1, video.CONTEXT_COLOR),
+    (3, 2, video.PREDICTED_COLOR),
   ):
-    assert tuple(panel[t, row * (14 + 4), left]) == colour, (t, row)
+    assert tuple(panel[t, row * (14 + 4), left]) == color, (t, row)
   assert tuple(panel[3, 0, left]) not in (
-    video.CONTEXT_COLOUR,
-    video.PREDICTED_COLOUR,
+    video.CONTEXT_COLOR,
+    video.PREDICTED_COLOR,
   )
 
 
