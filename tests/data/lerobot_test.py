@@ -1,6 +1,6 @@
 """LeRobot data sets that the `lerobot` package wrote, and damaged ones.
 
-`tests/lerobot_sets/write.py` made tests/lerobot_sets: three episodes of
+`tests/write_lerobot_sets.py` made tests/lerobot_sets: three episodes of
 7, 5 and 6 frames that two cameras filmed at 10 frames per second.
 """
 

@@ -12,8 +12,14 @@ import recorded_squares
 from configs import preprocess, pretrain
 from drp_jax import recordings
 from drp_jax.data import shards
-from drp_jax.train import build, checkpoint, optimizers, pretrained, workdir
-from drp_jax.train import pretrain as pretrain_lib
+from drp_jax.train import (
+  build,
+  checkpoint,
+  optimizers,
+  pretrain_step,
+  pretrained,
+  workdir,
+)
 from experiments import action_probe, motion_vectors, run_preprocess
 
 _FRAMES = 12
@@ -58,7 +64,7 @@ def _pretraining(folder, agent):
   workdir.compare(folder, config, 'pretrain', None, {}).record(folder)
   saved = checkpoint.Checkpoints(folder)
   state = jax.eval_shape(
-    lambda: pretrain_lib.init_state(config, system, tx, 1.0)
+    lambda: pretrain_step.init_state(config, system, tx, 1.0)
   )
   variables = {'params': state.params, 'collections': state.collections}
   saved.save(1, random_inputs.fill(variables), {})

@@ -11,8 +11,7 @@ from PIL import Image
 
 from configs import preprocess, pretrain
 from drp_jax.data import shards
-from drp_jax.train import build, checkpoint, optimizers, workdir
-from drp_jax.train import pretrain as pretrain_lib
+from drp_jax.train import build, checkpoint, optimizers, pretrain_step, workdir
 from experiments import (
   clip_batches,
   run_preprocess,
@@ -48,7 +47,7 @@ def _pretraining(folder, agent, clip_length=_FRAMES, motion='atomic_actions'):
   workdir.compare(folder, config, 'pretrain', None, {}).record(folder)
   saved = checkpoint.Checkpoints(folder)
   state = jax.eval_shape(
-    lambda: pretrain_lib.init_state(config, system, tx, 1.0)
+    lambda: pretrain_step.init_state(config, system, tx, 1.0)
   )
   variables = {'params': state.params, 'collections': state.collections}
   saved.save(1, random_inputs.fill(variables), {})

@@ -13,8 +13,14 @@ from configs import finetune_dmcr, pretrain
 from drp_jax import losses
 from drp_jax.data import shards
 from drp_jax.preprocess import video
-from drp_jax.train import build, checkpoint, optimizers, pretrained, workdir
-from drp_jax.train import pretrain as pretrain_lib
+from drp_jax.train import (
+  build,
+  checkpoint,
+  optimizers,
+  pretrain_step,
+  pretrained,
+  workdir,
+)
 from experiments import clip_batches
 
 _ROOT = pathlib.Path(__file__).parents[2]
@@ -28,7 +34,7 @@ def run(tmp_path_factory):
   config.data.shards_dir = str(folder)
   system = build.system(config, 1, None)
   tx = optimizers.pretraining(config)
-  state = pretrain_lib.init_state(config, system, tx, flow_scale=2.5)
+  state = pretrain_step.init_state(config, system, tx, flow_scale=2.5)
   workdir.compare(folder, config, 'pretrain', None, {}).record(folder)
   saved = checkpoint.Checkpoints(folder)
   saved.save(7, state, {})

@@ -3,7 +3,7 @@
 Run it in an environment with LeRobot 0.3.3, which writes v2.1, and in one with
 LeRobot 0.4.4, which writes v3.0:
 
-  python tests/lerobot_sets/write.py --out=tests/lerobot_sets
+  python tests/write_lerobot_sets.py --out=tests/lerobot_sets
 
 Frame t of episode e is of one brightness, 40 + 60 e + 6 t, or 255 less that for
 the second camera; `action` is [e, t]. So a reader that takes a frame of another
