@@ -35,9 +35,27 @@ def test_a_convolution_and_its_gradients_are_three_of_it(stride):
   x, kernel = np.zeros((2, 8, 8, 3)), np.zeros((3, 3, 3, 5))
   forward = 2 * (2 * (8 // stride) ** 2 * 5) * (3 * 3 * 3)
   assert _work(lambda *a: _convolve(*a, stride), x, kernel).flops == forward
-  gradients = jax.grad(lambda *a: _convolve(*a, stride).sum(), (0, 1))
+  loss = lambda *a: _convolve(*a, stride).sum()  # noqa: E731
+  gradients = jax.value_and_grad(loss, (0, 1))
   backward = _work(gradients, x, kernel).flops - forward
   assert backward == 2 * forward
+
+
+def test_what_nothing_reads_is_not_counted():
+  @jax.custom_vjp
+  def product(x, w):
+    return x @ w
+
+  def backward(residuals, dy):
+    _, vjp = jax.vjp(lambda x, w: x @ w, *residuals)
+    return vjp(dy)
+
+  product.defvjp(lambda x, w: (x @ w, (x, w)), backward)
+  loss = lambda x, w: product(x, w).sum()  # noqa: E731
+  gradients = jax.value_and_grad(loss, (0, 1))
+  work = _work(gradients, np.zeros((3, 4)), np.zeros((4, 5)))
+  # Forward and both gradients; not the product that `jax.vjp` traces.
+  assert work.flops == 3 * 2 * 3 * 4 * 5
 
 
 def test_of_forms_for_platforms_that_of_accelerators_counts():
