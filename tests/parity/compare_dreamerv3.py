@@ -329,7 +329,7 @@ class Original:
         'by prior': by_prior,
       },
       'lambda-returns': {'imagined': imagined.T, 'replayed': replayed.T},
-      'return normalizer, three updates': self._run(normalize)[1],
+      'return normaliser, three updates': self._run(normalize)[1],
       'slow critic, an update': {'weights': self._run(move_slow_critic)[1]},
     }
 

@@ -351,7 +351,7 @@ def formulas(x: Arrays) -> Rows:
         x['some_rewards'], x['some_values'], replayed_live, lam
       ),
     },
-    'return normalizer, three updates': ranges,
+    'return normaliser, three updates': ranges,
     'slow critic, an update': {
       'weights': optax.incremental_update(
         x['critic'], x['slow_critic'], c.slow_rate
