@@ -85,6 +85,10 @@ def take_tokens(x: jax.Array, kept: jax.Array) -> jax.Array:
   Returns:
     [B, heads, rows, n, c].
   """
+  return _take(x, kept)
+
+
+def _take(x, kept):
   return jax.vmap(lambda x, kept: jnp.take(x, kept, 1))(x, kept)
 
 
@@ -104,8 +108,7 @@ take_tokens.defvjp(_take_tokens_forward, _take_tokens_backward)
 
 def add_tokens(dy: jax.Array, x: jax.Array, kept: jax.Array) -> jax.Array:
   """Adds up what was taken, [B, heads, rows, n, c], at its place in x."""
-  take = jax.vmap(lambda x, kept: jnp.take(x, kept, 1))
-  return jax.vjp(lambda x: take(x, kept), x)[1](dy)[0]
+  return jax.vjp(lambda x: _take(x, kept), x)[1](dy)[0]
 
 
 def add_tokens_by_product(

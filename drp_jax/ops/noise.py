@@ -64,9 +64,7 @@ def dropout(x: jax.Array, keys: jax.Array | None, rate: float) -> jax.Array:
   Returns:
     [B * n, ...] float.
   """
-  if keys is None or rate == 0.0:
-    return x
-  return drop(x / kept_share(keys, rate), keys, rate)
+  return x if keys is None else drop(x / (1.0 - rate), keys, rate)
 
 
 def drop(x: jax.Array, keys: jax.Array | None, rate: float) -> jax.Array:
@@ -79,5 +77,5 @@ def drop(x: jax.Array, keys: jax.Array | None, rate: float) -> jax.Array:
 
 
 def kept_share(keys: jax.Array | None, rate: float) -> float:
-  """Returns what `dropout` divides by: the expected share of kept values."""
+  """Returns the expected share of values that `drop` keeps."""
   return 1.0 if keys is None else 1.0 - rate

@@ -6,19 +6,14 @@ import shutil
 import jax
 import numpy as np
 import pytest
-import random_inputs
+import random_pretraining
 import recorded_squares
 
-from configs import preprocess, pretrain
+from configs import preprocess
 from drp_jax import recordings
 from drp_jax.data import shards
 from drp_jax.train import (
-  build,
-  checkpoint,
-  optimizers,
-  pretrain_step,
   pretrained,
-  workdir,
 )
 from experiments import action_probe, motion_vectors, run_preprocess
 
@@ -54,28 +49,12 @@ def squares(videos, tmp_path_factory):
   return _extract(videos, tmp_path_factory.mktemp('squares') / 'shards')
 
 
-def _pretraining(folder, agent):
-  """Fills the workdir of a pre-training, with random parameters."""
-  config = pretrain.get_config('debug')
-  config.agent = agent
-  config.data.clip_length = _FRAMES
-  system = build.system(config, 1, None)
-  tx = optimizers.pretraining(config)
-  workdir.compare(folder, config, 'pretrain', None, {}).record(folder)
-  saved = checkpoint.Checkpoints(folder)
-  state = jax.eval_shape(
-    lambda: pretrain_step.init_state(config, system, tx, 1.0)
-  )
-  variables = {'params': state.params, 'collections': state.collections}
-  saved.save(1, random_inputs.fill(variables), {})
-  saved.close()
-  return str(folder)
-
-
 @pytest.fixture(scope='module')
 def runs(tmp_path_factory):
   return {
-    agent: _pretraining(tmp_path_factory.mktemp(agent), agent)
+    agent: random_pretraining.write(
+      tmp_path_factory.mktemp(agent), agent, _FRAMES
+    )
     for agent in ('drp', 'ipv')
   }
 

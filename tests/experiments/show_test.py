@@ -3,15 +3,14 @@
 import csv
 import json
 
-import jax
 import numpy as np
 import pytest
-import random_inputs
+import random_pretraining
 from PIL import Image
 
-from configs import preprocess, pretrain
+from configs import preprocess
 from drp_jax.data import shards
-from drp_jax.train import build, checkpoint, optimizers, pretrain_step, workdir
+from drp_jax.train import workdir
 from experiments import (
   clip_batches,
   run_preprocess,
@@ -37,27 +36,11 @@ def pushes(tmp_path_factory):
   return config.data.shards_dir
 
 
-def _pretraining(folder, agent, clip_length=_FRAMES, motion='atomic_actions'):
-  """Fills the workdir of a pre-training, with random parameters."""
-  config = pretrain.get_config('debug').unlock()
-  config.agent, config.motion = agent, motion
-  config.data.clip_length = clip_length
-  system = build.system(config, 1, None)
-  tx = optimizers.pretraining(config)
-  workdir.compare(folder, config, 'pretrain', None, {}).record(folder)
-  saved = checkpoint.Checkpoints(folder)
-  state = jax.eval_shape(
-    lambda: pretrain_step.init_state(config, system, tx, 1.0)
-  )
-  variables = {'params': state.params, 'collections': state.collections}
-  saved.save(1, random_inputs.fill(variables), {})
-  saved.close()
-  return str(folder)
-
-
 @pytest.fixture(scope='module')
 def run(tmp_path_factory):
-  return _pretraining(tmp_path_factory.mktemp('run'), 'drp')
+  return random_pretraining.write(
+    tmp_path_factory.mktemp('run'), 'drp', _FRAMES
+  )
 
 
 def _size(path):
@@ -166,9 +149,11 @@ def test_scores_of_bodies(run, pushes, tmp_path):
 
 def test_what_systems_follow(pushes, tmp_path):
   models = {
-    'IPV': _pretraining(tmp_path / 'a', 'ipv'),
-    'PreLAR': _pretraining(tmp_path / 'b', 'prelar'),
-    'Flow': _pretraining(tmp_path / 'c', 'drp', motion='global_flow'),
+    'IPV': random_pretraining.write(tmp_path / 'a', 'ipv', _FRAMES),
+    'PreLAR': random_pretraining.write(tmp_path / 'b', 'prelar', _FRAMES),
+    'Flow': random_pretraining.write(
+      tmp_path / 'c', 'drp', _FRAMES, 'global_flow'
+    ),
   }
   found = _show(models, pushes, tmp_path / 'see')['scores']
   plain = {scores.COPY, scores.RECONSTRUCTION, scores.PREDICTION}
@@ -258,7 +243,7 @@ def test_attention(run, pushes, tmp_path):
 
 
 def test_clips_of_another_length_are_refused(pushes, tmp_path):
-  run = _pretraining(tmp_path, 'drp', clip_length=25)
+  run = random_pretraining.write(tmp_path, 'drp', 25)
   message = 'config.data.clip_length=25, but .* have 12 frames'
   with pytest.raises(ValueError, match=message):
     _show({'DRP': run}, pushes, tmp_path)
@@ -269,7 +254,7 @@ def test_clips_of_another_length_are_refused(pushes, tmp_path):
 
 
 def test_systems_without_aggregated_action(pushes, tmp_path):
-  folder = _pretraining(tmp_path, 'ipv')
+  folder = random_pretraining.write(tmp_path, 'ipv', _FRAMES)
   with pytest.raises(ValueError, match="'ipv' has no aggregated action"):
     show_actions.show(folder, pushes, 'train', (), (), 6, tmp_path)
   with pytest.raises(ValueError, match=r"'ipv' has no \[MAT\]"):
