@@ -35,7 +35,7 @@ class Server:
       command: whose main function calls `serve`.
       env: of the process.
     """
-    self._errors = tempfile.TemporaryFile()
+    self._errors = tempfile.TemporaryFile()  # noqa: SIM115, closed by `close`
     self._process = subprocess.Popen(
       command,
       stdin=subprocess.PIPE,

@@ -46,6 +46,7 @@ class Step:
 
   @property
   def batch_size(self) -> int:
+    """Clips or segments in the global batch."""
     return self.example.image.shape[0]
 
 

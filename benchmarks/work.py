@@ -29,6 +29,7 @@ class Work:
     return Work(self.flops + other.flops, self.loop_bytes + other.loop_bytes)
 
   def times(self, turns: int) -> 'Work':
+    """Returns the work of several turns."""
     return Work(turns * self.flops, turns * self.loop_bytes)
 
 

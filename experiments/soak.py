@@ -45,10 +45,12 @@ class Faulty(gymnasium.Wrapper):
   """An environment that goes wrong in episodes that their seeds choose."""
 
   def reset(self, *, seed=None, options=None):
+    """Begins the episode and chooses by its seed what goes wrong in it."""
     self._kind, self._count = seed % _BAD, 0
     return self.env.reset(seed=seed, options=options)
 
   def step(self, action):
+    """Takes a step, whose image or reward may be of a wrong kind."""
     image, reward, *others = self.env.step(action)
     self._count += 1
     if self._count == _BAD_STEP and self._kind == 0:

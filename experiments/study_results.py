@@ -50,6 +50,7 @@ class Result:
 
   @property
   def suite(self) -> str:
+    """The part of the task's name in front of the slash."""
     return self.task.partition('/')[0]
 
   @property

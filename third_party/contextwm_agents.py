@@ -103,4 +103,5 @@ def network_sizes(config) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def space(*shape: int) -> types.SimpleNamespace:
+  """Returns what their agents read of a space."""
   return types.SimpleNamespace(shape=shape)

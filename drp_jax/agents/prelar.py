@@ -186,7 +186,6 @@ def _glorot(params: Any, key: jax.Array) -> Any:
 
   Kernels Glorot-uniform, biases at zero; IPV has PyTorch's defaults there.
   """
-
   leaves, structure = jax.tree.flatten_with_path(params)
   started = []
   for own, (path, leaf) in zip(

@@ -62,6 +62,7 @@ class Tally:
   recorded_videos: int = 0
 
   def add_clip(self, split: str, example: clips.Example | None) -> None:
+    """Counts a clip, or a clip that was left out, which is None."""
     if example is None:
       self.clips_left_out += 1
       return
@@ -104,6 +105,7 @@ class Tally:
       self.whole[video.source_id] = [split, count]
 
   def leave_out(self, video: sources.Video, reason: str) -> None:
+    """Lists a video that gave no clips."""
     self.left_out.append({'source_id': video.source_id, 'reason': reason})
 
 

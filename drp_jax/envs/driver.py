@@ -286,10 +286,8 @@ class _Worker:
   def send(self, what: str, request: int | np.ndarray) -> None:
     """Asks for a step; that nobody listens will show in `take`."""
     self.asked.append(what)
-    try:
+    with contextlib.suppress(OSError):
       self.pipe.send(request)
-    except OSError:
-      pass
 
   def take(self, ready: bool) -> Answer:
     """The next answer, if there is one; who has died leaves a `Failure`."""

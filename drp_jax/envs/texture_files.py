@@ -46,6 +46,7 @@ class Package:
 
   @property
   def requirement(self) -> str:
+    """The package and its version, as pip reads them."""
     return f'{self.name}=={self.version}'
 
 

@@ -47,7 +47,6 @@ def attend(
   Returns:
     [..., Q, D].
   """
-
   weights = attention_weights(query, key, allowed, num_heads)
   out = jnp.einsum(
     '...hqn,...nhd->...qhd',

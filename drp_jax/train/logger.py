@@ -67,7 +67,7 @@ class Logger:
     """
     self._dir = pathlib.Path(workdir)
     self._dir.mkdir(parents=True, exist_ok=True)
-    self._shown = {metric: '' for metric in shown}
+    self._shown = dict.fromkeys(shown, '')
     self._warned = set()
     self._lines, self._num_lines = _open_metrics(self._dir / METRICS_FILE)
     _sort_before_now(self._dir)

@@ -59,7 +59,7 @@ def pretrain_gradients(system, variables, video_batch):
 @pytest.mark.parametrize(
   ('weights', 'reached'),
   [
-    (dict(), set()),  # policy learning leaves the world model alone
+    ({}, set()),  # policy learning leaves the world model alone
     (dict(mae=1), {'dae', 'mae_decoder'}),
     (dict(dyn=1), _LATENT | _DECODER),  # the image from z, without KL
     (dict(dyn=1, kl_z=1), _LATENT | _DECODER),
@@ -276,9 +276,9 @@ def test_a_agg_sees_motion_up_to_its_frame_and_nothing_else(
     seen = []
 
     def listen(call, args, kwargs, context):
-      if context.module.path == ('latent_dynamics',):
-        if context.method_name == 'observe':
-          seen.append(args[1])
+      module, method = context.module.path, context.method_name
+      if module == ('latent_dynamics',) and method == 'observe':
+        seen.append(args[1])
       return call(*args, **kwargs)
 
     params = variables.pop('params')

@@ -83,7 +83,7 @@ def test_the_measured_beat_the_baselines_and_fit_a_table(
   assert list(flow) == ['zero', 'dis', 'farneback']
 
   names = [s.name for s in (*perception.PLAIN, *perception.TEXTURED)]
-  results = {name: result for name in names}
+  results = dict.fromkeys(names, result)
   numbers = perception.summary(results, settings)
   json.dumps(numbers, allow_nan=False)
   ratio = flow['dis']['body'] / flow['zero']['body']

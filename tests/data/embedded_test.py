@@ -51,7 +51,7 @@ def test_without_pip_the_clips_can_be_unpacked_by_hand(tmp_path, monkeypatch):
 
 
 def test_opencv_doc_needs_debian_or_files_that_are_there(tmp_path, monkeypatch):
-  monkeypatch.setattr(embedded.shutil, 'which', dict().get)
+  monkeypatch.setattr(embedded.shutil, 'which', {}.get)
   with pytest.raises(RuntimeError, match='apt-get not found'):
     embedded.fetch_opencv_doc(tmp_path)
   names = ['box.mp4', 'cup.mp4', 'vtest.avi']

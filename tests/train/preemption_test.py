@@ -32,13 +32,12 @@ def test_it_ends_at_once_where_there_is_nothing_to_save(before):
   with preemption.Preemption() as sigterm:
     if before:
       tell()
-    with pytest.raises(SystemExit) as end:
-      with sigterm.nothing_to_save():
-        try:
-          tell()
-        finally:
-          tell()
-          closed.append(True)
+    with pytest.raises(SystemExit) as end, sigterm.nothing_to_save():
+      try:
+        tell()
+      finally:
+        tell()
+        closed.append(True)
     assert end.value.code == 0 and sigterm.requested
     assert closed == ([] if before else [True])
     tell()  # outside it is only noted

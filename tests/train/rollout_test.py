@@ -189,9 +189,11 @@ def test_a_round_that_waits_for_what_hangs_is_left(at_step):
     return marching.Hanging(marching.March(9), {seed: 'sleep'}, at_step)
 
   counts, stop = [], lambda: len(counts) == at_step
-  with contextlib.closing(driver.Driver(make_env, 2)) as envs:
-    with pytest.raises(rollout.Stopped) as stopped:
-      _play(envs, None, meanwhile=counts.append, stop=stop)
+  with (
+    contextlib.closing(driver.Driver(make_env, 2)) as envs,
+    pytest.raises(rollout.Stopped) as stopped,
+  ):
+    _play(envs, None, meanwhile=counts.append, stop=stop)
   assert len(stopped.value.actions) == at_step
   assert stopped.value.failed == []
 

@@ -297,11 +297,13 @@ def test_one_process_at_a_time(tmp_path):
   )
   try:
     assert holder.stdout.readline() == 'in\n'
-    with pytest.raises(
-      RuntimeError, match=f"run' is in use by process {holder.pid} on .*: two"
+    with (
+      pytest.raises(
+        RuntimeError, match=f"run' is in use by process {holder.pid} on .*: two"
+      ),
+      workdir.locked(tmp_path / 'run'),
     ):
-      with workdir.locked(tmp_path / 'run'):
-        pass
+      pass
     shutil.copytree(tmp_path / 'run', tmp_path / 'copy')
     with workdir.locked(tmp_path / 'copy'):
       pass
@@ -431,26 +433,30 @@ def test_other_errors_of_the_lock_are_not_hidden(tmp_path, monkeypatch):
 @pytest.mark.parametrize('folder', ['file/run', '/sys/run'])
 def test_a_folder_that_cannot_be_written_to(tmp_path, folder):
   (tmp_path / 'file').touch()
-  with pytest.raises(RuntimeError, match='run. cannot be written to: '):
-    with workdir.locked(tmp_path / folder):
-      pass
+  with (
+    pytest.raises(RuntimeError, match='run. cannot be written to: '),
+    workdir.locked(tmp_path / folder),
+  ):
+    pass
 
 
 def test_a_disk_that_is_full_later_on(tmp_path):
   """Other errors are left as they are."""
-  with pytest.raises(RuntimeError, match='No space left.*the same command'):
-    with workdir.locked(tmp_path):
-      raise OSError(errno.ENOSPC, 'No space left on device')
-  with pytest.raises(RuntimeError, match='Read-only.*metrics.jsonl'):
-    with workdir.locked(tmp_path):
-      path = str(tmp_path / 'metrics.jsonl')
-      raise OSError(errno.EROFS, 'Read-only file system', path)
-  with pytest.raises(FileNotFoundError):
-    with workdir.locked(tmp_path):
-      open(tmp_path / 'nothing')
-  with pytest.raises(PermissionError):
-    with workdir.locked(tmp_path):
-      raise PermissionError(errno.EACCES, 'Permission denied', '/elsewhere')
+  with (
+    pytest.raises(RuntimeError, match='No space left.*the same command'),
+    workdir.locked(tmp_path),
+  ):
+    raise OSError(errno.ENOSPC, 'No space left on device')
+  with (
+    pytest.raises(RuntimeError, match='Read-only.*metrics.jsonl'),
+    workdir.locked(tmp_path),
+  ):
+    path = str(tmp_path / 'metrics.jsonl')
+    raise OSError(errno.EROFS, 'Read-only file system', path)
+  with pytest.raises(FileNotFoundError), workdir.locked(tmp_path):
+    (tmp_path / 'nothing').read_bytes()
+  with pytest.raises(PermissionError), workdir.locked(tmp_path):
+    raise PermissionError(errno.EACCES, 'Permission denied', '/elsewhere')
 
 
 def test_a_config_of_an_older_run_means_what_it_meant(tmp_path):
