@@ -3,9 +3,10 @@
 # make faults  runs that are killed twenty times each, and what else goes wrong
 # make beam    the test of Apache Beam, which needs an environment of its own
 # make parity  SYSTEM=contextwm CHECKOUT=DIR: our code beside the official one
-# make lint    ruff
+# make lint    ruff, spelling, schemas
 # make docs    the documentation, into site/; its tools in .venv-docs
 # make check   lint and test, what .ci/run does
+# make wheel   the library's example in the README, with nothing but the wheel
 # make install the environment, .venv, with all that the tests need; the others
 #              make what they need of it
 # make newest  the tests with the newest versions that setup.cfg allows
@@ -39,6 +40,7 @@ WANTED := $(shell cksum < third_party/requirements.txt | cut -d ' ' -f 1)
 GL := $(VENV)/.gl
 BEAM := $(VENV)-beam
 DOCS := $(VENV)-docs
+WHEEL := $(VENV)-wheel
 PARITY := $(VENV)-parity
 FLAGS ?=
 NEWEST := $(VENV)-newest
@@ -63,7 +65,7 @@ TEXTURES := from drp_jax.envs import textures; textures.load(8)
 # Every lower end in setup.cfg, as a constraint.
 LOWER_ENDS := sed -n 's/^    \([A-Za-z0-9_-]*\)[^>=\#]*>=\([0-9.]*\).*/\1==\2.*/p' setup.cfg
 
-.PHONY: help install demo test slow faults beam parity docs lint check newest \
+.PHONY: help install demo test slow faults beam parity docs lint check wheel newest \
   oldest dmc
 .DELETE_ON_ERROR:
 
@@ -102,8 +104,25 @@ docs: $(DOCS)/.installed-$(KEY)
 lint: $(TESTABLE)
 	@$(RUN) -m ruff check
 	@$(RUN) -m ruff format --check
+	@$(VENV)/bin/typos
+	@$(RUN) -m check_jsonschema -q --builtin-schema github-workflows \
+	  .github/workflows/*.yml
+	@$(RUN) -m check_jsonschema -q \
+	  --builtin-schema vendor.citation-file-format CITATION.cff
+	@$(RUN) -m pre_commit validate-config
 
 check: lint test
+
+# From an empty folder, where the sources are out of sight.
+wheel:
+	@rm -rf $(WHEEL) build  # where setuptools keeps removed files
+	@$(PYTHON) -m venv --without-pip $(WHEEL)
+	@$(PYTHON) -m pip wheel -q --no-deps -w $(WHEEL)/dist .
+	@$(PYTHON) -m pip --python $(WHEEL)/bin/python install -q \
+	  -c constraints.txt $(WHEEL)/dist/*.whl
+	@mkdir $(WHEEL)/empty
+	@sed -n '/^```python/,/^```/{/^```/!p}' README.md > $(WHEEL)/example.py
+	@cd $(WHEEL)/empty && ../bin/python -P ../example.py
 
 # Without pip in it, since not every python3 has ensurepip.
 $(INSTALLED):

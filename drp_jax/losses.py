@@ -107,8 +107,8 @@ def continuation_loss(
 ) -> jax.Array:
   """Computes -ln p(gamma (1 - terminal) | s) of a Bernoulli with soft targets.
 
-  What is predicted is the discount itself, so a head that has learnt says gamma
-  where an episode goes on  [DreamerV2, IPV].
+  The target is the discount itself, so a trained head says gamma where an
+  episode goes on  [DreamerV2, IPV].
 
   Args:
     logit: [B, T], of the discount.

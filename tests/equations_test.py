@@ -322,7 +322,7 @@ def test_equation_09_action_specific_dynamics(
   _assert_close(found.loss, expected)
 
 
-def test_fine_tuning_minimises_the_sum_of_equations_7_8_and_9(finetuning):
+def test_fine_tuning_minimizes_the_sum_of_equations_7_8_and_9(finetuning):
   """Choice D5."""
   parts = (
     dict(mae=2),

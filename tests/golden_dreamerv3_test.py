@@ -70,7 +70,7 @@ def test_optimizer():
 
 
 def test_formulas():
-  """Two-hot, KL, both returns, their normaliser, the slow critic."""
+  """Two-hot, KL, both returns, their normalizer, the slow critic."""
   _check(ours.formulas(_case()['numbers']))
 
 

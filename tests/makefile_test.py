@@ -3,12 +3,14 @@
 import configparser
 import os
 import pathlib
+import re
 import shutil
 import stat
 import subprocess
 import sys
 
 import pytest
+import yaml
 from packaging import requirements, version
 
 _ROOT = pathlib.Path(__file__).parents[1]
@@ -70,6 +72,40 @@ def test_the_first_interpreter_that_fits_is_taken(tmp_path, minors, chosen):
   for name, minor in minors.items():
     _python(tmp_path / name, minor)
   assert _shown(tmp_path, 'echo $(PYTHON)') == chosen
+
+
+def _workflow() -> dict:
+  text = (_ROOT / '.github' / 'workflows' / 'ci.yml').read_text('utf-8')
+  return yaml.safe_load(text)
+
+
+def test_the_workflow_runs_on_every_interpreter_that_fits(tmp_path):
+  """None newer, none older."""
+  minors = range(8, 20)
+  for minor in minors:
+    _python(tmp_path / f'python3.{minor}', minor)
+  fits = [
+    f'3.{minor}'
+    for minor in minors
+    if _shown(
+      tmp_path, f"python3.{minor} -c '$(USABLE)' && echo yes || echo no"
+    )
+    == 'yes'
+  ]
+  matrices = [
+    job['strategy']['matrix']['python']
+    for job in _workflow()['jobs'].values()
+    if 'strategy' in job
+  ]
+  assert fits and matrices and all(found == fits for found in matrices)
+
+
+def test_the_workflow_asks_for_what_the_makefile_has():
+  steps = [s for job in _workflow()['jobs'].values() for s in job['steps']]
+  asked = re.findall(r'make (\w+)', ' '.join(s.get('run', '') for s in steps))
+  assert set(asked) == {'lint', 'test', 'docs', 'wheel'}
+  for target in asked:
+    assert _make('-n', target).returncode == 0, target
 
 
 def test_uv_is_asked_where_none_fits_and_only_there(tmp_path):

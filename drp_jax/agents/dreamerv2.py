@@ -17,7 +17,7 @@ from drp_jax.ops import noise
 
 @dataclasses.dataclass(frozen=True)
 class DreamerV2(world_model.LearnsInImagination, acting.ActsFromOneState):
-  """One dynamics model, learnt from scratch, without intrinsic bonus.
+  """One dynamics model, learned from scratch, without intrinsic bonus.
 
   It does not pre-train, so it lacks `pretrain_loss` and `open_loop`.
 

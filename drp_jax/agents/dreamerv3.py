@@ -58,7 +58,7 @@ class Settings:
 
 @dataclasses.dataclass(frozen=True)
 class DreamerV3(acting.ActsFromOneState):
-  """One dynamics model, learnt from scratch together with the policy.
+  """One dynamics model, learned from scratch together with the policy.
 
   It does not pre-train, so it lacks `pretrain_loss` and `open_loop`.
 

@@ -48,7 +48,7 @@ TASKS = (
   'walker_walk',
 )
 
-# Metres, of the one floor that the original widens; the suite's is 0.8.
+# Meters, of the one floor that the original widens; the suite's is 0.8.
 CHEETAH_FLOOR_HALF_WIDTH = 15.0
 
 NUM_CONTROL_STEPS = 1000

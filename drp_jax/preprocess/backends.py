@@ -137,7 +137,7 @@ def _make_mask(
 ) -> tuple[segment_lib.MaskFn, str]:
   """A mask function and its part of the description."""
   if name == 'motion_colour':
-    return segment_lib.make_motion_colour(flow), name
+    return segment_lib.make_motion_color(flow), name
   if name == 'sim':
     from drp_jax.preprocess import truth
 

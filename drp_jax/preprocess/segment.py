@@ -32,7 +32,7 @@ _MIN_SPEED = 0.1  # pixels per frame; less is noise of the flow
 _MIN_CONTRAST = 5.0  # Lab units; less is noise of the camera
 
 
-def make_motion_colour(flow: flow_lib.FlowFn) -> MaskFn:
+def make_motion_color(flow: flow_lib.FlowFn) -> MaskFn:
   """Makes the default back-end: motion and color that stand out (A10, A16).
 
   Motion alone fails where floor, shadow and reflection move too, color alone

@@ -139,7 +139,7 @@ def test_a_folder_that_holds_nothing_is_named(tmp_path, find):
   made_files.touch(tmp_path / 'empty', 'readme.txt')
   with pytest.raises(ValueError, match=r"config.path='.*/empty' holds no"):
     find(tmp_path / 'empty')
-  with pytest.raises(ValueError, match=r"config.path='.*/nowhere' is not a fo"):
+  with pytest.raises(ValueError, match=r"config.path='.*/nowhere' is not a "):
     find(tmp_path / 'nowhere')
 
 

@@ -51,7 +51,7 @@ def test_geoms_and_sites_are_where_they_are_seen(frame):
   np.testing.assert_allclose(ball.mean(axis=0), [15.5, 18.2], atol=0.5)
 
 
-def test_depth_is_metres_along_the_axis(frame):
+def test_depth_is_meters_along_the_axis(frame):
   depth, middle = frame['depth'], SIZE // 2
   assert depth.dtype == np.float32
   np.testing.assert_array_equal(depth[frame['geom'] == -1], 0)

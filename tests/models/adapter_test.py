@@ -6,7 +6,7 @@ import numpy as np
 from drp_jax.models import adapter
 
 
-def test_starts_as_a_normalised_projection():
+def test_starts_as_a_normalized_projection():
   rng = np.random.default_rng(0)
   feat = rng.normal(size=(2, 3, 10)).astype(np.float32)
   model = adapter.Adapter(width=6, num_blocks=2)

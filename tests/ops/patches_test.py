@@ -53,7 +53,7 @@ def test_impossible_size_raises(size):
     patches.crop(_coordinates(), np.zeros((1, 2)), size)
 
 
-def test_normalise_divides_then_clips():
+def test_normalize_divides_then_clips():
   values = np.array([3.0, -5.0, 50.0, -50.0], np.float16)
   normalized = patches.normalize(values, np.float32(2.0))
   assert normalized.dtype == np.float32

@@ -144,7 +144,7 @@ class Original:
       checkout, self.config, sizes.actions
     )
     theirs.randomize(self.tuned, sizes)
-    self.weights, self.slow_critic = theirs.learnt_arrays(self.tuned)
+    self.weights, self.slow_critic = theirs.learned_arrays(self.tuned)
     self.inputs = make_inputs(self.config, sizes)
     if agent != 'dreamerv2':
       matrix = self.tuned.wm.intr_bonus.random_projection_matrix

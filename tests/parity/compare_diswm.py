@@ -432,11 +432,11 @@ class Original:
     wm, rows = self.agent._wm, {'KL of states': {}}
     x = {name: torch.from_numpy(y) for name, y in self.numbers.items()}
 
-    def learnt(*names):
+    def learned(*names):
       return [x[name].clone().requires_grad_() for name in names]
 
     for free in (0.0, 100.0):
-      post, prior = learnt('post', 'prior')
+      post, prior = learned('post', 'prior')
       states = [{'mean': y[..., 0], 'std': y[..., 1]} for y in (post, prior)]
       loss, _ = wm.dynamics.kl_loss(*states, False, 0.8, free, 1.0)
       loss.backward()
@@ -445,7 +445,7 @@ class Original:
         'by post': post.grad,
         'by prior': prior.grad,
       }
-    mean, log_var = learnt('mean', 'log_var')
+    mean, log_var = learned('mean', 'log_var')
     loss, _, _ = wm.kl_divergence(mean.flatten(0, 1), log_var.flatten(0, 1))
     loss.backward()
     rows['KL of codes'] = {
@@ -453,7 +453,7 @@ class Original:
       'by mean': mean.grad,
       'by log-variance': log_var.grad,
     }
-    (student,) = learnt('student_code')
+    (student,) = learned('student_code')
     loss = wm.kl_loss_distillation(student, x['teacher_code'])
     loss.backward()
     rows['distillation'] = {'loss': loss, 'by student': student.grad}

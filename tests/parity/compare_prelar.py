@@ -131,7 +131,7 @@ class Original(contextwm.Original):
       theirs.randomize(agent, sizes)
       for value in agent.state_dict().values():
         value.copy_(value.half())  # which makes small files
-    self.weights, self.slow_critic = theirs.learnt_arrays(self.tuned)
+    self.weights, self.slow_critic = theirs.learned_arrays(self.tuned)
     self.weights = {
       name: value
       for name, value in self.weights.items()

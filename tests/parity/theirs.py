@@ -148,7 +148,7 @@ def randomize(agent: torch.nn.Module, sizes: arguments.Sizes) -> None:
       value.copy_(gain * noise / np.sqrt(value[0].numel()))
 
 
-def learnt_arrays(agent: torch.nn.Module) -> tuple[Arrays, Arrays]:
+def learned_arrays(agent: torch.nn.Module) -> tuple[Arrays, Arrays]:
   """Weights that learn and statistics; and the slow critic's."""
   slow, weights = '_task_behavior._target_critic.', {}
   skipped = '_expl_behavior.', 'wm.intr_bonus.', '_task_behavior.rewnorm.'

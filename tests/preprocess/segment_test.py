@@ -48,10 +48,8 @@ def test_the_camera_is_the_motion_that_most_agree_with(scene):
   outside = camera.copy()
   outside[20:49, 20:49] += [4, -3]
   frames = schema.Footage(np.stack([scene[:, :64], scene[:, :64]]))
-  found = segment.make_motion_colour(
-    lambda *_: outside[None].astype(np.float32)
-  )
-  rest = segment.make_motion_colour(lambda *_: camera[None].astype(np.float32))
+  found = segment.make_motion_color(lambda *_: outside[None].astype(np.float32))
+  rest = segment.make_motion_color(lambda *_: camera[None].astype(np.float32))
   assert rest(frames).all()
   mask = found(frames)
   assert mask[20:49, 20:49].sum() > 0.95 * mask.sum()

@@ -214,7 +214,7 @@ def test_no_shards_is_said_clearly(tmp_path):
 def test_other_systems_pre_train_from_the_images_alone(
   agent, real_shards, tmp_path
 ):
-  """And what they learnt is what their fine-tuning loads."""
+  """And what they learned is what their fine-tuning loads."""
   config = _config(real_shards, 1)
   config.agent = agent
   state = jax.device_get(pretrain.pretrain(config, tmp_path))
