@@ -3,7 +3,7 @@
 # make faults  runs that are killed twenty times each, and what else goes wrong
 # make beam    the test of Apache Beam, which needs an environment of its own
 # make parity  SYSTEM=contextwm CHECKOUT=DIR: our code beside the official one
-# make lint    ruff, spelling, schemas
+# make lint    ruff, types, spelling, schemas
 # make docs    the documentation, into site/; its tools in .venv-docs
 # make check   lint and test, what .ci/run does
 # make wheel   the library's example in the README, with nothing but the wheel
@@ -104,6 +104,7 @@ docs: $(DOCS)/.installed-$(KEY)
 lint: $(TESTABLE)
 	@$(RUN) -m ruff check
 	@$(RUN) -m ruff format --check
+	@$(VENV)/bin/pyrefly check --summary=none
 	@$(VENV)/bin/typos
 	@$(RUN) -m check_jsonschema -q --builtin-schema github-workflows \
 	  .github/workflows/*.yml

@@ -105,7 +105,9 @@ def _work(
     yield from _decode(paths)
     return
   chosen = {stage: name} if stage in runnable.KINDS else {}
-  estimators = backends.make_backends(**{**settings, **chosen})
+  estimators = backends.make_backends(
+    backends.Settings(**{**settings, **chosen})
+  )
   footage = _footage(paths)
   if stage == 'write':
     yield from _write(footage, estimators)

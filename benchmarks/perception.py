@@ -302,7 +302,9 @@ def _make(
   settings: ml_collections.ConfigDict, **names: str
 ) -> backends_lib.Backends:
   """Back-ends by the settings, one of them by another name."""
-  return backends_lib.make_backends(**{**settings.to_dict(), **names})
+  return backends_lib.make_backends(
+    backends_lib.Settings(**{**settings.to_dict(), **names})
+  )
 
 
 def _zero_flow(start: schema.Footage, end: schema.Footage) -> np.ndarray:

@@ -192,7 +192,7 @@ def film(suite: str, task: str, frames: int = FRAMES) -> Steps:
   )
   image, _ = renders.rollout(env, frames, np.random.default_rng(0))
   env.close()
-  flow = backends.make_backends(**settings).flow
+  flow = backends.make_backends(backends.Settings(**settings)).flow
   return {
     'image': image,
     'flow': flow_lib.over_clip(flow, schema.Footage(image)),

@@ -132,7 +132,9 @@ def _from_film(stored: dict[str, np.ndarray]) -> np.ndarray:
 
 def real_clips(folder: str, num_clips: int) -> list[clips.Example]:
   """Examples of clips from all the videos of a folder in turn."""
-  estimators = backends.make_backends(**extract_config.get_config().to_dict())
+  estimators = backends.make_backends(
+    backends.Settings(**extract_config.get_config().to_dict())
+  )
   plan = clips.ClipPlan(25, 25, 0.0, 0, {'description': estimators.description})
   by_video = [
     (

@@ -14,12 +14,12 @@ of them: they tell probes what truly moved.
 """
 
 import dataclasses
-import io
 import os
 import pathlib
 from collections.abc import Sequence
 
 import numpy as np
+import numpy.typing as npt
 
 from drp_jax import files
 
@@ -83,7 +83,7 @@ def nothing(num_frames: int) -> Recording:
   return Recording(none, none)
 
 
-def of_actions_taken(actions: np.ndarray, body: str = '') -> Recording:
+def of_actions_taken(actions: npt.ArrayLike, body: str = '') -> Recording:
   """Returns the recording of a data set of robots.
 
   Such data sets record at frame t the action that is taken there, which leads
@@ -116,14 +116,8 @@ def path_of(video_path: pathlib.Path) -> pathlib.Path:
 
 def write(video_path: pathlib.Path, recording: Recording) -> None:
   """Writes the file beside a video, whole or not at all."""
-  content = io.BytesIO()
-  np.savez_compressed(
-    content,
-    action=recording.action,
-    joint_velocity=recording.joint_velocity,
-    body=recording.body,
-  )
-  files.write(path_of(video_path), content.getvalue())
+  arrays = {name: getattr(recording, name) for name in (*_NUMBERS, 'body')}
+  files.write_arrays(path_of(video_path), arrays)
 
 
 def read(video_path: pathlib.Path) -> Recording | None:
@@ -167,7 +161,7 @@ def _parse(path: pathlib.Path) -> Recording:
   if len(set(lengths.values())) > 1:
     raise ValueError(f'{path.name}: entries differ in number, {lengths}')
   none = np.zeros((*set(lengths.values()), 0), np.float32)
-  numbers = {n: np.float32(found.get(n, none)) for n in _NUMBERS}
+  numbers = {n: found.get(n, none).astype(np.float32) for n in _NUMBERS}
   body = arrays.get('body', np.array(''))
   if body.ndim or body.dtype.kind != 'U':
     raise ValueError(f'{path.name}: body is {body.dtype}, expected a text')

@@ -93,7 +93,7 @@ def make_extractor(config: ml_collections.ConfigDict, seed: int) -> Any:
   from drp_jax.preprocess import backends, stream
 
   return stream.StreamingExtractor(
-    backends.make_backends(**config.extract.to_dict()),
+    backends.make_backends(backends.Settings(**config.extract.to_dict())),
     config.dae.num_keypoints,
     schema.WINDOW,
     seed,

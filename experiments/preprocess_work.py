@@ -63,7 +63,9 @@ def make_job(config: ml_collections.ConfigDict) -> Job:
     ValueError: for settings or folders that do not fit, naming the key.
   """
   names = (config.extract.flow, config.extract.mask, config.extract.tracker)
-  estimators = backends.make_backends(**config.extract.to_dict())
+  estimators = backends.make_backends(
+    backends.Settings(**config.extract.to_dict())
+  )
   rate = f', {config.data.fps:g} a second' if config.data.fps else ''
   shape = 'center square' if config.data.centre_crop else 'whole frame'
   plan = clips.ClipPlan(

@@ -41,6 +41,7 @@ _MAY_IMPORT = {
     'data.schema',
     'data.shards',
     'extras',
+    'files',
     'processes',
     'weights',
   ),

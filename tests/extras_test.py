@@ -115,7 +115,7 @@ def test_the_extras_that_are_named_exist():
 _BACKENDS = (
   'from configs import extract; from drp_jax.preprocess import backends;'
   ' c = extract.get_config(); c.{} = {!r};'
-  ' backends.make_backends(**c.to_dict())'
+  ' backends.make_backends(backends.Settings(**c.to_dict()))'
 )
 
 

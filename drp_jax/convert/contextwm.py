@@ -384,10 +384,7 @@ def check_shapes(variables: dict[str, Any], expected: dict[str, Any]) -> None:
     ValueError: naming what differs, in our tree.
   """
   expected, found = (
-    {
-      path: leaf.shape
-      for path, leaf in flax.traverse_util.flatten_dict(x).items()
-    }
+    flax.traverse_util.flatten_dict(jax.tree.map(lambda leaf: leaf.shape, x))
     for x in (expected, variables)
   )
   assert found.keys() == expected.keys(), found.keys() ^ expected.keys()

@@ -185,9 +185,9 @@ def _expected(params: dict[str, Any], sizes: contextwm.Sizes) -> dict[str, Any]:
     dtype=jnp.float32,
   )
   batch = types.VideoBatch(
-    image=np.zeros((1, 2, S, S, 3), np.uint8),
+    image=jnp.zeros((1, 2, S, S, 3), jnp.uint8),
     motion=None,
-    is_first=np.ones((1, 2), bool),
+    is_first=jnp.ones((1, 2), bool),
   )
   return jax.eval_shape(
     lambda key: model.init(key, batch, method=model.init_pretrain),

@@ -171,7 +171,7 @@ def clip_starts(
   num_frames: int,
   plan: ClipPlan,
   split: str | None = None,
-  whole: str = 'train',
+  whole: str | None = 'train',
   cuts: Sequence[int] = (),
 ) -> list[tuple[str, int]]:
   """Says where the clips of a video of `num_frames` frames lie.
@@ -180,7 +180,8 @@ def clip_starts(
     num_frames: of the video.
     plan: how to cut it.
     split: where all its clips go, or None for the rule at the top of this file.
-    whole: where they go by that rule if the video is not cut in two.
+    whole: where they go by that rule if the video is not cut in two; not read
+      if there is a split.
     cuts: see `schema.Footage`; no clip goes on beyond one.
 
   Returns:
@@ -188,8 +189,9 @@ def clip_starts(
   """
   held_out = tail(num_frames, plan, cuts)
   if split is not None or not held_out:
-    starts = _starts(0, num_frames, plan, cuts)
-    return [(split or whole, start) for start in starts]
+    split = split or whole
+    assert split is not None
+    return [(split, start) for start in _starts(0, num_frames, plan, cuts)]
   border = num_frames - held_out
   train = _starts(0, border, plan, cuts)
   validation = _starts(border, num_frames, plan, cuts)
@@ -232,7 +234,7 @@ def examples(
   read_frames: ReadFrames,
   extract: Extract,
   splits: Sequence[str],
-  whole: str = 'train',
+  whole: str | None = 'train',
 ) -> Iterator[tuple[str, Example | None]]:
   """Makes the examples of one video that belong to one of `splits`.
 

@@ -108,7 +108,9 @@ def run_beam(
 def _run_worker(
   work: Work, worker: int, num_workers: int, errors: connection.Connection
 ) -> None:
-  processes.follow(process.parent_process().pid)
+  parent = process.parent_process()
+  assert parent is not None and parent.pid is not None
+  processes.follow(parent.pid)
   try:
     work(worker, num_workers)
   except Exception as error:

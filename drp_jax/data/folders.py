@@ -35,8 +35,9 @@ def class_folders(folder: str | os.PathLike) -> sources.Listing:
   ]
   classes = sorted(tree.top_folders + lost)
   labels = {name: label for label, name in enumerate(classes)}
-  videos = []
+  videos: list[sources.Video] = []
   for video in listing.videos:
+    assert isinstance(video, sources.VideoId)
     name, slash, _ = video.source_id.partition('/')
     if not slash:
       raise ValueError(

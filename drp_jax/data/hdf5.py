@@ -144,15 +144,15 @@ def _episodes(
   tree: walk.Walk,
 ) -> list[sources.Record]:
   """Lists the episodes of an open file; notes those without frames."""
-  episodes = {}  # source id -> what stands in the place of *
+  episodes = {name: '*'}  # source id -> what stands in the place of *
   if '*' in keys:
-    at = keys.index('*')
-    for episode in _children(file, '/'.join(keys[:at])):
-      episodes[f'{name}/{names.to_text(episode)}'] = episode
-  else:
-    episodes[name] = '*'
-  if not episodes:
-    tree.skip(name, f'no_images: no group in {"/".join(keys[:at])!r}')
+    above = '/'.join(keys[: keys.index('*')])
+    episodes = {
+      f'{name}/{names.to_text(episode)}': episode
+      for episode in _children(file, above)
+    }
+    if not episodes:
+      tree.skip(name, f'no_images: no group in {above!r}')
   found = []
   for source_id, episode in episodes.items():
     key = '/'.join(keys).replace('*', episode)

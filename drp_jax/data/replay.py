@@ -196,11 +196,10 @@ class Replay:
       ValueError: if there is no whole episode.
     """
     drawn = self._draw(rng, batch_size, length, prioritize_ends, across_ends)
+    # Each field's type holds its shape, which comes after the two axes.
     batch = {
-      name: np.empty(
-        (batch_size, length, *field.shape), self._record[name].base
-      )
-      for name, field in self._fields.items()
+      name: np.empty((batch_size, length), self._record[name])
+      for name in self._fields
     }
     for index, pieces in enumerate(drawn):
       entry = 0

@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from drp_jax import files
 from drp_jax.data import clips, schema, sources
 
 PLAN_FILE = 'plan.json'
@@ -373,9 +374,5 @@ def _progress_path(shards_dir: pathlib.Path, shard: int) -> pathlib.Path:
 def _write_json(path: pathlib.Path, value: dict[str, Any], worker: int) -> None:
   """Writes a file that is either whole or not there."""
   # Others may write the same file, with the same content, at the same time.
-  temporary = path.with_name(f'{path.name}.{worker}-{process_id()}.tmp')
-  with open(temporary, 'w') as file:
-    json.dump(value, file, indent=1, sort_keys=True)
-    file.flush()
-    os.fsync(file.fileno())
-  os.replace(temporary, path)
+  content = json.dumps(value, indent=1, sort_keys=True).encode()
+  files.write(path, content, f'.{worker}-{process_id()}')

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from drp_jax import extras
+from drp_jax import extras, files
 from drp_jax.data import clips, report, schema
 
 with extras.brings('data', __name__):
@@ -123,22 +123,21 @@ def shard_writers(
   }
   # Whoever else writes this shard at the same time (a machine thought dead)
   # writes the same bytes, but must not write them into our file.
-  temporary = {
-    s: path.with_name(f'{path.name}.{report.process_id()}.tmp')
-    for s, path in paths.items()
-  }
+  own = f'.{report.process_id()}'
   with contextlib.ExitStack() as stack:
+    partial = {  # what is opened last is replaced first
+      split: stack.enter_context(files.replacing(paths[split], own))
+      for split in sorted(paths, key=lambda split: split == first)
+    }
     writers = {}
-    for split, path in temporary.items():
+    for split in clips.SPLITS:
       # One record per group, so that a clip is read without its neighbors.
       writer = array_record_module.ArrayRecordWriter(
-        os.fspath(path), 'group_size:1'
+        os.fspath(partial[split]), 'group_size:1'
       )
       stack.callback(writer.close)
       writers[split] = functools.partial(_append, writer, serializer, spec)
     yield writers
-  for split in sorted(paths, key=lambda split: split != first):
-    os.replace(temporary[split], paths[split])
 
 
 def _append(

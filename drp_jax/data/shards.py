@@ -289,6 +289,8 @@ class _Clips(Sequence):
   def __len__(self) -> int:
     return self._ends[-1]
 
+  # Slices, which no reader asks for, are left out of what a Sequence has.
+  # pyrefly: ignore [bad-override]
   def __getitem__(self, index: int) -> clips.Example:
     if not 0 <= index < len(self):
       raise IndexError(f'Clip {index} of {len(self)}.')

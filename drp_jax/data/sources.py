@@ -72,13 +72,11 @@ class VideoId:
 
 
 class Reader(Protocol):
-  """Frames of one episode inside a data set; may be iterated again and again.
+  """Frames of one episode inside a data set, which can be read repeatedly."""
 
-  Attributes:
-    label: class of the episode, -1 if it has none.
-  """
-
-  label: int
+  @property
+  def label(self) -> int:
+    """Class of the episode, -1 if it has none."""
 
   def __len__(self) -> int:
     """Returns the number of frames."""

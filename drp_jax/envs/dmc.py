@@ -1,6 +1,7 @@
 """Tasks of the DeepMind Control Suite, seen through their camera."""
 
 import types
+from collections.abc import Callable
 from typing import Any
 
 import gymnasium
@@ -10,6 +11,7 @@ from drp_jax import extras
 from drp_jax.envs import gl, scene
 
 IMAGE_SIZE = 64  # [Table 5]
+_IMAGE_SHAPE = (IMAGE_SIZE, IMAGE_SIZE, 3)
 CAMERA = 0  # the suite's own side or top view                    [IPV]
 
 
@@ -53,8 +55,8 @@ def load(task: str) -> Any:
   if not hasattr(np, 'in1d'):
     # NumPy 2.4 has removed what dm_control 1.0.28, the last for MuJoCo 3.3.0,
     # calls in this domain; in1d is isin of flat arrays.
-    with_in1d = types.SimpleNamespace(**vars(np), in1d=np.isin)
-    suite.quadruped.np = with_in1d
+    quadruped: Any = suite.quadruped
+    quadruped.np = types.SimpleNamespace(**vars(np), in1d=np.isin)
   return suite.load(domain, name)
 
 
@@ -104,9 +106,11 @@ class DMC(gymnasium.Env):
       raise ValueError(f'config.task={task!r} has unbounded actions.')
     self._low, self._high = spec.minimum, spec.maximum
     self.action_space = gymnasium.spaces.Box(-1, 1, spec.shape, np.float32)
-    shape = (IMAGE_SIZE, IMAGE_SIZE, 3)
-    self.observation_space = gymnasium.spaces.Box(0, 255, shape, np.uint8)
-    self._camera = self._record = None
+    self.observation_space = gymnasium.spaces.Box(
+      0, 255, _IMAGE_SHAPE, np.uint8
+    )
+    self._camera: Any = None
+    self._record: Callable[[], dict[str, np.ndarray]] | None = None
     if draw:
       self._camera = self._open_camera(shadow_size)
     self._over = True
@@ -180,7 +184,7 @@ class DMC(gymnasium.Env):
   def render(self) -> np.ndarray:
     """Returns the present image, uint8 [64, 64, 3]; zeros unless `draw`."""
     if self._camera is None:
-      return np.zeros(self.observation_space.shape, np.uint8)
+      return np.zeros(_IMAGE_SHAPE, np.uint8)
     return self._camera.render().copy()  # the camera reuses its buffer
 
   def scene(self) -> dict[str, np.ndarray]:

@@ -199,7 +199,7 @@ class DMCR(gymnasium.Wrapper):
 
   def advance(self, action: np.ndarray) -> tuple[float, bool, bool, dict]:
     """Takes one control step without rendering; see `dmc.DMC.advance`."""
-    return self.env.advance(action)
+    return self.env.get_wrapper_attr('advance')(action)
 
   def _wear(self, look: looks.Look):
     """Writes the enabled factors of `look` into the compiled model."""

@@ -19,6 +19,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import cloudpickle
 import gymnasium
@@ -106,13 +107,16 @@ class Driver:
     self._failures = 0  # since the last episode that was finished
     self._workers = [_Worker(self._task) for _ in range(num_envs)]
     try:
-      for opened in self._collect(range(num_envs)).values():
+      answers = self._collect(range(num_envs))
+      assert answers is not None  # nothing asked to stop
+      for opened in answers.values():
         if isinstance(opened, worker_lib.Failure):
           if opened.wrong_setting:
             raise ValueError(opened.message)
           raise RuntimeError(
             f'The environment does not open:\n{opened.details}'
           )
+        assert isinstance(opened, worker_lib.Opened)
         self.action_size = opened.action_size
     except BaseException:  # a signal's, too
       self.close()
@@ -191,17 +195,19 @@ class Driver:
         out.failed[index] = True
         self._restart(index, frame)
         continue
+      assert isinstance(frame, worker_lib.Frame)
       out.arrived[index] = True
       out.image[index] = frame.image
       out.reward[index] = frame.reward
       out.is_last[index] = frame.terminated or frame.truncated
       out.is_terminal[index] = frame.terminated
       out.success[index] = frame.success
-      scenes.append(frame.scene)
+      if frame.scene is not None:
+        scenes.append(frame.scene)
     self._running = out.arrived & ~out.is_last
     if out.is_last.any():
       self._failures = 0
-    if scenes and scenes[0] is not None:
+    if scenes:
       stacked = {n: np.stack([scene[n] for scene in scenes]) for n in scenes[0]}
       return dataclasses.replace(out, scene=stacked)
     return out
@@ -225,7 +231,7 @@ class Driver:
       Index -> answer to the last thing asked for, or why there is none; None if
       `stop` said so.
     """
-    answers = dict.fromkeys(indices)
+    answers: dict[int, Any] = dict.fromkeys(indices)
     waited = dict.fromkeys(answers, 0.0)  # seconds
     while waited:
       index = next(iter(waited))

@@ -21,6 +21,7 @@ from drp_jax import extras
 from drp_jax.envs import gl, scene
 
 IMAGE_SIZE = 64  # [Table 5]
+_IMAGE_SHAPE = (IMAGE_SIZE, IMAGE_SIZE, 3)
 CAMERA = 'corner'  # [IPV]
 STATE_SIZE = 39  # hand, objects, the same of the step before, goal
 
@@ -105,8 +106,9 @@ class MetaWorld(gymnasium.Env):
     self._env.__dict__.pop('sawyer_observation_space', None)
 
     self.action_space = gymnasium.spaces.Box(-1, 1, (4,), np.float32)
-    shape = (IMAGE_SIZE, IMAGE_SIZE, 3)
-    self.observation_space = gymnasium.spaces.Box(0, 255, shape, np.uint8)
+    self.observation_space = gymnasium.spaces.Box(
+      0, 255, _IMAGE_SHAPE, np.uint8
+    )
     model, data = self._env.model, self._env.data
     if shadow_size is not None:  # read once, when the context is made
       model.vis.quality.shadowsize = shadow_size
@@ -182,7 +184,7 @@ class MetaWorld(gymnasium.Env):
   def render(self) -> np.ndarray:
     """Returns the present image, uint8 [64, 64, 3]; zeros unless `draw`."""
     if not self._draw:
-      return np.zeros(self.observation_space.shape, np.uint8)
+      return np.zeros(_IMAGE_SHAPE, np.uint8)
     return self._at_goals(self._view.image)
 
   def scene(self) -> dict[str, np.ndarray]:

@@ -5,7 +5,6 @@ have Something-Something V2. Thing, table, light, camera and speed are random,
 so that nothing but the motion says which it is.
 """
 
-import os
 import pathlib
 
 import numpy as np
@@ -45,7 +44,8 @@ def write_videos(
     clips_per_class: videos of each of `CLASSES`.
     frames: of each.
     seed: of looks and motion.
-    write_video: writes frames to a path whose suffix is `.mp4`.
+    write_video: writes frames to a path whose suffix is `.mp4`, so that the
+      file appears whole.
 
   Returns:
     The paths of all the videos.
@@ -66,9 +66,7 @@ def write_videos(
       video, recording = film(name, frames, rng)
       # The video comes last: whoever lists videos finds the recording as well.
       recordings.write(path, recording)
-      partial = path.with_name(f'.partial-{path.name}')
-      write_video(partial, video, FPS)
-      os.replace(partial, path)
+      write_video(path, video, FPS)
   return paths
 
 

@@ -1,6 +1,6 @@
 """What leads a simulated body from frame to frame."""
 
-from typing import Any
+from typing import Any, SupportsFloat
 
 import gymnasium
 import numpy as np
@@ -19,7 +19,8 @@ class Recorder(gymnasium.Wrapper):
     """Starts an episode and forgets the last one; see `gymnasium.Env.reset`."""
     result = self.env.reset(**kwargs)
     # After the reset, which may load another model.
-    self._model, self._data = self.unwrapped.simulation
+    self._model, self._data = self.get_wrapper_attr('simulation')
+    assert self.action_space.shape is not None
     nowhere = np.zeros(self.action_space.shape, np.float32)
     self._actions = [nowhere]
     self._velocities = [np.zeros(self._model.nv, np.float32)]
@@ -27,7 +28,7 @@ class Recorder(gymnasium.Wrapper):
 
   def step(
     self, action: np.ndarray
-  ) -> tuple[np.ndarray, float, bool, bool, dict]:
+  ) -> tuple[np.ndarray, SupportsFloat, bool, bool, dict]:
     """Takes one step; see `gymnasium.Env.step`."""
     pose, time = self._data.qpos.copy(), self._data.time
     result = self.env.step(action)
@@ -40,7 +41,9 @@ class Recorder(gymnasium.Wrapper):
   def recording(self) -> recordings.Recording:
     """Returns what led to the frames of this episode so far."""
     return recordings.Recording(
-      np.stack(self._actions), np.stack(self._velocities), self.unwrapped.body
+      np.stack(self._actions),
+      np.stack(self._velocities),
+      self.get_wrapper_attr('body'),
     )
 
 

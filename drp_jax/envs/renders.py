@@ -4,7 +4,6 @@ Of tasks of the suite, in the looks of DMC Remastered where it has the domain,
 and of Meta-World; with what the simulator knows of them, where that is asked.
 """
 
-import os
 import pathlib
 import zlib
 from collections.abc import Callable, Iterable
@@ -12,7 +11,7 @@ from collections.abc import Callable, Iterable
 import gymnasium
 import numpy as np
 
-from drp_jax import recordings
+from drp_jax import files, recordings
 from drp_jax.envs import dmc, dmcr, looks, metaworld, recorder, wrappers
 
 ACTION_REPEAT = 2
@@ -20,7 +19,7 @@ FPS = 25  # of the files; the bodies differ in control time step
 SMOOTHNESS = 0.7  # share of the last action that remains         [ours]
 NOISE = 0.6  # scale of what is added to it                       [ours]
 
-# write_video(path, frames uint8 [T, H, W, 3], fps)
+# write_video(path, frames uint8 [T, H, W, 3], fps); the file appears whole.
 WriteVideo = Callable[[pathlib.Path, np.ndarray, int], None]
 # What gives the next action, float32 [A] in [-1, 1].
 Act = Callable[[], np.ndarray]
@@ -51,7 +50,8 @@ def write_rollouts(
     frames: length of each, at least 1 and at most an episode's, 501 in the
       suite and 251 in Meta-World.
     seed: of looks, starts and actions.
-    write_video: writes frames to a path whose suffix is `.mp4`.
+    write_video: writes frames to a path whose suffix is `.mp4`, so that the
+      file appears whole.
     scenes: whether to write `<task>_<index>.scene.npz` beside each: the arrays
       of `drp_jax/envs/scene.py`, [frames, ...]. A video without is done again.
     policy: 'random', smooth random actions; or 'scripted', what Meta-World has
@@ -69,11 +69,11 @@ def write_rollouts(
   folder.mkdir(parents=True, exist_ok=True)
   paths = []
   for task in tasks:
-    files = [folder / f'{task}_{i:04d}.mp4' for i in range(clips_per_task)]
-    paths += files
+    videos = [folder / f'{task}_{i:04d}.mp4' for i in range(clips_per_task)]
+    paths += videos
     missing = [
       (i, path)
-      for i, path in enumerate(files)
+      for i, path in enumerate(videos)
       if not (path.exists() and (not scenes or _scene_path(path).exists()))
     ]
     if not missing:
@@ -87,12 +87,8 @@ def write_rollouts(
       # The video comes last: whoever lists videos finds the others as well.
       recordings.write(path, env.recording())
       if scenes:
-        partial = _scene_path(path).with_name(f'.partial-{path.stem}.npz')
-        np.savez_compressed(partial, **truth)
-        os.replace(partial, _scene_path(path))
-      partial = path.with_name(f'.partial-{path.name}')
-      write_video(partial, video, FPS)
-      os.replace(partial, path)
+        files.write_arrays(_scene_path(path), truth)
+      write_video(path, video, FPS)
     env.close()
   return paths
 
@@ -123,7 +119,7 @@ def rollout(
       none that is scripted.
   """
   act = _make_policy(policy, env, rng)
-  record = env.unwrapped.scene if scenes else dict
+  record = env.get_wrapper_attr('scene') if scenes else dict
   image, _ = env.reset(seed=int(rng.integers(2**31)))
   video, records, over = [image], [record()], False
   while len(video) < frames:
@@ -157,6 +153,7 @@ def _make_policy(
 
 def _random_policy(env: gymnasium.Env, rng: np.random.Generator) -> Act:
   """Smooth random actions."""
+  assert env.action_space.shape is not None
   action = np.zeros(env.action_space.shape, np.float32)
 
   def act() -> np.ndarray:
@@ -171,7 +168,9 @@ def _random_policy(env: gymnasium.Env, rng: np.random.Generator) -> Act:
 def _scripted_policy(env: metaworld.MetaWorld) -> Act:
   """What solves the task, by its state."""
   scripted = metaworld.scripted_policy(env.task)
-  return lambda: np.float32(np.clip(scripted.get_action(env.state), -1, 1))
+  return lambda: np.clip(scripted.get_action(env.state), -1, 1).astype(
+    np.float32
+  )
 
 
 def _scene_path(video_path: pathlib.Path) -> pathlib.Path:

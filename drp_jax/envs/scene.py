@@ -79,12 +79,14 @@ class View:
     return {
       'geom': geom,
       'depth': np.where(geom < 0, 0, depth).astype(np.float32),
-      'position': np.float32(np.concatenate([data.geom_xpos, data.site_xpos])),
-      'rotation': np.float32(rotation.reshape(-1, 3, 3)),
+      'position': np.asarray(
+        np.concatenate([data.geom_xpos, data.site_xpos]), np.float32
+      ),
+      'rotation': rotation.reshape(-1, 3, 3).astype(np.float32),
       'moves': model.body_weldid[bodies] != 0,
-      'camera_position': np.float32(data.cam_xpos[self._index]),
-      'camera_rotation': np.float32(camera_rotation),
-      'focal': np.float32(self._rect.height / 2 / np.tan(half_angle)),
+      'camera_position': np.array(data.cam_xpos[self._index], np.float32),
+      'camera_rotation': np.array(camera_rotation, np.float32),
+      'focal': np.array(self._rect.height / 2 / np.tan(half_angle), np.float32),
     }
 
   def _draw(

@@ -115,7 +115,9 @@ def _noise(rng: np.random.Generator, size: int, cells: int) -> np.ndarray:
   for octave in range(4):
     side = cells * 2**octave + 1
     coarse = rng.uniform(0, 1, [side, side]).astype(np.float32)
-    image = Image.fromarray(coarse).resize([size, size], Image.BICUBIC)
+    image = Image.fromarray(coarse).resize(
+      [size, size], Image.Resampling.BICUBIC
+    )
     total += np.asarray(image) / 2**octave
     weight += 1 / 2**octave
   return np.clip(total / weight, 0, 1)
@@ -137,7 +139,9 @@ def _read(file: pathlib.Path, size: int) -> np.ndarray:
 
 def _scale(image: Image.Image, size: int) -> np.ndarray:
   image = image.convert('RGBA').convert('RGB')  # palettes warn when in one go
-  return np.asarray(image.resize([size, size], Image.BOX, reducing_gap=2.0))
+  return np.asarray(
+    image.resize([size, size], Image.Resampling.BOX, reducing_gap=2.0)
+  )
 
 
 def _cross_sides(file: pathlib.Path, size: int) -> list[np.ndarray]:

@@ -121,7 +121,7 @@ def _advance(env: gymnasium.Env, request: Any, scenes: bool) -> Frame:
     terminated=bool(terminated),
     truncated=bool(truncated),
     success=bool(info.get('success', False)),
-    scene=env.unwrapped.scene() if scenes else None,
+    scene=env.unwrapped.get_wrapper_attr('scene')() if scenes else None,
   )
 
 

@@ -25,12 +25,15 @@ class ActionRepeat(gymnasium.Wrapper):
     self, action: np.ndarray
   ) -> tuple[np.ndarray, float, bool, bool, dict]:
     """Takes one agent step; see `gymnasium.Env.step`."""
+    advance = self.env.get_wrapper_attr('advance')
     total, success = 0.0, False
+    terminated, truncated, info = False, False, {}
     for _ in range(self._repeat):
-      reward, terminated, truncated, info = self.env.advance(action)
+      reward, terminated, truncated, info = advance(action)
       total += reward
       success = success or info['success']
       if terminated or truncated:
         break
     info = {**info, 'success': success}
-    return self.env.render(), total, terminated, truncated, info
+    image: Any = self.env.render()
+    return image, total, terminated, truncated, info

@@ -42,11 +42,13 @@ def convolve(
   """
   if isinstance(padding, str):
     sides = x.shape[1:3], kernel.shape[:2]
-    padding = jax.lax.padtype_to_pads(*sides, strides, padding)
-  padding = tuple(map(tuple, padding))
+    rows, columns = jax.lax.padtype_to_pads(*sides, strides, padding)
+  else:
+    rows, columns = padding
+  pads = (rows[0], rows[1]), (columns[0], columns[1])
   if min(kernel.shape[2:]) > _LANES // 2:
-    return _plain(x, kernel, strides, padding)
-  return _narrow(x, kernel, strides, padding)
+    return _plain(x, kernel, strides, pads)
+  return _narrow(x, kernel, strides, pads)
 
 
 def _plain(x, kernel, strides, padding):

@@ -22,7 +22,36 @@ MASKS = ('motion_colour', 'grounded_sam', 'onnx', 'sim')
 TRACKERS = ('farneback', 'cotracker3', 'tapir', 'sim')
 WHILE_ACTING = ('farneback', 'tapir', 'sim')  # trackers
 
-Settings = dict[str, Any]
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+  """`config.extract`: which back-ends, and what each of them is made with.
+
+  Attributes:
+    flow: one of `FLOWS`.
+    mask: one of `MASKS`; the chosen flow helps some of them.
+    tracker: one of `TRACKERS`.
+    device: of learned models, as torch names it: 'cpu', 'cuda', 'cuda:1'.
+    torch_threads: of torch and of onnxruntime, for the whole process; more than
+      one is slower where other processes want the cores.
+    sea_raft: arguments of `sea_raft.make_flow`; read only if it is chosen, and
+      so for the others.
+    grounded_sam: of `grounded_sam.make_mask`.
+    onnx: of `onnx_mask.make_mask`.
+    cotracker3: of `cotracker.CoTracker3`.
+    tapir: of `tapir.Tapir`.
+  """
+
+  flow: str = 'dis'
+  mask: str = 'motion_colour'
+  tracker: str = 'farneback'
+  device: str = 'cpu'
+  torch_threads: int = 1
+  sea_raft: dict[str, Any] = dataclasses.field(default_factory=dict)
+  grounded_sam: dict[str, Any] = dataclasses.field(default_factory=dict)
+  onnx: dict[str, Any] = dataclasses.field(default_factory=dict)
+  cotracker3: dict[str, Any] = dataclasses.field(default_factory=dict)
+  tapir: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,55 +75,26 @@ class Backends:
   description: str
 
 
-def make_backends(
-  flow: str = 'dis',
-  mask: str = 'motion_colour',
-  tracker: str = 'farneback',
-  device: str = 'cpu',
-  torch_threads: int = 1,
-  sea_raft: Settings | None = None,
-  grounded_sam: Settings | None = None,
-  onnx: Settings | None = None,
-  cotracker3: Settings | None = None,
-  tapir: Settings | None = None,
-) -> Backends:
-  """Makes back-ends by name; the arguments are those of `config.extract`.
-
-  Args:
-    flow: one of `FLOWS`.
-    mask: one of `MASKS`; the chosen flow helps some of them.
-    tracker: one of `TRACKERS`.
-    device: of learned models, as torch names it: 'cpu', 'cuda', 'cuda:1'.
-    torch_threads: of torch and of onnxruntime, for the whole process; more than
-      one is slower where other processes want the cores.
-    sea_raft: arguments of `sea_raft.make_flow`; read only if it is chosen, and
-      so for the others.
-    grounded_sam: of `grounded_sam.make_mask`.
-    onnx: of `onnx_mask.make_mask`.
-    cotracker3: of `cotracker.CoTracker3`.
-    tapir: of `tapir.Tapir`.
+def make_backends(settings: Settings) -> Backends:
+  """Makes back-ends by name.
 
   Raises:
     ValueError: for an unknown name, a setting that does not fit, weights that
       are not there, or an extra that is not installed.
   """
-  _check_name('flow', flow, FLOWS)
-  _check_name('mask', mask, MASKS)
-  _check_name('tracker', tracker, TRACKERS)
+  _check_name('flow', settings.flow, FLOWS)
+  _check_name('mask', settings.mask, MASKS)
+  _check_name('tracker', settings.tracker, TRACKERS)
   # Builds run one process per core, actors beside XLA's threads: OpenCV's own
   # would only compete with them, and 64-pixel frames are too small to split.
   cv2.setNumThreads(1)
-  flow_fn, flow_text = _make_flow(flow, sea_raft, device, torch_threads)
-  mask_fn, mask_text = _make_mask(
-    mask, grounded_sam, onnx, device, torch_threads, flow_fn
-  )
-  tracker_object, tracker_text = _make_tracker(
-    tracker, cotracker3, tapir, device, torch_threads
-  )
+  flow, flow_text = _make_flow(settings)
+  mask, mask_text = _make_mask(settings, flow)
+  tracker, tracker_text = _make_tracker(settings)
   return Backends(
-    flow=flow_fn,
-    mask=mask_fn,
-    tracker=tracker_object,
+    flow=flow,
+    mask=mask,
+    tracker=tracker,
     description=(
       f'flow={flow_text} mask={mask_text} tracker={tracker_text} '
       f'opencv={cv2.__version__}'
@@ -102,10 +102,9 @@ def make_backends(
   )
 
 
-def _make_flow(
-  name: str, sea_raft: Settings | None, device: str, threads: int
-) -> tuple[flow_lib.FlowFn, str]:
+def _make_flow(settings: Settings) -> tuple[flow_lib.FlowFn, str]:
   """A flow function and its part of the description."""
+  name, sea_raft = settings.flow, settings.sea_raft
   if name == 'dis':
     return flow_lib.make_dis(), name
   if name == 'farneback':
@@ -115,10 +114,10 @@ def _make_flow(
 
     return truth.flow, name
 
-  _prepare_torch('flow', name, 'torch', (), device, threads)
+  _prepare_torch('flow', name, 'torch', (), settings)
   from drp_jax.preprocess import sea_raft as sea_raft_lib
 
-  flow = sea_raft_lib.make_flow(device=device, **sea_raft)
+  flow = sea_raft_lib.make_flow(device=settings.device, **sea_raft)
   return flow, _describe(
     name,
     {key: sea_raft[key] for key in ('size', 'frame_side')},
@@ -128,14 +127,10 @@ def _make_flow(
 
 
 def _make_mask(
-  name: str,
-  grounded_sam: Settings | None,
-  onnx: Settings | None,
-  device: str,
-  threads: int,
-  flow: flow_lib.FlowFn,
+  settings: Settings, flow: flow_lib.FlowFn
 ) -> tuple[segment_lib.MaskFn, str]:
   """A mask function and its part of the description."""
+  name, device = settings.mask, settings.device
   if name == 'motion_colour':
     return segment_lib.make_motion_color(flow), name
   if name == 'sim':
@@ -144,14 +139,15 @@ def _make_mask(
     return truth.mask, name
 
   if name == 'grounded_sam':
-    _prepare_torch('mask', name, name, ('transformers',), device, threads)
+    _prepare_torch('mask', name, name, ('transformers',), settings)
     from drp_jax.preprocess import grounded_sam as grounded_sam_lib
 
-    mask = grounded_sam_lib.make_mask(device=device, flow=flow, **grounded_sam)
-    folders = {key: grounded_sam[key] for key in ('detector', 'segmenter')}
+    sam = settings.grounded_sam
+    mask = grounded_sam_lib.make_mask(device=device, flow=flow, **sam)
+    folders = {key: sam[key] for key in ('detector', 'segmenter')}
     return mask, _describe(
       name,
-      {key: grounded_sam[key] for key in ('prompt', 'threshold')},
+      {key: sam[key] for key in ('prompt', 'threshold')},
       {
         key: pathlib.Path(folder, grounded_sam_lib.MODEL_FILE)
         for key, folder in folders.items()
@@ -162,20 +158,16 @@ def _make_mask(
   extras.require(f'config.extract.mask={name!r}', 'onnx', 'onnxruntime')
   from drp_jax.preprocess import onnx_mask
 
+  onnx, threads = settings.onnx, settings.torch_threads
   mask = onnx_mask.make_mask(device=device, threads=threads, flow=flow, **onnx)
-  settings = {key: onnx[key] for key in ('side', 'mean', 'scale', 'threshold')}
+  values = {key: onnx[key] for key in ('side', 'mean', 'scale', 'threshold')}
   files = {'model': onnx['model']}
-  return mask, _describe(name, settings, files, ('onnxruntime',))
+  return mask, _describe(name, values, files, ('onnxruntime',))
 
 
-def _make_tracker(
-  name: str,
-  cotracker3: Settings | None,
-  tapir: Settings | None,
-  device: str,
-  threads: int,
-) -> tuple[track_lib.Tracker, str]:
+def _make_tracker(settings: Settings) -> tuple[track_lib.Tracker, str]:
   """A tracker and its part of the description."""
+  name, device = settings.tracker, settings.device
   if name == 'farneback':
     return track_lib.Farneback(), name
   if name == 'sim':
@@ -184,18 +176,18 @@ def _make_tracker(
     return truth.Tracker(), name
 
   if name == 'cotracker3':
-    _prepare_torch('tracker', name, 'torch', (), device, threads)
+    _prepare_torch('tracker', name, 'torch', (), settings)
     from drp_jax.preprocess import cotracker
 
-    tracker = cotracker.CoTracker3(device=device, **cotracker3)
-    files = {'weights': cotracker3['weights']}
+    tracker = cotracker.CoTracker3(device=device, **settings.cotracker3)
+    files = {'weights': settings.cotracker3['weights']}
     return tracker, _describe(name, {}, files, ('torch',))
 
-  _prepare_torch('tracker', name, name, ('einshape', 'tree'), device, threads)
+  _prepare_torch('tracker', name, name, ('einshape', 'tree'), settings)
   from drp_jax.preprocess import tapir as tapir_lib
 
-  tracker = tapir_lib.Tapir(device=device, **tapir)
-  files = {'weights': tapir['weights']}
+  tracker = tapir_lib.Tapir(device=device, **settings.tapir)
+  files = {'weights': settings.tapir['weights']}
   return tracker, _describe(name, {}, files, ('torch',))
 
 
@@ -212,8 +204,7 @@ def _prepare_torch(
   name: str,
   extra: str,
   packages: tuple[str, ...],
-  device: str,
-  threads: int,
+  settings: Settings,
 ) -> None:
   """Checks that torch, `packages` and the device are there; sets threads."""
   extras.require(
@@ -222,7 +213,8 @@ def _prepare_torch(
   import torch
 
   # Left to itself torch takes all cores: up to ten times slower when shared.
-  torch.set_num_threads(threads)
+  torch.set_num_threads(settings.torch_threads)
+  device = settings.device
   if device != 'cpu' and not torch.cuda.is_available():
     raise ValueError(
       f"config.extract.device={device!r}: torch finds no GPU; use 'cpu'."
@@ -231,7 +223,7 @@ def _prepare_torch(
 
 def _describe(
   name: str,
-  settings: Settings,
+  settings: dict[str, Any],
   files: dict[str, str | pathlib.Path],
   packages: tuple[str, ...],
 ) -> str:

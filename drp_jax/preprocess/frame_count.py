@@ -18,9 +18,10 @@ def count_frames(path: str | os.PathLike, fps: float = 0.0) -> int:
   Returns:
     The frames up to the end, or up to where the file is damaged.
   """
-  times = []
+  count, times = 0, []
   with streams.open_file(path) as container:
     stream = streams.choose(path, container)
+    assert stream is not None  # there is a film
     packets = container.demux(stream)
     while True:
       try:
@@ -28,9 +29,11 @@ def count_frames(path: str | os.PathLike, fps: float = 0.0) -> int:
       except (StopIteration, av.error.FFmpegError):
         break
       if packet.size:  # the last one is empty
-        times.append(packet.pts)
-  if not fps:
-    return len(times)
+        count += 1
+        if packet.pts is not None:
+          times.append(packet.pts)
+  if not fps or stream.time_base is None:
+    return count
   rate = stream.time_base * fps
   return len({round((time - min(times)) * rate) for time in times})
 

@@ -6,6 +6,7 @@ read from folders of the user.
 """
 
 import pathlib
+from typing import Any
 
 import numpy as np
 import torch
@@ -88,13 +89,13 @@ def make_mask(
 
 def _detector(folder: pathlib.Path, prompt: str, threshold: float, device: str):
   """A function of a frame [H, W, 3] that returns boxes [n, 4], on the CPU."""
-  processor = transformers.GroundingDinoProcessor(
+  processor: Any = transformers.GroundingDinoProcessor(
     transformers.GroundingDinoImageProcessorPil.from_pretrained(
       folder, local_files_only=True
     ),
     transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True),
   )
-  model = transformers.GroundingDinoForObjectDetection.from_pretrained(
+  model: Any = transformers.GroundingDinoForObjectDetection.from_pretrained(
     folder, local_files_only=True, use_safetensors=True
   )
   model = model.eval().to(device)
@@ -116,12 +117,12 @@ def _detector(folder: pathlib.Path, prompt: str, threshold: float, device: str):
 
 def _segmenter(folder: pathlib.Path, device: str):
   """A function of a frame [H, W, 3] and boxes [n, 4] that gives a mask."""
-  processor = transformers.SamProcessor(
+  processor: Any = transformers.SamProcessor(
     transformers.SamImageProcessorPil.from_pretrained(
       folder, local_files_only=True
     )
   )
-  model = transformers.SamModel.from_pretrained(
+  model: Any = transformers.SamModel.from_pretrained(
     folder, local_files_only=True, use_safetensors=True
   )
   model = model.eval().to(device)

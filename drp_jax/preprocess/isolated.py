@@ -86,6 +86,7 @@ class Isolated:
         )
       answer, error = self._pipe.recv()
     except (EOFError, OSError):
+      assert self._process is not None
       code = self._process.wait()
       self.close()
       if code == -signal.SIGXCPU:

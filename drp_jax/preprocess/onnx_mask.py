@@ -55,12 +55,14 @@ def make_mask(
   path = weights_lib.find_file(model, SOURCE)
   session = _session(str(path), device, threads)
   name = _check_input(session, side)
+  offset, factor = (np.asarray(x, np.float32) for x in (mean, scale))
 
   def mask(footage: schema.Footage) -> np.ndarray:
     frame = footage.image[0]
     large = cv2.resize(frame, (side, side), interpolation=cv2.INTER_LINEAR)
-    scaled = (large - np.float32(mean)) / np.float32(scale)
-    scores = session.run(None, {name: scaled.transpose(2, 0, 1)[None]})[0]
+    scaled = (large - offset) / factor
+    inputs = {name: scaled.transpose(2, 0, 1)[None]}
+    scores = np.asarray(session.run(None, inputs)[0])
     small = cv2.resize(
       scores.reshape(scores.shape[-2:]),
       frame.shape[1::-1],

@@ -14,6 +14,7 @@ import numpy as np
 from drp_jax.data import schema
 from drp_jax.preprocess import backends as backends_lib
 from drp_jax.preprocess import keypoints as keypoints_lib
+from drp_jax.preprocess import track as track_lib
 
 
 @dataclasses.dataclass
@@ -25,7 +26,7 @@ class _Episode:
     frame: the last one.
     num_flows: seen so far.
     state: of the tracker.
-    points: [K, 2] float32, in the last frame.
+    points: [K, 2] float32, in the last frame; none before the first window.
     visible: [K] bool, not lost since the window began.
   """
 
@@ -33,8 +34,12 @@ class _Episode:
   frame: schema.Footage
   num_flows: int = 0
   state: Any = None
-  points: np.ndarray | None = None
-  visible: np.ndarray | None = None
+  points: np.ndarray = dataclasses.field(
+    default_factory=lambda: np.zeros((0, 2), np.float32)
+  )
+  visible: np.ndarray = dataclasses.field(
+    default_factory=lambda: np.zeros(0, bool)
+  )
 
 
 class StreamingExtractor:
@@ -62,13 +67,14 @@ class StreamingExtractor:
     Raises:
       ValueError: if the tracker looks ahead.
     """
-    if not hasattr(backends.tracker, 'step'):
+    if not isinstance(backends.tracker, track_lib.OnlineTracker):
       raise ValueError(
         f'config.extract.tracker: {type(backends.tracker).__name__} needs '
         'frames that are still to come; while acting it must be one of '
         f'{list(backends_lib.WHILE_ACTING)}.'
       )
     self._backends = backends
+    self._tracker = backends.tracker
     self._num_keypoints = num_keypoints
     self._window = window
     self._seed = seed
@@ -140,9 +146,9 @@ class StreamingExtractor:
     out = {
       'points': np.stack([episode.points for episode in episodes]),
       'visible': np.stack([episode.visible for episode in episodes]),
-      'window_step': [e.num_flows % self._window for e in episodes],
+      'window_step': np.array([e.num_flows % self._window for e in episodes]),
     }
-    states, points, found = self._backends.tracker.step(
+    states, points, found = self._tracker.step(
       [episode.state for episode in episodes], now
     )
     out['flow'] = flow.result().astype(np.float16)
@@ -162,7 +168,7 @@ class StreamingExtractor:
       rng = np.random.default_rng([self._seed, episode.number, window_index])
       pair = _join([last[[i]], now[[i]]])
       tracks, _ = keypoints_lib.select(
-        self._backends.tracker.over_clip(pair),
+        self._tracker.over_clip(pair),
         self._backends.mask(pair),
         self._num_keypoints,
         rng,
@@ -170,7 +176,7 @@ class StreamingExtractor:
       episode.points = tracks[0]
       episode.visible = np.ones(len(tracks[0]), bool)
     points = np.stack([episode.points for episode in episodes])
-    states = self._backends.tracker.begin(last, points)
+    states = self._tracker.begin(last, points)
     for episode, state in zip(episodes, states, strict=True):
       episode.state = state
 
@@ -188,12 +194,10 @@ class StreamingExtractor:
 def _join(footages: Sequence[schema.Footage]) -> schema.Footage:
   """All frames, one after another."""
   image = np.concatenate([footage.image for footage in footages])
-  if footages[0].scene is None:
+  scenes = [footage.scene for footage in footages if footage.scene is not None]
+  if not scenes:
     return schema.Footage(image)
   return schema.Footage(
     image,
-    {
-      name: np.concatenate([footage.scene[name] for footage in footages])
-      for name in footages[0].scene
-    },
+    {n: np.concatenate([scene[n] for scene in scenes]) for n in scenes[0]},
   )

@@ -8,7 +8,7 @@ those of a data set.
 import dataclasses
 import itertools
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import cv2
 import numpy as np
@@ -39,6 +39,7 @@ class Tracker(Protocol):
     """
 
 
+@runtime_checkable
 class OnlineTracker(Tracker, Protocol):
   """What follows points from frame to frame, with no look ahead.
 

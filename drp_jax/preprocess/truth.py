@@ -65,14 +65,13 @@ def flow(start: schema.Footage, end: schema.Footage) -> np.ndarray:
   Raises:
     ValueError: there is no scene.
   """
-  _check('flow', start)
-  _check('flow', end)
+  before, after = _scenes('flow', start), _scenes('flow', end)
   height, width = start.image.shape[1:3]
   y, x = np.mgrid[:height, :width]
   pixels = np.stack([x, y], -1).reshape(-1, 2)
   out = np.zeros((len(start), height * width, 2), np.float32)
   for i in range(len(start)):
-    moved, depth = _project(end[i].scene, _anchor(start[i].scene, pixels))
+    moved, depth = _project(after[i], _anchor(before[i], pixels))
     out[i] = np.where(depth[:, None] > 0, moved - pixels, 0)
   return out.reshape(-1, height, width, 2)
 
@@ -92,8 +91,7 @@ def mask(footage: schema.Footage) -> np.ndarray:
   Raises:
     ValueError: there is no scene.
   """
-  _check('mask', footage)
-  found = body(footage[0].scene)
+  found = body(_scenes('mask', footage)[0])
   return found if found.any() else np.ones_like(found)
 
 
@@ -120,9 +118,9 @@ def follow(
   Raises:
     ValueError: there is no scene.
   """
-  _check('tracker', footage)
-  anchors = _anchor(footage[0].scene, points)
-  located = [_locate(footage[t].scene, anchors) for t in range(len(footage))]
+  scenes = _scenes('tracker', footage)
+  anchors = _anchor(scenes[0], points)
+  located = [_locate(scene, anchors) for scene in scenes]
   tracks, seen = zip(*located, strict=True)
   return np.stack(tracks), np.stack(seen)
 
@@ -135,7 +133,7 @@ class Tracker:
 
   def over_clip(self, footage: schema.Footage) -> track.TrackFn:
     """See `track.Tracker.over_clip`."""
-    _check('tracker', footage)
+    _scenes('tracker', footage)
 
     def follow_all(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
       states = self.begin(footage[:1], points[None])
@@ -153,10 +151,10 @@ class Tracker:
     self, footage: schema.Footage, points: np.ndarray
   ) -> list[tuple[Anchors, np.ndarray]]:
     """See `track.OnlineTracker.begin`."""
-    _check('tracker', footage)
+    scenes = _scenes('tracker', footage)
     return [
-      (_anchor(footage[i].scene, own), own.astype(np.float32))
-      for i, own in enumerate(points)
+      (_anchor(scene, own), own.astype(np.float32))
+      for scene, own in zip(scenes, points, strict=True)
     ]
 
   def step(
@@ -165,10 +163,9 @@ class Tracker:
     footage: schema.Footage,
   ) -> tuple[list[tuple[Anchors, np.ndarray]], np.ndarray, np.ndarray]:
     """See `track.OnlineTracker.step`."""
-    _check('tracker', footage)
+    scenes = _scenes('tracker', footage)
     following, found = [], []
-    for i, (anchors, points) in enumerate(states):
-      scene = footage[i].scene
+    for scene, (anchors, points) in zip(scenes, states, strict=True):
       moved, seen = _locate(scene, anchors)
       moved, _ = track.hold(points, moved, *scene['geom'].shape)
       following.append((anchors, moved))
@@ -176,14 +173,18 @@ class Tracker:
     return following, np.stack([p for _, p in following]), np.stack(found)
 
 
-def _check(key: str, footage: schema.Footage) -> None:
-  """Raises ValueError for footage of which nothing is known."""
+def _scenes(key: str, footage: schema.Footage) -> list[dict[str, np.ndarray]]:
+  """Lists the scenes of N frames; raises ValueError where nothing is known."""
   if footage.scene is None:
     raise ValueError(
       f"config.extract.{key}='sim' needs footage of a simulator with what it "
       'knows of its scene, not a video alone; take another back-end, or '
       "config.source='sim'."
     )
+  return [
+    {name: array[i] for name, array in footage.scene.items()}
+    for i in range(len(footage))
+  ]
 
 
 def _anchor(scene: dict[str, np.ndarray], points: np.ndarray) -> Anchors:

@@ -10,12 +10,13 @@ import errno
 import itertools
 import os
 import pathlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 
 import av
 import cv2
 import numpy as np
 
+from drp_jax import files
 from drp_jax.data import schema
 from drp_jax.preprocess import streams
 
@@ -263,10 +264,15 @@ def write_video(path: str | os.PathLike, frames: np.ndarray, fps: int) -> None:
       'uint8[T, H, W, 3] with T > 0 and even H and W.'
     )
   codec, options = _CODECS[path.suffix]
-  unfinished = path.with_name(f'.{path.stem}.unfinished{path.suffix}')
   bitexact = {'fflags': '+bitexact'}  # otherwise WebM holds a random number
-  with av.open(f'file:{unfinished}', 'w', options=bitexact) as container:
+  with (
+    files.replacing(path) as partial,
+    av.open(
+      f'file:{partial}', 'w', format=path.suffix[1:], options=bitexact
+    ) as container,
+  ):
     stream = container.add_stream(codec, rate=fps, options=options)
+    assert isinstance(stream, av.VideoStream)
     stream.height, stream.width = frames.shape[1:3]
     stream.pix_fmt = 'yuv420p'
     stream.codec_context.thread_count = 1  # another number, other bytes
@@ -276,12 +282,11 @@ def write_video(path: str | os.PathLike, frames: np.ndarray, fps: int) -> None:
       )
       container.mux(stream.encode(picture))
     container.mux(stream.encode())
-  os.replace(unfinished, path)
 
 
 def _frames(
   path: str | os.PathLike, span: schema.Span | None = None
-) -> Iterator[av.VideoFrame]:
+) -> Generator[av.VideoFrame]:
   """Yields frames of a file as they are decoded; raises as `decode` does."""
   if not os.path.isfile(path):
     raise UnusableVideo(path, 'missing', 'no such file')
@@ -317,6 +322,8 @@ def _within(
 ) -> Iterator[av.VideoFrame]:
   """Yields the frames of a part of a file, and no other, by their times."""
   step = (span.end - span.start) / span.num_frames
+  if stream.time_base is None:
+    raise UnusableVideo(path, 'no_times', 'no unit of time stamps')
   # Decoding begins at a key frame that is shown before the part begins.
   begin = round((span.start - _REORDERED * step) / stream.time_base)
   if begin > 0:

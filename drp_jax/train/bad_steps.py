@@ -4,7 +4,6 @@ The step itself skips (`guard`), without the host. The host learns of it one
 update later, when the flag is there anyway, so the devices never wait for it.
 """
 
-import json
 import logging
 import pathlib
 from typing import Any
@@ -12,6 +11,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+from drp_jax import files
 
 FOLDER = 'bad_steps'
 _KEPT = 3  # records of a run, a batch and a state each              [ours]
@@ -139,7 +140,7 @@ def _record(folder, number, batch, state, newest) -> None:
   for name, tree in (('batch', batch), ('state', state)):
     leaves = jax.tree.leaves_with_path(jax.device_get(tree))
     arrays = {jax.tree_util.keystr(path): np.asarray(x) for path, x in leaves}
-    np.savez(partial / f'{name}.npz', **arrays)
+    files.write_arrays(partial / f'{name}.npz', arrays)
   about = {'update': number, 'state_is_after_update': newest}
-  (partial / 'about.json').write_text(json.dumps(about) + '\n')
+  files.write_json(partial / 'about.json', about)
   partial.rename(folder)

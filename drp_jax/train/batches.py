@@ -1,5 +1,9 @@
-"""Batches as pytrees: of clips, of segments, and of zeros in their shapes."""
+"""Batches as pytrees: of clips, of segments, and of zeros in their shapes.
 
+Their arrays are NumPy's, on the host, until a step takes them.
+"""
+
+from collections.abc import Mapping
 from typing import Any
 
 import ml_collections
@@ -16,18 +20,19 @@ def example_video_batch(
   """Zeros in the shapes of `shape` = (B, T) frames of video."""
   B, T = shape
   S, K = schema.IMAGE_SIZE, build.keypoints(config)
-  motion = None
+  arrays: dict[str, Any] = {
+    'image': np.zeros((B, T, S, S, 3), np.uint8),
+    'is_first': np.broadcast_to(np.arange(T) == 0, (B, T)),
+  }
   if K is not None:
-    motion = types.Motion(
-      flow=np.zeros((B, T, S, S, 2), np.float16),
-      points=np.zeros((B, T, K, 2), np.float32),
-      visible=np.ones((B, T, K), bool),
-      window_step=np.zeros((B, T), np.int32),
-    )
+    arrays |= {
+      'flow': np.zeros((B, T, S, S, 2), np.float16),
+      'points': np.zeros((B, T, K, 2), np.float32),
+      'visible': np.ones((B, T, K), bool),
+      'window_step': np.zeros((B, T), np.int32),
+    }
   return types.VideoBatch(
-    image=np.zeros((B, T, S, S, 3), np.uint8),
-    motion=motion,
-    is_first=np.broadcast_to(np.arange(T) == 0, (B, T)),
+    image=arrays['image'], motion=motion(arrays), is_first=arrays['is_first']
   )
 
 
@@ -38,21 +43,21 @@ def example_replay_batch(
 ) -> types.ReplayBatch:
   """Zeros in the shapes of `shape` = (B, T) steps of replay."""
   video = example_video_batch(config, shape)
+  arrays: dict[str, Any] = {
+    'action': np.zeros((*shape, action_size), np.float32),
+    'reward': np.zeros(shape, np.float32),
+    'is_last': np.zeros(shape, bool),
+    'is_terminal': np.zeros(shape, bool),
+  }
   return types.ReplayBatch(
-    image=video.image,
-    motion=video.motion,
-    action=np.zeros((*shape, action_size), np.float32),
-    reward=np.zeros(shape, np.float32),
-    is_first=video.is_first,
-    is_last=np.zeros(shape, bool),
-    is_terminal=np.zeros(shape, bool),
+    image=video.image, motion=video.motion, is_first=video.is_first, **arrays
   )
 
 
-def video_batch(arrays: dict[str, np.ndarray]) -> types.VideoBatch:
+def video_batch(arrays: Mapping[str, Any]) -> types.VideoBatch:
   """Turns a batch of clips (data/input_pipeline.py) into the pytree."""
   B, T = arrays['image'].shape[:2]
-  time = np.broadcast_to(np.arange(T), (B, T))
+  time: Any = np.broadcast_to(np.arange(T), (B, T))
   window_step = np.maximum(time - 1, 0).astype(np.int32)
   return types.VideoBatch(
     image=arrays['image'],
@@ -61,7 +66,7 @@ def video_batch(arrays: dict[str, np.ndarray]) -> types.VideoBatch:
   )
 
 
-def replay_batch(arrays: dict[str, np.ndarray]) -> types.ReplayBatch:
+def replay_batch(arrays: Mapping[str, Any]) -> types.ReplayBatch:
   """Turns a batch of segments (data/replay.py) into the pytree."""
   return types.ReplayBatch(
     image=arrays['image'],
@@ -74,7 +79,7 @@ def replay_batch(arrays: dict[str, np.ndarray]) -> types.ReplayBatch:
   )
 
 
-def motion(arrays: dict[str, Any]) -> types.Motion | None:
+def motion(arrays: Mapping[str, Any]) -> types.Motion | None:
   """Picks the motion fields of a replay step or batch; None without any."""
   if 'flow' not in arrays:
     return None

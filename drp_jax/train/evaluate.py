@@ -182,7 +182,7 @@ def summary(rows: list[dict[str, Any]], episodes: int) -> dict[str, float]:
     rows: from `agent_episodes`.
     episodes: how many there should be.
   """
-  metrics = {'eval/dropped': episodes - len(rows)}
+  metrics: dict[str, Any] = {'eval/dropped': episodes - len(rows)}
   if rows:
     returns = np.array([row['return'] for row in rows])
     metrics |= {

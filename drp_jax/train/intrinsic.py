@@ -5,6 +5,7 @@ random projection.
 """
 
 import dataclasses
+from typing import Any
 
 import flax.struct
 import jax
@@ -72,8 +73,9 @@ def window_means(feat: jax.Array, is_last: jax.Array, window: int) -> jax.Array:
     jnp.where(own[..., None], feat[:, i : i + n], 0.0)
     for i, own in enumerate(same)
   )
+  repeats: Any = sum(same)
   # A factor of exactly one where no episode ends.
-  return total / window * (window / sum(same))[..., None]
+  return total / window * (window / repeats)[..., None]
 
 
 def bonus(
@@ -128,6 +130,6 @@ def bonus(
   rate = settings.momentum
   magnitude = rate * state.magnitude + (1.0 - rate) * mean
   scaled = settings.scale * raw / (magnitude + 1e-8)
-  return scaled.reshape(vectors.shape[:2]), state.replace(
-    queue=queue, count=count, magnitude=magnitude
+  return scaled.reshape(vectors.shape[:2]), dataclasses.replace(
+    state, queue=queue, count=count, magnitude=magnitude
   )

@@ -130,7 +130,7 @@ class Logger:
         'wall_time'.
     """
     now = time.time()
-    line = {'step': int(step), 'wall_time': now}
+    line: dict[str, Any] = {'step': int(step), 'wall_time': now}
     values = []
     for name, value in metrics.items():
       if name in line:

@@ -47,7 +47,7 @@ def pmap_step(
   return pmapped if jax.process_count() == 1 else _compiled_together(pmapped)
 
 
-def _compiled_together(pmapped: Callable) -> Callable:
+def _compiled_together(pmapped: Any) -> Callable:
   """The same function, whose first call waits till all have compiled.
 
   A collective gives up on a process that comes half a minute later, on CPUs.
@@ -67,7 +67,7 @@ def _compiled_together(pmapped: Callable) -> Callable:
 
 
 def compile_ahead(
-  step: Callable, state: Any, batch: Any, key: Any
+  step: Any, state: Any, batch: Any, key: Any
 ) -> tuple[Callable, Callable[[], bool]]:
   """Compiles a step in a thread, while the caller does something else.
 

@@ -99,7 +99,9 @@ def export(
     raise ValueError(f'{str(target)!r} holds a checkpoint already.')
   variables = dict(model.variables)
   state = {'params': variables.pop('params'), 'collections': variables}
-  new.save(old.latest_step(), state, {})
+  step = old.latest_step()
+  assert step is not None  # `load` found it
+  new.save(step, state, {})
   old.close()
   new.close()
   for path in target.rglob('commit_success.txt'):

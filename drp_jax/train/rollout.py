@@ -191,7 +191,7 @@ def play_round(
     Episode(
       number,
       seeds[i],
-      {name: np.stack([step[name] for step in played[i]]) for name in steps},
+      {n: np.stack([step[n] for step in played[i]]) for n in played[i][0]},
       bool(success[i]),
     )
     for i, number in enumerate(numbers)
@@ -281,10 +281,11 @@ class PolicyActor:
 
   def __call__(self, variables: Any, steps: Steps) -> np.ndarray:
     """Chooses actions [N, A]."""
+    host: Any = steps  # the arrays go to the device with the call
     obs = types.Observation(
-      image=steps['image'],
-      motion=batches.motion(steps),
-      is_first=steps['is_first'],
+      image=host['image'],
+      motion=batches.motion(host),
+      is_first=host['is_first'],
     )
     self._carry, actions = _policy_step(
       self._system,

@@ -211,7 +211,8 @@ def _series(
     for line in metrics
     if math.isfinite(line.get(name, math.nan))
   ]
-  return tuple(np.array(pairs, np.float64).reshape(-1, 2).T)
+  steps, values = np.array(pairs, np.float64).reshape(-1, 2).T
+  return steps, values
 
 
 def _draw_run(ax, steps: np.ndarray, values: np.ndarray):

@@ -3,6 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -157,7 +158,7 @@ def _draw_panel(ax: axes.Axes, panel: Panel, names: Sequence[str]) -> None:
   plot_style.plain_steps(ax)
 
 
-def _look(index: int) -> dict[str, str]:
+def _look(index: int) -> dict[str, Any]:
   return {
     'color': plot_style.COLORS[index % len(plot_style.COLORS)],
     'ls': plot_style.LINES[index % len(plot_style.LINES)],

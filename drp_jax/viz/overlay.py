@@ -249,7 +249,7 @@ def patch_grid(patches: np.ndarray, height: int, width: int) -> np.ndarray:
 def _palette(num: int) -> list[tuple[int, int, int]]:
   """One color per keypoint, as far apart as a perceptual map allows."""
   rgb = matplotlib.colormaps['turbo'](np.linspace(0.05, 0.95, num))[:, :3]
-  return [tuple(int(v) for v in row) for row in np.round(255 * rgb)]
+  return [(int(r), int(g), int(b)) for r, g, b in np.round(255 * rgb)]
 
 
 def _enlarged(points: np.ndarray, scale: int) -> list[list[tuple[int, int]]]:

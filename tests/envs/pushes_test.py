@@ -60,7 +60,7 @@ def test_looks_differ_and_files_are_functions_of_their_names(tmp_path):
 
   def write(path, frames, fps):
     assert fps == pushes.FPS
-    made[path.name.removeprefix('.partial-'), path.parent.name] = frames
+    made[path.name, path.parent.name] = frames
     path.write_bytes(b'x')
 
   paths = pushes.write_videos(tmp_path, 2, 4, 0, write)

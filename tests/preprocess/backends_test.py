@@ -23,7 +23,9 @@ def _settings(**changes):
 @pytest.mark.parametrize('key', ['flow', 'mask', 'tracker'])
 def test_unknown_names_are_named_with_what_there_is(key):
   with pytest.raises(ValueError, match=rf"extract\.{key}='no'.*\[.*'sim'\]"):
-    backends_lib.make_backends(**_settings(**{key: 'no'}))
+    backends_lib.make_backends(
+      backends_lib.Settings(**_settings(**{key: 'no'}))
+    )
 
 
 _LEARNED = [
@@ -42,7 +44,9 @@ def test_weights_that_are_not_there_are_one_error(key, name, path):
   with pytest.raises(
     ValueError, match=rf"^config\.extract\.{path}='' must name"
   ):
-    backends_lib.make_backends(**_settings(**{key: name}))
+    backends_lib.make_backends(
+      backends_lib.Settings(**_settings(**{key: name}))
+    )
 
 
 @pytest.mark.parametrize(
@@ -64,13 +68,15 @@ def test_a_missing_package_names_the_extra(
   )
   message = rf"{key}='{name}' needs .*{package}.* '\.\[{extra}\]'"
   with pytest.raises(ValueError, match=message):
-    backends_lib.make_backends(**_settings(**{key: name}))
+    backends_lib.make_backends(
+      backends_lib.Settings(**_settings(**{key: name}))
+    )
 
 
 _SCRIPT = """
 import sys
 from drp_jax.preprocess import backends, extract, stream
-made = backends.make_backends()
+made = backends.make_backends(backends.Settings())
 stream.StreamingExtractor(made, 4)
 print(sorted({'torch', 'transformers', 'onnxruntime', 'safetensors', 'tree'}
              & sys.modules.keys()))
@@ -85,7 +91,7 @@ def test_the_defaults_load_no_learned_model():
 
 
 def test_the_defaults_are_those_of_the_config(backends):
-  configured = backends_lib.make_backends(**_settings())
+  configured = backends_lib.make_backends(backends_lib.Settings(**_settings()))
   assert configured.description == backends.description
   assert re.fullmatch(
     r'flow=dis mask=motion_colour tracker=farneback opencv=[\d.]+',
@@ -95,7 +101,7 @@ def test_the_defaults_are_those_of_the_config(backends):
 
 def test_the_simulator_is_a_back_end():
   made = backends_lib.make_backends(
-    **_settings(flow='sim', mask='sim', tracker='sim')
+    backends_lib.Settings(**_settings(flow='sim', mask='sim', tracker='sim'))
   )
   assert made.flow is truth.flow
   assert made.mask is truth.mask
@@ -132,7 +138,7 @@ def _sea_raft(weights, **changes):
 
 
 def test_a_clip_by_a_learned_flow(weights, square_clip):
-  made = backends_lib.make_backends(**_sea_raft(weights))
+  made = backends_lib.make_backends(backends_lib.Settings(**_sea_raft(weights)))
   out = extract.extract_clip(
     square_clip.footage[:3], made, np.random.default_rng(0)
   )
@@ -140,7 +146,7 @@ def test_a_clip_by_a_learned_flow(weights, square_clip):
 
 
 def test_what_was_used_is_described_without_a_path(weights):
-  made = backends_lib.make_backends(**_sea_raft(weights))
+  made = backends_lib.make_backends(backends_lib.Settings(**_sea_raft(weights)))
   description = made.description
   assert description.startswith("flow=sea_raft(size='S', frame_side=128, ")
   assert re.search(
@@ -154,14 +160,18 @@ def test_threads_and_devices_are_set_not_left_to_chance(weights):
   import torch
 
   try:
-    backends_lib.make_backends(**_sea_raft(weights, torch_threads=2))
+    backends_lib.make_backends(
+      backends_lib.Settings(**_sea_raft(weights, torch_threads=2))
+    )
     assert torch.get_num_threads() == 2
   finally:
-    backends_lib.make_backends(**_sea_raft(weights))
+    backends_lib.make_backends(backends_lib.Settings(**_sea_raft(weights)))
   assert torch.get_num_threads() == 1
   if not torch.cuda.is_available():
     with pytest.raises(ValueError, match=r"extract\.device='cuda': .* no GPU"):
-      backends_lib.make_backends(**_sea_raft(weights, device='cuda'))
+      backends_lib.make_backends(
+        backends_lib.Settings(**_sea_raft(weights, device='cuda'))
+      )
 
 
 @pytest.mark.parametrize('scene', extract_config.PROMPTS)

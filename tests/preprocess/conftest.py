@@ -37,7 +37,7 @@ class Clip:
 
 @pytest.fixture(scope='session')
 def backends() -> backends_lib.Backends:
-  return backends_lib.make_backends()
+  return backends_lib.make_backends(backends_lib.Settings())
 
 
 @pytest.fixture(scope='session')

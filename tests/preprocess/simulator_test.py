@@ -105,7 +105,7 @@ def test_tracks_stay_on_their_points(cheetah, bodies):
 
 
 def test_the_mask_and_the_keypoints_are_on_the_body(cheetah, bodies):
-  backends = backends_lib.make_backends()
+  backends = backends_lib.make_backends(backends_lib.Settings())
   out = extract.extract_clip(cheetah, backends, np.random.default_rng(0))
   causal = backends.mask(cheetah[:2])
   for mask in (out['mask'], causal):

@@ -71,7 +71,9 @@ def test_an_episode_does_not_depend_on_what_came_before(square_clip, backends):
   frames = square_clip.frames[:8]
   used = stream.StreamingExtractor(backends, 8, window=3, seed=5)
   _run(used, square_clip.frames[9:20], episode=0)
-  fresh = stream.StreamingExtractor(backends_lib.make_backends(), 8, 3, seed=5)
+  fresh = stream.StreamingExtractor(
+    backends_lib.make_backends(backends_lib.Settings()), 8, 3, seed=5
+  )
   first, again = _run(used, frames, episode=1), _run(fresh, frames, episode=1)
   for name in first:
     np.testing.assert_array_equal(first[name], again[name])
@@ -164,7 +166,9 @@ def test_episodes_that_are_left_out_are_over(square_clip, backends):
 def test_a_simulator_s_truth_while_acting():
   """A box of two meters' distance moves a pixel a frame; nothing else does."""
   frames, scene = np.zeros((4, 64, 64, 3), np.uint8), _marching_box(4)
-  made = backends_lib.make_backends(flow='sim', mask='sim', tracker='sim')
+  made = backends_lib.make_backends(
+    backends_lib.Settings(flow='sim', mask='sim', tracker='sim')
+  )
   out = _run(stream.StreamingExtractor(made, 8), frames, scene=scene)
   for t in range(1, 4):
     box = scene['geom'][t - 1] == 0
@@ -178,7 +182,9 @@ def test_a_simulator_s_truth_while_acting():
 
 
 def test_a_simulator_s_truth_needs_scenes():
-  made = backends_lib.make_backends(flow='sim', mask='sim', tracker='sim')
+  made = backends_lib.make_backends(
+    backends_lib.Settings(flow='sim', mask='sim', tracker='sim')
+  )
   extractor = stream.StreamingExtractor(made, 8)
   frames = np.zeros((2, 64, 64, 3), np.uint8)
   with pytest.raises(ValueError, match=r"config\.extract\.\w+='sim' needs"):
