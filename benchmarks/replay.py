@@ -15,23 +15,19 @@ import concurrent.futures
 import ctypes
 import functools
 import gc
-import importlib
-import json
 import multiprocessing
 import os
 import pathlib
 import re
-import sys
 import tempfile
 import time
-import types
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from absl import flags
 
-from benchmarks import record
+from benchmarks import record, replay_buffers
 from configs import extract as extract_config
 from drp_jax.data import replay as replay_lib
 from drp_jax.data import schema
@@ -49,129 +45,12 @@ TASKS = {
   'arm': ('metaworld', 'drawer-open'),
 }
 FRAMES = 101  # of a film
-LENGTH = 50  # steps of a segment                               [Table 5]
 BATCHES = (16, 50)  # segments: DMC Remastered, Meta-World      [Table 5]
-CAPACITY = 1_000_000  # steps                                   [Table 5]
 DRAWS = 15  # batches, of which the median counts
 _EPISODE = 501  # entries, with the first                       [D14]
-_KEYPOINTS = 16  # K                                            [Table 5]
-_ACTIONS = 6  # A of walker and cheetah
 
-Steps = dict[str, np.ndarray]
-
-
-class Buffer(Protocol):
-  """One replay buffer of a comparison; made with an empty folder."""
-
-  def add(self, steps: Steps) -> None:
-    """Takes one whole episode."""
-
-  def save(self) -> None:
-    """Brings to disk all that a restart needs."""
-
-  def restart(self) -> None:
-    """Forgets all and begins again from the disk."""
-
-  def batch(self, size: int) -> Any:
-    """Draws `size` segments of LENGTH steps."""
-
-
-class Ours:
-  """drp_jax/data/replay.py."""
-
-  def __init__(self, folder: pathlib.Path, motion: bool, flow_dtype: str):
-    self._folder = folder
-    self._flow_dtype = flow_dtype
-    self._fields = _fields(motion)
-    self._rng = np.random.default_rng(0)
-    self._replay = replay_lib.Replay(folder, self._fields, CAPACITY, flow_dtype)
-
-  def add(self, steps: Steps) -> None:
-    """See Buffer."""
-    self._replay.add_episode(steps)
-
-  def save(self) -> None:
-    """See Buffer."""
-    self._state = json.dumps(self._replay.state())
-
-  def restart(self) -> None:
-    """See Buffer."""
-    self._replay = replay_lib.Replay.restore(
-      self._folder,
-      self._fields,
-      json.loads(self._state),
-      CAPACITY,
-      self._flow_dtype,
-    )
-
-  def batch(self, size: int) -> Steps:
-    """See Buffer."""
-    return self._replay.sample(self._rng, size, LENGTH)
-
-
-class DreamerV3:
-  """embodied/core/replay.py of danijar/dreamerv3, in its defaults."""
-
-  def __init__(self, folder: pathlib.Path, checkout: str):
-    module = _module(checkout, 'embodied/core')
-    self._make = lambda: module.Replay(
-      LENGTH, CAPACITY, folder, chunksize=1024, online=False, save_wait=True
-    )
-    self._replay = self._make()
-
-  def add(self, steps: Steps) -> None:
-    """See Buffer."""
-    for step in _one_by_one(steps):
-      self._replay.add(step)
-
-  def save(self) -> None:
-    """See Buffer."""
-    self._replay.save()
-
-  def restart(self) -> None:
-    """See Buffer."""
-    del self._replay
-    gc.collect()
-    self._replay = self._make()
-    self._replay.load()
-
-  def batch(self, size: int) -> Steps:
-    """See Buffer."""
-    return self._replay.sample(size)
-
-
-class ContextWM:
-  """wmlib/core/replay.py of thuml/ContextWM, as it fine-tunes."""
-
-  def __init__(self, folder: pathlib.Path, checkout: str):
-    module = _module(checkout, 'wmlib/core')
-    self._make = lambda: module.Replay(
-      folder, capacity=CAPACITY, minlen=LENGTH, maxlen=LENGTH
-    )
-    self._replay = self._make()
-    self._batches = {}
-
-  def add(self, steps: Steps) -> None:
-    """See Buffer."""
-    for step in _one_by_one(steps):
-      self._replay.add_step(step)
-
-  def save(self) -> None:
-    """See Buffer. Each episode was saved when it was added."""
-
-  def restart(self) -> None:
-    """See Buffer."""
-    del self._replay
-    self._batches.clear()
-    gc.collect()
-    self._replay = self._make()
-
-  def batch(self, size: int) -> Any:
-    """See Buffer."""
-    if size not in self._batches:
-      dataset = self._replay.dataset(size, LENGTH, pin_memory=False)
-      self._batches[size] = iter(dataset)
-    return next(self._batches[size])
+Steps = replay_buffers.Steps
+LENGTH, CAPACITY = replay_buffers.LENGTH, replay_buffers.CAPACITY
 
 
 def film(suite: str, task: str, frames: int = FRAMES) -> Steps:
@@ -216,16 +95,12 @@ def episode(clip: Steps, length: int, motion: bool) -> Steps:
     name: clip[name][again]
     if name in clip
     else rng.uniform(0, 60, (length, *field.shape)).astype(field.dtype)
-    for name, field in _fields(motion).items()
+    for name, field in replay_buffers.fields(motion).items()
   }
   steps['is_first'] = np.arange(length) == 0
   steps['is_last'] = np.arange(length) == length - 1
   steps['is_terminal'] = np.zeros(length, bool)
   return steps
-
-
-def _fields(motion: bool) -> dict[str, schema.Field]:
-  return schema.replay_fields(_KEYPOINTS if motion else None, _ACTIONS)
 
 
 def flow_errors(clip: Steps, folder: pathlib.Path) -> dict[str, float]:
@@ -243,7 +118,9 @@ def flow_errors(clip: Steps, folder: pathlib.Path) -> dict[str, float]:
     lost: share of vectors longer than 1/16 pixel that come back as zero.
   """
   length = len(clip['image'])
-  replay = replay_lib.Replay(folder, _fields(True), length, 'int8')
+  replay = replay_lib.Replay(
+    folder, replay_buffers.fields(True), length, 'int8'
+  )
   replay.add_episode(episode(clip, length, True))
   stored = replay.sample(np.random.default_rng(0), 1, length)['flow'][0, 1:]
   true = clip['flow'][1:].astype(np.float64)
@@ -263,7 +140,7 @@ def _rms(array: np.ndarray) -> float:
 
 
 def measure(
-  make_buffer: Callable[..., Buffer],
+  make_buffer: Callable[..., replay_buffers.Buffer],
   arguments: tuple[Any, ...],
   clips: list[Steps],
   motion: bool,
@@ -273,7 +150,7 @@ def measure(
   """Fills a buffer and draws from it, in this process.
 
   Args:
-    make_buffer: one of the classes above.
+    make_buffer: one of the classes of replay_buffers.py.
     arguments: of it, after the folder.
     clips: from `film`; episodes are made of them in turn.
     motion: with flow and points, or images alone.
@@ -308,7 +185,7 @@ def measure(
         times = {f'ms_{size}': _median_ms(draw[size]) for size in BATCHES}
         memory.append(_memory())
     cold = None
-    if isinstance(buffer, Ours):
+    if isinstance(buffer, replay_buffers.Ours):
       cold = _median_ms(draw[BATCHES[0]], lambda: _leave_page_cache(folder))
     size = sum(path.stat().st_size for path in folder.iterdir())
     _leave_page_cache(folder)
@@ -361,32 +238,9 @@ def _leave_page_cache(folder: pathlib.Path) -> None:
     os.close(descriptor)
 
 
-def _module(checkout: str, folder: str) -> types.ModuleType:
-  """The module `replay` of a folder, without what the package around imports.
-
-  Raises:
-    ValueError: if it is not there.
-    ImportError: if it needs what is not installed.
-  """
-  path = pathlib.Path(checkout, folder)
-  if not (path / 'replay.py').is_file():
-    raise ValueError(f'The checkout {checkout!r} has no {folder}/replay.py.')
-  package = types.ModuleType('checkout')
-  package.__path__ = [str(path)]
-  sys.modules['checkout'] = package
-  return importlib.import_module('checkout.replay')
-
-
-def _one_by_one(steps: Steps) -> list[Steps]:
-  return [
-    {name: array[t] for name, array in steps.items()}
-    for t in range(len(steps['is_first']))
-  ]
-
-
 def contestants(
   checkouts: dict[str, str],
-) -> dict[str, tuple[type[Buffer], tuple[Any, ...], bool]]:
+) -> dict[str, tuple[type[replay_buffers.Buffer], tuple[Any, ...], bool]]:
   """What is compared: with images alone, and with motion.
 
   Args:
@@ -400,8 +254,8 @@ def contestants(
     content = 'images and motion' if motion else 'images'
     for flow_dtype in replay_lib.FLOW_DTYPES if motion else ('float16',):
       name = f'ours, {content}' + (f', {flow_dtype}' if motion else '')
-      found[name] = Ours, (motion, flow_dtype), motion
-    for kind in (DreamerV3, ContextWM):
+      found[name] = replay_buffers.Ours, (motion, flow_dtype), motion
+    for kind in (replay_buffers.DreamerV3, replay_buffers.ContextWM):
       checkout = checkouts[kind.__name__.lower()]
       if checkout:
         found[f'{kind.__name__}, {content}'] = kind, (checkout,), motion
@@ -409,7 +263,7 @@ def contestants(
 
 
 def compare(
-  buffers: dict[str, tuple[type[Buffer], tuple[Any, ...], bool]],
+  buffers: dict[str, tuple[type[replay_buffers.Buffer], tuple[Any, ...], bool]],
   clips: list[Steps],
   num_steps: int,
   scratch: str | None,

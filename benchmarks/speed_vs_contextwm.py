@@ -22,10 +22,10 @@ backward pass, to weights and, but for images, inputs:
 """
 
 import functools
+import os
 import pathlib
 import resource
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -37,7 +37,7 @@ import numpy as np
 import optax
 from absl import flags
 
-from benchmarks import record, steps
+from benchmarks import record, servers, steps
 from configs import base
 from drp_jax import losses
 from drp_jax.ops import noise
@@ -50,6 +50,7 @@ PIECES = {
   'dmcr': ('step', 'world model', 'behavior'),
 }
 SIDES = ('ours', 'theirs')
+_PATIENCE = 3600.0  # seconds for one call, of which the first compiles
 
 
 def ours(
@@ -194,159 +195,42 @@ def _our_halves(step, system, state, batch, keys):
   }
 
 
-def theirs(
-  stage: str, preset: str, checkout: str, batch_size: int | None
-) -> dict[str, Callable[[], Any]]:
-  """`ours` by the official code."""
-  import torch
-
-  from third_party import contextwm_agents
-
-  step = steps.make_step(stage, 'float32', preset, 'ipv', batch_size)
-  pretrained, tuned = contextwm_agents.make_agents(
-    pathlib.Path(checkout), step.config, step.action_size
-  )
-  agent = pretrained if stage == 'pretrain' else tuned
-  agent.init_optimizers()
-  B, T = step.example.is_first.shape
-  rng = np.random.default_rng(0)
-  image = rng.integers(0, 256, (B, T, 3, 64, 64))
-  is_first = torch.zeros(B, T)
-  is_first[:, 0] = 1.0
-  data = {
-    'image': torch.from_numpy(image).float(),
-    'action': torch.zeros(B, T, step.action_size),
-    'reward': torch.zeros(B, T),
-    'is_first': is_first,
-    'is_last': torch.zeros(B, T),
-    'is_terminal': torch.zeros(B, T),
-  }
-  pieces = {'step': lambda: agent.train(data)}
-  if stage == 'pretrain':
-    return pieces | _their_networks(agent.wm, data)
-  return pieces | _their_halves(agent, data)
-
-
-def _their_networks(wm, data):
-  import torch
-
-  ready = wm.preprocess(data)
-  with torch.no_grad():
-    found = wm.encoder(ready)
-    post, _ = wm.rssm.observe(
-      found['embed'], ready['is_first'][..., None], ready['is_first']
-    )
-    feat = wm.rssm.get_feat(post)
-  embed, feat = (
-    torch.randn(x.shape, requires_grad=True) for x in (found['embed'], feat)
-  )
-  maps = {
-    side: torch.randn(x.shape, requires_grad=True)
-    for side, x in found['shortcut'].items()
-  }
-
-  def gradient(loss):
-    def run():
-      wm.train()
-      wm.zero_grad(set_to_none=True)
-      loss().backward()
-
-    return run
-
-  def encoders():
-    out = wm.encoder(ready)
-    kept = [out['shortcut'][side] for side in (8, 16)]
-    return sum(x.square().mean() for x in (out['embed'], *kept))
-
-  def decoder():
-    decoded = wm.heads['decoder'](feat, maps)['image']
-    return -decoded.log_prob(ready['image']).mean()
-
-  def rssm():
-    post, prior = wm.rssm.observe(
-      embed, ready['is_first'][..., None], ready['is_first']
-    )
-    kl, _ = wm.rssm.kl_loss(post, prior, **wm.config.kl)
-    return kl + wm.rssm.get_feat(post).square().mean()
-
-  return {
-    'encoders': gradient(encoders),
-    'decoder': gradient(decoder),
-    'RSSM': gradient(rssm),
-  }
-
-
-def _their_halves(agent, data):
-  wm = agent.wm
-
-  def world_model():
-    wm.train()
-    wm.train_iter(data)
-
-  wm.train()
-  _, outputs, _ = wm.train_iter(data)
-  start = {name: x.detach() for name, x in outputs['post'].items()}
-
-  def behavior():
-    wm.eval()
-    agent._task_behavior.train(
-      wm,
-      start,
-      data['is_terminal'],
-      lambda seq: wm.heads['reward'](seq['feat']).mode,
-    )
-
-  return {'world model': world_model, 'behavior': behavior}
-
-
 def serve(
   side: str, stage: str, preset: str, checkout: str, batch_size: int | None
-) -> None:
-  """Answers names of pieces with seconds, and `peak` with GiB."""
+) -> tuple[None, servers.Answer]:
+  """Makes one side; what it returns answers names of pieces with seconds.
+
+  It also answers `peak`, with GiB.
+  """
   if side == 'ours':
     pieces = ours(stage, preset, batch_size)
   else:
-    pieces = theirs(stage, preset, checkout, batch_size)
-  for line in sys.stdin:
-    name = line.strip()
+    from benchmarks import contextwm_pieces  # and torch, on their side alone
+
+    pieces = contextwm_pieces.make(stage, preset, checkout, batch_size)
+
+  def answer(name: str) -> float:
     if name == 'peak':
       unit = 1 if sys.platform == 'darwin' else 1024
       rss = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-      answer = rss * unit / 2**30
-    else:
-      begin = time.perf_counter()
-      pieces[name]()
-      answer = time.perf_counter() - begin
-    print(f'answer {answer}', flush=True)
+      return rss * unit / 2**30
+    begin = time.perf_counter()
+    pieces[name]()
+    return time.perf_counter() - begin
+
+  return None, answer
 
 
-class _Server:
-  """A process that runs one side."""
-
-  def __init__(self, side, stage, preset, checkout, batch_size):
-    size = [] if batch_size is None else [f'--batch_size={batch_size}']
-    self._process = subprocess.Popen(
-      [
-        *(sys.executable, '-m', 'benchmarks.speed_vs_contextwm'),
-        *(f'--serve={side}', f'--stage={stage}', f'--preset={preset}'),
-        *(f'--checkout={checkout}', *size),
-      ],
-      stdin=subprocess.PIPE,
-      stdout=subprocess.PIPE,
-      text=True,
-    )
-
-  def ask(self, name: str) -> float:
-    self._process.stdin.write(f'{name}\n')
-    self._process.stdin.flush()
-    for line in self._process.stdout:  # ContextWM prints much
-      if line.startswith('answer '):
-        return float(line.split()[1])
-    raise RuntimeError(f'{self._process.args} ended while asked for {name!r}.')
-
-  def close(self) -> None:
-    self._process.stdin.close()
-    self._process.wait()
+def _server(
+  side: str, stage: str, preset: str, checkout: str, batch_size: int | None
+) -> servers.Server:
+  size = [] if batch_size is None else [f'--batch_size={batch_size}']
+  command = [
+    *(sys.executable, '-m', 'benchmarks.speed_vs_contextwm'),
+    *(f'--serve={side}', f'--stage={stage}', f'--preset={preset}'),
+    *(f'--checkout={checkout}', *size),
+  ]
+  return servers.Server(command, os.environ)
 
 
 def measure(
@@ -359,36 +243,47 @@ def measure(
     ours, turn by turn), `ratios`, and for `step` the `peak_gib` of processes
     that took steps, before any other piece; it holds the pieces' inputs, and of
     ours a second copy of the state.
+
+  Raises:
+    TimeoutError: if a call takes longer than an hour.
+    servers.Failure: if a process fails; says why.
   """
-  servers = {
-    side: _Server(side, stage, preset, checkout, batch_size) for side in SIDES
+  sides = {
+    side: _server(side, stage, preset, checkout, batch_size) for side in SIDES
   }
-  rows = []
-  for piece in logger.progress(PIECES[stage], f'{stage}, {preset}', 'piece'):
-    for server in servers.values():
-      server.ask(piece)  # compiles, or fills caches
-    turns = [
-      {side: server.ask(piece) for side, server in servers.items()}
-      for _ in range(rounds)
-    ]
-    ratios = [turn['theirs'] / turn['ours'] for turn in turns]
-    row = {
-      'stage': stage,
-      'preset': preset,
-      'piece': piece,
-      'seconds': {
-        side: statistics.median(turn[side] for turn in turns) for side in SIDES
-      },
-      'ratio': statistics.median(ratios),
-      'ratios': ratios,
+
+  def ask(question: str) -> dict[str, float]:
+    """Answers of all sides, one after the other."""
+    return {
+      side: server.ask(question, time.monotonic() + _PATIENCE)
+      for side, server in sides.items()
     }
-    if piece == 'step':
-      row['peak_gib'] = {
-        side: server.ask('peak') for side, server in servers.items()
+
+  rows = []
+  try:
+    for server in sides.values():
+      server.answer(time.monotonic() + _PATIENCE)  # it is ready
+    for piece in logger.progress(PIECES[stage], f'{stage}, {preset}', 'piece'):
+      ask(piece)  # compiles, or fills caches
+      turns = [ask(piece) for _ in range(rounds)]
+      ratios = [turn['theirs'] / turn['ours'] for turn in turns]
+      row = {
+        'stage': stage,
+        'preset': preset,
+        'piece': piece,
+        'seconds': {
+          side: statistics.median(turn[side] for turn in turns)
+          for side in SIDES
+        },
+        'ratio': statistics.median(ratios),
+        'ratios': ratios,
       }
-    rows.append(row)
-  for server in servers.values():
-    server.close()
+      if piece == 'step':
+        row['peak_gib'] = ask('peak')
+      rows.append(row)
+  finally:
+    for server in sides.values():
+      server.close()
   return rows
 
 
@@ -415,13 +310,8 @@ def main() -> None:
   if not (pathlib.Path(_CHECKOUT.value) / 'wmlib').is_dir():
     raise ValueError(f'--checkout={_CHECKOUT.value} holds no wmlib.')
   if _SERVE.value:
-    serve(
-      _SERVE.value,
-      _STAGE.value[0],
-      _PRESET.value[0],
-      _CHECKOUT.value,
-      _BATCH_SIZE.value,
-    )
+    what = _SERVE.value, _STAGE.value[0], _PRESET.value[0]
+    servers.serve(lambda: serve(*what, _CHECKOUT.value, _BATCH_SIZE.value))
     return
   rows = []
   for preset in _PRESET.value:

@@ -26,7 +26,13 @@ from configs import base
 from configs import demo as demo_config
 from drp_jax import files
 from drp_jax.train import build, limits, pretrain, ranges, settings
-from experiments import demo_report, finetune_work, launch, run_preprocess
+from experiments import (
+  demo_report,
+  demo_verdicts,
+  finetune_work,
+  launch,
+  run_preprocess,
+)
 
 _BEAT = 2.0  # seconds of a killed stage that may go uncounted
 
@@ -71,7 +77,7 @@ def demo(config: ml_collections.ConfigDict, directory: str) -> None:
     spent = _read_json(folder / 'times.json', {}).get(stage.name, {})
     if spent.get('done') and (folder / stage.output).exists():
       print(
-        f'{head}: done before, in {demo_report.duration(spent["seconds"])}.',
+        f'{head}: done before, in {demo_verdicts.duration(spent["seconds"])}.',
         flush=True,
       )
       continue
@@ -80,13 +86,13 @@ def demo(config: ml_collections.ConfigDict, directory: str) -> None:
       stage.run(config, folder)
       entry['done'] = True
     print(
-      f'{head}: done in {demo_report.duration(entry["seconds"])}.', flush=True
+      f'{head}: done in {demo_verdicts.duration(entry["seconds"])}.', flush=True
     )
   total = sum(
     entry['seconds'] for entry in _read_json(folder / 'times.json', {}).values()
   )
   print(
-    f'All in {demo_report.duration(total)}. Look at {folder / "report.html"}'
+    f'All in {demo_verdicts.duration(total)}. Look at {folder / "report.html"}'
   )
 
 

@@ -23,7 +23,7 @@ from typing import Any
 import ml_collections
 from absl import flags
 
-from configs.studies import table1, table2, table3, table4
+from configs.studies import paper, printed
 from drp_jax.viz import report
 from experiments import (
   launch,
@@ -32,8 +32,6 @@ from experiments import (
   study_results,
   study_tables,
 )
-
-_TABLES = (table1, table2, table3, table4)
 
 Results = Sequence[study_results.Result]
 
@@ -67,9 +65,9 @@ def write(root: pathlib.Path, out: pathlib.Path) -> pathlib.Path:
       chosen = [result for result in results if result.preset == preset]
       sections.append(_study(study, preset, rows, chosen, out))
   sections += [
-    _not_begun(module.get_config())
-    for module in _TABLES
-    if module.get_config().name not in found
+    _not_begun(paper.get_config(name))
+    for name in printed.TABLES
+    if name not in found
   ]
   path = out / 'report.html'
   report.write_report(

@@ -348,11 +348,8 @@ def work(config_json: str, worker: int, num_workers: int) -> None:
     shards.write_shards(
       config.data.shards_dir,
       job.listing.videos,
-      job.plan,
-      job.read_frames,
-      job.extract,
+      clips.Cutter(job.plan, job.read_frames, job.extract),
       config.data.num_shards,
-      worker,
-      num_workers,
+      shards.Share(worker, num_workers),
       progress,
     )

@@ -1,9 +1,9 @@
 r"""Runs a matrix of systems, tasks, seeds and presets: the paper's figures.
 
   python -m experiments.study --list
-  python -m experiments.study --config=configs/studies/fig4.py --dry-run
-  python -m experiments.study --config=configs/studies/fig4.py --preset=nano \
-      --config.shards_dir=shards/mine --config.seeds='(0, 1)' \
+  python -m experiments.study --config=configs/studies/paper.py:fig4 --dry-run
+  python -m experiments.study --config=configs/studies/paper.py:fig4 \
+      --preset=nano --config.shards_dir=shards/mine --config.seeds='(0, 1)' \
       --workdir=runs/studies --jobs=2
 
 Every run is a command of its own, which --dry-run prints, in a folder of its
@@ -34,11 +34,13 @@ from absl import flags
 from ml_collections import config_flags
 
 from configs import base
-from configs.studies import throughput
+from configs.studies import paper, throughput
 from experiments import launch, study_index, study_runs
 
 _STUDIES = pathlib.Path(__file__).parents[1] / 'configs' / 'studies'
-_NO_STUDIES = ('__init__', 'base', 'paper', 'systems', 'throughput')
+_NO_STUDIES = (
+  *('__init__', 'base', 'paper', 'printed', 'systems', 'throughput'),
+)
 _LOG = 'log.txt'
 _TAIL = 15  # lines of a failed run
 _POLL = 0.2  # seconds between looks at the runs
@@ -301,9 +303,9 @@ def describe(study: ml_collections.ConfigDict, directory: str) -> str:
     f'{kinds["pretrain"]} pre-trainings and {kinds["finetune"]} fine-tunings.'
     ' Estimated hours left, one run after the other:',
     *(f'  {hardware}: {_total(hours)}' for hardware, hours in left.items()),
-    'Estimates are made of throughput (configs/studies/throughput.py) that was'
-    " seen or, of accelerators, is a bound by the compiler's count; of systems"
-    ' and sizes that are not there it is unknown.',
+    'Estimates are made of throughput (configs/studies/throughput.json)'
+    " that was seen or, of accelerators, is a bound by the compiler's count; of"
+    ' systems and sizes that are not there it is unknown.',
   ]
   return '\n'.join(lines)
 
@@ -319,14 +321,16 @@ def _total(hours: Sequence[float | None]) -> str:
 
 
 def names() -> Mapping[str, str]:
-  """The studies there are: path of the config to what it is."""
-  return {
-    f'configs/studies/{path.name}': ast.get_docstring(
-      ast.parse(path.read_text('utf-8'))
-    ).splitlines()[0]
-    for path in sorted(_STUDIES.glob('*.py'), key=study_index.natural)
-    if path.stem not in _NO_STUDIES
+  """The studies there are: `--config` of each to what it is."""
+  found = {
+    f'configs/studies/paper.py:{name}': study.what
+    for name, study in paper.STUDIES.items()
   }
+  for path in sorted(_STUDIES.glob('*.py')):
+    if path.stem not in _NO_STUDIES:
+      text = ast.get_docstring(ast.parse(path.read_text('utf-8')))
+      found[f'configs/studies/{path.name}'] = text.splitlines()[0]
+  return found
 
 
 def _state(run: study_runs.Run, root: pathlib.Path) -> str:
@@ -354,7 +358,7 @@ def _tail(process: _Process) -> str:
 def main() -> None:
   if _LIST.value:
     for path, what in names().items():
-      print(f'{path:28} {what}')
+      print(f'{path:32} {what}')
     return
   if _CONFIG.value is None:
     raise ValueError(
@@ -371,7 +375,7 @@ def main() -> None:
 
 if __name__ == '__main__':
   _CONFIG = config_flags.DEFINE_config_file(
-    'config', None, 'A study, configs/studies/NAME.py.'
+    'config', None, 'A study; --list says which there are.'
   )
   _LIST = flags.DEFINE_bool('list', False, 'Name the studies, and end.')
   _DRY_RUN = flags.DEFINE_bool(

@@ -52,11 +52,11 @@ def read(root: pathlib.Path) -> list[dict[str, Any]]:
   """Reads what `write` wrote of all studies, in the order of their names."""
   return [
     json.loads(path.read_text('utf-8'))
-    for path in sorted((root / _FOLDER).glob('*.json'), key=natural)
+    for path in sorted((root / _FOLDER).glob('*.json'), key=_natural)
   ]
 
 
-def natural(path: pathlib.Path) -> tuple[str, int, str]:
+def _natural(path: pathlib.Path) -> tuple[str, int, str]:
   """Sorts files of studies: fig4, fig5a, fig12."""
   word, number, rest = re.fullmatch(r'(\D*)(\d*)(.*)', path.stem).groups()
   return word, int(number or 0), rest

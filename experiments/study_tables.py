@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from configs.studies import paper, systems
+from configs.studies import printed, systems
 from drp_jax.viz import report
 from experiments import study_results
 
@@ -23,10 +23,10 @@ def tables(
     places: system and task of every cell, in order.
     results: of one preset.
   """
-  printed = paper.TABLES.get(name, {})
-  places = (*printed, *places)
+  known = printed.TABLES.get(name, {})
+  places = (*known, *places)
   tasks = tuple(dict.fromkeys(task for _, task in places))
-  columns = ['paper'] if printed else []
+  columns = ['paper'] if known else []
   columns += ['ours', f'last {study_results.LAST}', 'seeds']
   header = [
     'system',
@@ -36,8 +36,8 @@ def tables(
   for system in dict.fromkeys(system for system, _ in places):
     row = [systems.SYSTEMS[system].label]
     for task in tasks:
-      if printed:
-        row.append(_paper_cell(printed.get((system, task))))
+      if known:
+        row.append(_paper_cell(known.get((system, task))))
       row += _our_cells(_complete(results, system, task))
     rows.append(row)
   found = [
@@ -55,7 +55,7 @@ def tables(
 def _drops(tasks: Sequence[str], results: Results) -> report.Table:
   """By how much less the systems reach without their dynamics model."""
   rows = []
-  for (whole, without), drops in paper.DROPS.items():
+  for (whole, without), drops in printed.DROPS.items():
     row = [systems.SYSTEMS[without].label]
     for task in tasks:
       row.append(f'{drops[task]:.1f} %' if task in drops else _DASH)
@@ -79,8 +79,8 @@ def _drops(tasks: Sequence[str], results: Results) -> report.Table:
   )
 
 
-def _paper_cell(printed: tuple[float, float] | None) -> str:
-  return f'{printed[0]} ± {printed[1]}' if printed else _DASH
+def _paper_cell(number: tuple[float, float] | None) -> str:
+  return f'{number[0]} ± {number[1]}' if number else _DASH
 
 
 def _our_cells(results: Results) -> list[str]:

@@ -15,7 +15,7 @@ import random_inputs
 
 from configs import ablations
 from drp_jax import types
-from drp_jax.convert import contextwm
+from drp_jax.convert import checkpoints
 from drp_jax.train import (
   batches,
   build,
@@ -363,7 +363,7 @@ def ipv_run(tmp_path_factory):
   shapes = jax.eval_shape(system.init, jax.random.key(0), batch)
   variables = random_inputs.fill(shapes, 8)
   workdir = tmp_path_factory.mktemp('ipv')
-  contextwm.save(workdir, variables, {})
+  checkpoints.save(workdir, variables, {})
   return workdir, variables
 
 

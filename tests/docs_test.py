@@ -16,7 +16,8 @@ _DOCUMENTS = [
   *('README.md', 'CONTRIBUTING.md', 'third_party/README.md'),
   *(str(p.relative_to(_ROOT)) for p in sorted((_ROOT / 'docs').rglob('*.md'))),
 ]
-_FOLDERS = ('experiments', 'benchmarks')  # of commands, and what they share
+# Of commands, and what they share.
+_FOLDERS = ('experiments', 'benchmarks', 'drp_jax.convert')
 # Of absl, in every command.
 _ABSL_FLAGS = {'help', 'helpfull', 'traceback'}
 _DEFINITION = re.compile(
@@ -55,7 +56,8 @@ def _flags_of(program: pathlib.Path) -> set[str]:
   for node in ast.walk(ast.parse(text)):
     if isinstance(node, ast.ImportFrom) and node.module in _FOLDERS:
       for name in node.names:
-        found |= _flags_of(_ROOT / node.module / f'{name.name}.py')
+        folder = _ROOT / node.module.replace('.', '/')
+        found |= _flags_of(folder / f'{name.name}.py')
   return found
 
 

@@ -12,10 +12,7 @@ github.com/thuml/ContextWM; tests/parity/compare_contextwm.py runs it beside
 ours.
 """
 
-import argparse
 import dataclasses
-import logging
-import os
 import pathlib
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -27,8 +24,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from drp_jax import weights
+from drp_jax.convert import checkpoints
 from drp_jax.models import image_decoder, image_encoder, rssm
-from drp_jax.train import checkpoint
 
 SOURCE = weights.Source(
   key='--checkpoint',
@@ -45,7 +42,6 @@ PARTS = {  # files of a folder, and how their arrays are called in variables.pt
 IMAGE_SIZE = 64
 _STAGES = 3  # of the image towers
 SIDE = 4  # of their smallest maps
-_NAMES_SHOWN = 8  # of the arrays that do not fit, in a message
 
 Arrays = Mapping[str, np.ndarray]
 
@@ -84,32 +80,9 @@ class Sizes:
   has_context: bool
 
 
-def read(
-  path: str | pathlib.Path,
-  source: weights.Source = SOURCE,
-  parts: Mapping[str, str] = PARTS,
-) -> dict[str, np.ndarray]:
-  """Reads the arrays of a checkpoint by their names in `variables.pt`.
-
-  Args:
-    path: `variables.pt`, or a folder with the files of `parts`.
-    source: what errors say of the files.
-    parts: files of a folder, and what comes before their arrays' names.
-
-  Raises:
-    ValueError: if there is no such file, or it holds something else.
-  """
-  folder = pathlib.Path(path)
-  if folder.is_dir():
-    weights.find_folder(str(path), tuple((name,) for name in parts), source)
-    files = {folder / name: prefix for name, prefix in parts.items()}
-  else:
-    files = {weights.find_file(str(path), source): ''}
-  return {
-    prefix + name: tensor.float().numpy()
-    for file, prefix in files.items()
-    for name, tensor in weights.read(file, source).items()
-  }
+def read(path: str | pathlib.Path) -> dict[str, np.ndarray]:
+  """Reads `variables.pt` or a folder, see `checkpoints.read`."""
+  return checkpoints.read(path, SOURCE, PARTS)
 
 
 def convert(arrays: Arrays) -> dict[str, Any]:
@@ -128,30 +101,9 @@ def convert(arrays: Arrays) -> dict[str, Any]:
   """
   sizes = _sizes(arrays)
   found = apply_rules(world_model_rules(sizes), arrays)
-  check_shapes(found, _expected(found['params'], sizes))
+  expected = _expected(found['params'], sizes)
+  checkpoints.check_shapes(found, expected, SOURCE)
   return found
-
-
-def save(
-  directory: str | pathlib.Path, variables: dict[str, Any], meta: dict[str, Any]
-) -> None:
-  """Writes a checkpoint that `config.init_from` takes.
-
-  Args:
-    directory: the new workdir.
-    variables: from `convert`.
-    meta: JSON values: where they come from.
-
-  Raises:
-    ValueError: if there is a checkpoint already.
-  """
-  saved = checkpoint.Checkpoints(directory)
-  if saved.latest_step() is not None:
-    raise ValueError(f'--out={str(directory)!r} holds a checkpoint already.')
-  collections = {k: v for k, v in variables.items() if k != 'params'}
-  state = {'params': variables['params'], 'collections': collections}
-  saved.save(0, jax.tree.map(jnp.asarray, state), meta)
-  saved.close()
 
 
 def apply_rules(
@@ -169,8 +121,8 @@ def apply_rules(
   """
   rules = list(rules)
   expected = {rule.source for rule in rules}
-  missing = _listed(expected - arrays.keys())
-  unknown = _listed(arrays.keys() - expected)
+  missing = checkpoints.listed(expected - arrays.keys())
+  unknown = checkpoints.listed(arrays.keys() - expected)
   if missing or unknown:
     raise ValueError(
       f'{source.key}: {len(arrays)} arrays in the file, {len(expected)}'
@@ -377,26 +329,6 @@ def _norm_rules(source: str, path: tuple[str, ...]) -> list[Rule]:
   ]
 
 
-def check_shapes(variables: dict[str, Any], expected: dict[str, Any]) -> None:
-  """Compares converted variables with the shapes of our modules' own.
-
-  Raises:
-    ValueError: naming what differs, in our tree.
-  """
-  expected, found = (
-    flax.traverse_util.flatten_dict(jax.tree.map(lambda leaf: leaf.shape, x))
-    for x in (expected, variables)
-  )
-  assert found.keys() == expected.keys(), found.keys() ^ expected.keys()
-  wrong = _listed(
-    f'{"/".join(path)} {found[path]} instead of {shape}'
-    for path, shape in expected.items()
-    if found[path] != shape
-  )
-  if wrong:
-    raise ValueError(f'{SOURCE.key} holds arrays of other shapes: {wrong}.')
-
-
 def _sizes(arrays: Arrays) -> Sizes:
   stack = re.compile(r'wm\.encoder\.res0\.stack\.(\d+)\.')
   layers = [1 + int(match[1]) for match in map(stack.match, arrays) if match]
@@ -460,36 +392,8 @@ def _expected(params: dict[str, Any], sizes: Sizes) -> dict[str, Any]:
   return found
 
 
-def counts(params: dict[str, Any]) -> str:
-  """How many numbers each parameter set has, for people."""
-  return ', '.join(
-    f'{name} {sum(leaf.size for leaf in jax.tree.leaves(tree)):,}'
-    for name, tree in params.items()
-  )
-
-
-def _listed(names: Iterable[str]) -> str:
-  names = sorted(names)
-  shown = ', '.join(names[:_NAMES_SHOWN])
-  more = len(names) - _NAMES_SHOWN
-  return f'{shown} and {more} more' if more > 0 else shown
-
-
 def main() -> None:
-  parser = argparse.ArgumentParser(
-    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-  )
-  path = dict(required=True, type=os.path.expanduser)
-  parser.add_argument('--checkpoint', **path, help=SOURCE.files)
-  parser.add_argument('--out', **path, help='the new workdir')
-  args = parser.parse_args()
-  logging.basicConfig(level=logging.INFO, format='%(message)s')
-  try:
-    variables = convert(read(args.checkpoint))
-    save(args.out, variables, {'converted_from': args.checkpoint})
-  except ValueError as error:
-    parser.error(str(error))
-  logging.info('%s: %s', args.out, counts(variables['params']))
+  checkpoints.main(__doc__, SOURCE, lambda path: convert(read(path)))
 
 
 if __name__ == '__main__':

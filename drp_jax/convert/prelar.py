@@ -10,10 +10,7 @@ original is at github.com/zhanglixuan0720/PreLAR; tests/parity/compare_prelar.py
 runs it beside ours.
 """
 
-import argparse
 import dataclasses
-import logging
-import os
 import pathlib
 import re
 from typing import Any
@@ -23,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from drp_jax import types, weights
-from drp_jax.convert import contextwm
+from drp_jax.convert import checkpoints, contextwm
 from drp_jax.models import (
   heads,
   image_decoder,
@@ -67,7 +64,7 @@ def read(path: str | pathlib.Path) -> dict[str, np.ndarray]:
   Raises:
     ValueError: if there is no such file, or it holds something else.
   """
-  return contextwm.read(path, SOURCE, _PARTS)
+  return checkpoints.read(path, SOURCE, _PARTS)
 
 
 def convert(arrays: contextwm.Arrays) -> dict[str, Any]:
@@ -87,7 +84,8 @@ def convert(arrays: contextwm.Arrays) -> dict[str, Any]:
   sizes = _sizes(arrays)
   rules = pretraining_rules(sizes)
   found = contextwm.apply_rules(rules, arrays, SOURCE)
-  contextwm.check_shapes(found, _expected(found['params'], sizes))
+  expected = _expected(found['params'], sizes)
+  checkpoints.check_shapes(found, expected, SOURCE)
   return found
 
 
@@ -196,20 +194,7 @@ def _expected(params: dict[str, Any], sizes: contextwm.Sizes) -> dict[str, Any]:
 
 
 def main() -> None:
-  parser = argparse.ArgumentParser(
-    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-  )
-  path = dict(required=True, type=os.path.expanduser)
-  parser.add_argument('--checkpoint', **path, help=SOURCE.files)
-  parser.add_argument('--out', **path, help='the new workdir')
-  args = parser.parse_args()
-  logging.basicConfig(level=logging.INFO, format='%(message)s')
-  try:
-    variables = convert(read(args.checkpoint))
-    contextwm.save(args.out, variables, {'converted_from': args.checkpoint})
-  except ValueError as error:
-    parser.error(str(error))
-  logging.info('%s: %s', args.out, contextwm.counts(variables['params']))
+  checkpoints.main(__doc__, SOURCE, lambda path: convert(read(path)))
 
 
 if __name__ == '__main__':

@@ -111,6 +111,21 @@ class ClipPlan:
       )
 
 
+@dataclasses.dataclass(frozen=True)
+class Cutter:
+  """What makes clips of videos.
+
+  Attributes:
+    plan: which clips.
+    read_frames: see `ReadFrames`.
+    extract: see `Extract`.
+  """
+
+  plan: ClipPlan
+  read_frames: ReadFrames
+  extract: Extract
+
+
 def whole_splits(
   source_ids: Sequence[str],
   plan: ClipPlan,

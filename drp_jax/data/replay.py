@@ -1,8 +1,6 @@
 """Replay buffer: whole episodes in append-only files.
 
-Steps lie one after another as records in chunk files of `chunk_steps` records.
-Files are read and written, never held, so the memory of the process does not
-grow with the buffer, and what stays in RAM is for the page cache to decide. A
+Steps lie one after another as records in the files of chunk_files.py. A
 checkpoint holds only `state()`: where the episodes lie, and their checksums.
 Because records are never changed, any saved state can be gone back to, as long
 as its files are there; so files are deleted only when none of the last few
@@ -19,7 +17,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from drp_jax.data import fixed_point, schema, segments
+from drp_jax.data import chunk_files, fixed_point, schema, segments
 
 # States that stay restorable: no fewer than the checkpoints that are kept.
 KEPT_STATES = 3
@@ -91,7 +89,6 @@ class Replay:
     self._folder = pathlib.Path(folder)
     self._fields = fields
     self._capacity = capacity
-    self._chunk_steps = chunk_steps
     self._fixed_point = flow_dtype == 'int8'
     self._record = np.dtype(
       [
@@ -99,17 +96,16 @@ class Replay:
         for name, field in fields.items()
       ]
     )
+    files = chunk_files.ChunkFiles(self._folder, self._record, chunk_steps)
+    self._files = files
     self._episodes: list[_Episode] = []  # by age
     self._cursor = 0  # steps ever added
-    self._first_chunk = 0  # the oldest that is on disk
-    self._saved: list[int] = []  # oldest chunk that each saved state needs
-    self._dirty: set[int] = set()  # chunks written since the last state
+    self._saved: list[int] = []  # oldest step that each saved state needs
     self._unchecked: set[_Episode] = set()  # of other processes, not yet drawn
     self._num_corrupt = 0
-    self._folder.mkdir(parents=True, exist_ok=True)
     if state is not None:
       self._load(state)
-    self._delete_others()
+    self._files.delete_all_but(self._oldest(), self._cursor)
     self._drop_oldest()
 
   @property
@@ -152,14 +148,7 @@ class Replay:
     """
     records = self._to_records(steps)
     with self._writing():
-      for number, offset, part in self._parts(self._cursor, records):
-        self._dirty.add(number)
-        path = self._path(number)
-        path.touch()
-        with open(path, 'r+b') as file:
-          file.seek(offset)
-          file.truncate()  # what a killed process wrote
-          file.write(part)
+      self._files.append(self._cursor, records)
     checksum = zlib.crc32(records.view(np.uint8))
     self._episodes.append(_Episode(self._cursor, len(records), checksum))
     self._cursor += len(records)
@@ -205,7 +194,7 @@ class Replay:
       entry = 0
       for piece in pieces:
         start = self._episodes[piece.episode].start + piece.offset
-        records = self._read(start, piece.length)
+        records = self._files.read(start, piece.length)
         for name, array in batch.items():
           array[index, entry : entry + piece.length] = records[name]
         entry += piece.length
@@ -224,16 +213,13 @@ class Replay:
       RuntimeError: if the disk cannot be written to.
     """
     with self._writing():
-      for number in sorted(self._dirty):
-        _sync(self._path(number))
-      _sync(self._folder)  # the names of new files
-    self._dirty.clear()
-    self._saved = [*self._saved, self._oldest_chunk()][-KEPT_STATES:]
+      self._files.sync()
+    self._saved = [*self._saved, self._oldest()][-KEPT_STATES:]
     self._delete_unneeded()
     return {
       'format': _FORMAT,
       'fields': self._describe_fields(),
-      'chunk_steps': self._chunk_steps,
+      'chunk_steps': self._files.chunk_steps,
       'episodes': [list(episode) for episode in self._episodes],
       'cursor': self._cursor,
       'corrupt': self._num_corrupt,
@@ -281,18 +267,13 @@ class Replay:
     self._unchecked = set(self._episodes)
     self._cursor = state['cursor']
     self._num_corrupt = state['corrupt']
-    self._first_chunk = self._oldest_chunk()
-    self._saved = [self._first_chunk]
+    self._saved = [self._oldest()]
     for episode in self._episodes:
-      for number in self._chunks(episode):
-        path = self._path(number)
-        rows = episode.start + episode.length - number * self._chunk_steps
-        size = min(rows, self._chunk_steps) * self._record.itemsize
-        if not path.is_file() or path.stat().st_size < size:
-          raise ValueError(
-            f'{name}: {path.name}, which the checkpoint needs, is missing or'
-            f' shorter than {size} bytes; {_describe(episode)} lies there.'
-          )
+      for path, size in self._files.too_short(episode.start, episode.length):
+        raise ValueError(
+          f'{name}: {path.name}, which the checkpoint needs, is missing or'
+          f' shorter than {size} bytes; {_describe(episode)} lies there.'
+        )
 
   def _describe_fields(self) -> dict[str, str]:
     """Types and shapes as they are stored."""
@@ -361,7 +342,7 @@ class Replay:
 
   def _is_intact(self, episode: _Episode) -> bool:
     try:
-      records = self._read(episode.start, episode.length)
+      records = self._files.read(episode.start, episode.length)
     except OSError:
       return False
     return zlib.crc32(records.view(np.uint8)) == episode.checksum
@@ -375,39 +356,11 @@ class Replay:
         'episodes are left.',
         str(self._folder),
         _describe(episode),
-        ', '.join(self._path(number).name for number in self._chunks(episode)),
+        ', '.join(
+          path.name for path in self._files.paths(episode.start, episode.length)
+        ),
         len(self._episodes),
       )
-
-  def _read(self, start: int, length: int) -> np.ndarray:
-    """Reads records [length] from step `start` on.
-
-    Raises:
-      OSError: if a file is not there, too short, or on a bad disk.
-    """
-    records = np.empty(length, self._record)
-    for number, offset, part in self._parts(start, records):
-      path = self._path(number)
-      with open(path, 'rb', buffering=0) as file:
-        file.seek(offset)
-        if file.readinto(part) != len(part):
-          raise OSError(f'{str(path)!r} is shorter than it was.')
-    return records
-
-  def _parts(
-    self, start: int, records: np.ndarray
-  ) -> Iterator[tuple[int, int, np.ndarray]]:
-    """Cuts records from step `start` on where files end.
-
-    Yields:
-      Number of the file, offset in it and the bytes that belong there.
-    """
-    done = 0
-    while done < len(records):
-      number, row = divmod(start + done, self._chunk_steps)
-      part = records[done : done + self._chunk_steps - row]
-      yield number, row * self._record.itemsize, part.view(np.uint8)
-      done += len(part)
 
   @contextlib.contextmanager
   def _writing(self) -> Iterator[None]:
@@ -426,14 +379,6 @@ class Replay:
     """Size of the files once the capacity is reached."""
     return self._capacity * self._record.itemsize / _GIGABYTE
 
-  def _delete_others(self) -> None:
-    """Deletes chunk files that this replay does not need."""
-    end = -(-self._cursor // self._chunk_steps)
-    needed = {self._path(n) for n in range(self._oldest_chunk(), end)}
-    for path in self._folder.glob('chunk-*.bin'):
-      if path not in needed:
-        path.unlink()
-
   def _drop_oldest(self) -> None:
     excess = self.num_steps - self._capacity
     while excess > 0 and len(self._episodes) > 1:
@@ -443,36 +388,13 @@ class Replay:
     self._delete_unneeded()
 
   def _delete_unneeded(self) -> None:
-    """Deletes chunks older than what is sampled or may be restored."""
-    oldest = min([self._oldest_chunk(), *self._saved])
-    for number in range(self._first_chunk, oldest):
-      self._dirty.discard(number)
-      self._path(number).unlink(missing_ok=True)
-    self._first_chunk = oldest
+    """Deletes files older than what is sampled or may be restored."""
+    self._files.delete_before(min([self._oldest(), *self._saved]))
 
-  def _oldest_chunk(self) -> int:
-    start = self._episodes[0].start if self._episodes else self._cursor
-    return start // self._chunk_steps
-
-  def _chunks(self, episode: _Episode) -> range:
-    """Numbers of the files that an episode lies in."""
-    end = episode.start + episode.length
-    return range(
-      episode.start // self._chunk_steps, -(-end // self._chunk_steps)
-    )
-
-  def _path(self, number: int) -> pathlib.Path:
-    return self._folder / f'chunk-{number:08d}.bin'
+  def _oldest(self) -> int:
+    """The first step of the oldest episode."""
+    return self._episodes[0].start if self._episodes else self._cursor
 
 
 def _describe(episode: _Episode) -> str:
   return f'the episode of {episode.length} steps at step {episode.start}'
-
-
-def _sync(path: pathlib.Path) -> None:
-  """Waits until a file or folder is on the disk."""
-  descriptor = os.open(path, os.O_RDONLY)
-  try:
-    os.fsync(descriptor)
-  finally:
-    os.close(descriptor)

@@ -3,9 +3,9 @@
 `write_shards` is what preprocessing runs: restartable, in any number of
 processes or machines that share a file system, since a shard depends on no
 other and its files appear whole. `finish` writes what holds for all of them.
-`AtomicActions` is the same data set as a TFDS builder, for tools that speak
-TFDS. Both share `shard_files.features`, and `tfds.builder_from_directory` reads
-what either wrote.
+`builder.AtomicActions` is the same data set as a TFDS builder, for tools that
+speak TFDS. Both share `shard_files.features`, and `tfds.builder_from_directory`
+reads what either wrote.
 
 TFDS needs two things said to stay clear of TensorFlow: the file format, and
 `encoding='bytes'` (also ten times faster and bit exact, where the default makes
@@ -15,10 +15,11 @@ benchmarks/storage.py has the numbers of the alternatives.
 
 import bisect
 import collections
+import dataclasses
 import logging
 import os
 import pathlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -35,75 +36,30 @@ _log = logging.getLogger(__name__)
 Progress = Callable[[int, int, str], None]
 
 
-class AtomicActions(tfds.core.GeneratorBasedBuilder):
-  """The clips of a set of videos as a TFDS builder.
+@dataclasses.dataclass(frozen=True)
+class Share:
+  """Which shards a process writes: those s with s mod num_workers == worker.
 
-  Holds the same examples as `write_shards` with the same arguments, in TFDS's
-  own order, and writes no report. One split may be empty where `write_shards`
-  would fill it (`hold_out.settle`).
+  With `num_workers = num_shards`, shard `worker` alone.
+
+  Attributes:
+    worker: which of `num_workers` processes this is.
+    num_workers: processes that write into the folder.
   """
 
-  VERSION = tfds.core.Version(schema.FORMAT_VERSION)
+  worker: int = 0
+  num_workers: int = 1
 
-  def __init__(
-    self,
-    data_dir: str | os.PathLike,
-    videos: Iterable[sources.Video],
-    plan: clips.ClipPlan,
-    read_frames: clips.ReadFrames,
-    extract: clips.Extract,
-  ):
-    self._videos = _sorted(videos)
-    self._plan = plan
-    self._read_frames = read_frames
-    self._extract = extract
-    self._whole = hold_out.first_splits(self._videos, plan)
-    super().__init__(
-      data_dir=os.fspath(data_dir), file_format=shard_files.FORMAT
-    )
 
-  def _info(self) -> tfds.core.DatasetInfo:
-    return tfds.core.DatasetInfo(
-      builder=self,
-      features=shard_files.features(
-        self._plan.clip_length, self._plan.recorded
-      ),
-    )
-
-  def _split_generators(self, dl_manager):
-    del dl_manager  # The videos are local.
-    splits = {video.split for video in self._videos} - {None}
-    if None in {video.split for video in self._videos}:
-      tail = self._plan.validation_fraction
-      splits |= set(clips.SPLITS if tail else ('train',))
-    return {s: self._generate_examples(s) for s in clips.SPLITS if s in splits}
-
-  def _generate_examples(self, split: str) -> Iterator[tuple[str, Any]]:
-    for video in self._videos:
-      try:
-        for _, example in clips.examples(
-          video,
-          self._plan,
-          self._read_frames,
-          self._extract,
-          (split,),
-          self._whole.get(video.source_id),
-        ):
-          if example is not None:
-            yield f'{video.source_id}:{example["first_frame"]}', example
-      except clips.UnusableVideo as error:
-        _log.warning('%s is left out: %s', video.source_id, error)
+ALL = Share()
 
 
 def write_shards(
   shards_dir: str | os.PathLike,
   videos: Iterable[sources.Video],
-  plan: clips.ClipPlan,
-  read_frames: clips.ReadFrames,
-  extract: clips.Extract,
+  cutter: clips.Cutter,
   num_shards: int,
-  worker: int = 0,
-  num_workers: int = 1,
+  share: Share = ALL,
   progress: Progress | None = None,
 ) -> dict[str, Any] | None:
   """Writes the shards that are not there yet.
@@ -117,14 +73,10 @@ def write_shards(
   Args:
     shards_dir: folder of this data set and of nothing else.
     videos: what to cut; must be the same at every restart.
-    plan: how to cut, checked against what the folder was begun with.
-    read_frames: see `clips.ReadFrames`.
-    extract: see `clips.Extract`.
+    cutter: how to cut; its plan is checked against what the folder was begun
+      with.
     num_shards: at most; never more than videos.
-    worker: which of `num_workers` processes this is; it writes the shards s
-      with s mod num_workers == worker. With `num_workers = num_shards`, shard
-      `worker` alone.
-    num_workers: processes that write into this folder.
+    share: which of them this process writes.
     progress: called after every video of this worker.
 
   Returns:
@@ -135,10 +87,10 @@ def write_shards(
     ValueError: if the folder was begun with another plan or other videos, or
       if no training clip came out.
   """
-  shards_dir = pathlib.Path(shards_dir)
-  videos, num_shards = begin(shards_dir, videos, plan, num_shards, worker)
+  shards_dir, plan = pathlib.Path(shards_dir), cutter.plan
+  videos, num_shards = begin(shards_dir, videos, plan, num_shards, share.worker)
   whole = hold_out.first_splits(videos, plan)
-  mine = range(worker, num_shards, num_workers)
+  mine = range(share.worker, num_shards, share.num_workers)
   total = sum(len(videos[shard::num_shards]) for shard in mine)
   done = 0
   for shard in mine:
@@ -149,21 +101,14 @@ def write_shards(
         shards_dir, shard, num_shards, plan
       ) as writers:
         for offset, video in enumerate(members, start=1):
-          _write_video(
-            video,
-            plan,
-            read_frames,
-            extract,
-            whole.get(video.source_id),
-            writers,
-            tally,
-          )
+          split = whole.get(video.source_id)
+          _write_video(video, cutter, split, writers, tally)
           if progress is not None:
             progress(done + offset, total, video.source_id)
       # Last, since it says that the files of both splits are whole.
-      report.mark_done(shards_dir, shard, tally, worker)
+      report.mark_done(shards_dir, shard, tally, share.worker)
     done += len(members)
-  if num_workers > 1:  # Who of them is the last, none can know for sure.
+  if share.num_workers > 1:  # Who of them is the last, none can know for sure.
     return None
   return _finish(shards_dir, videos, plan, num_shards, None)
 
@@ -328,7 +273,7 @@ def begin(
   Raises:
     ValueError: if the folder was begun with another plan or other videos.
   """
-  videos = _sorted(videos)
+  videos = in_order(videos)
   if num_shards < 1:
     raise ValueError(f'config.data.num_shards={num_shards} must be at least 1.')
   num_shards = min(num_shards, len(videos))
@@ -336,7 +281,12 @@ def begin(
   return videos, num_shards
 
 
-def _sorted(videos: Iterable[sources.Video]) -> list[sources.Video]:
+def in_order(videos: Iterable[sources.Video]) -> list[sources.Video]:
+  """Sorts videos by their source ids.
+
+  Raises:
+    ValueError: if there is none, or two have the same id.
+  """
   videos = sorted(videos, key=lambda video: video.source_id)
   if not videos:
     raise ValueError('There is no video to cut into clips.')
@@ -348,9 +298,7 @@ def _sorted(videos: Iterable[sources.Video]) -> list[sources.Video]:
 
 def _write_video(
   video: sources.Video,
-  plan: clips.ClipPlan,
-  read_frames: clips.ReadFrames,
-  extract: clips.Extract,
+  cutter: clips.Cutter,
   whole: str | None,
   writers: dict[str, Callable[[clips.Example], None]],
   tally: report.Tally,
@@ -359,14 +307,14 @@ def _write_video(
   in_two = []
 
   def read(video: sources.Video) -> schema.Footage:
-    footage = read_frames(video)
+    footage = cutter.read_frames(video)
     tally.add_footage(video, footage)
-    in_two.append(clips.tail(len(footage), plan, footage.cuts) > 0)
+    in_two.append(clips.tail(len(footage), cutter.plan, footage.cuts) > 0)
     return footage
 
   try:
     for split, example in clips.examples(
-      video, plan, read, extract, clips.SPLITS, whole
+      video, cutter.plan, read, cutter.extract, clips.SPLITS, whole
     ):
       if example is not None:
         writers[split](example)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from benchmarks import replay
+from benchmarks import replay, replay_buffers
 from drp_jax.data import schema
 
 
@@ -52,7 +52,7 @@ def test_our_buffer_is_measured(tmp_path, monkeypatch):
   found = {}
   for flow_dtype in ('float16', 'int8'):
     found[flow_dtype] = replay.measure(
-      replay.Ours, (True, flow_dtype), clips, True, 1002, str(tmp_path)
+      replay_buffers.Ours, (True, flow_dtype), clips, True, 1002, str(tmp_path)
     )
     assert not list(tmp_path.iterdir())  # nothing is left behind
   exact, small = found['float16'], found['int8']
@@ -77,7 +77,7 @@ def test_what_is_compared():
     'ContextWM, images',
     'ContextWM, images and motion',
   }
-  assert both['ContextWM, images'] == (replay.ContextWM, ('b',), False)
+  assert both['ContextWM, images'] == (replay_buffers.ContextWM, ('b',), False)
 
 
 def test_what_cannot_run_is_left_out_and_said(tmp_path, capsys):
@@ -85,7 +85,7 @@ def test_what_cannot_run_is_left_out_and_said(tmp_path, capsys):
   folder = tmp_path / 'embodied' / 'core'
   folder.mkdir(parents=True)
   (folder / 'replay.py').write_text('import there_is_no_such_module\n')
-  buffers = {'theirs': (replay.DreamerV3, (str(tmp_path),), True)}
+  buffers = {'theirs': (replay_buffers.DreamerV3, (str(tmp_path),), True)}
   assert replay.compare(buffers, [_clip([1, 2])], 501, None) == {}
   said = capsys.readouterr().out
   assert 'theirs: left out, No module named' in said
@@ -93,7 +93,7 @@ def test_what_cannot_run_is_left_out_and_said(tmp_path, capsys):
 
 def test_a_folder_that_is_no_checkout(tmp_path):
   with pytest.raises(ValueError, match='has no wmlib/core/replay.py'):
-    replay.ContextWM(tmp_path, str(tmp_path))
+    replay_buffers.ContextWM(tmp_path, str(tmp_path))
 
 
 def test_a_film_is_real():

@@ -1,8 +1,11 @@
 """The pieces that are timed; the official code is not here."""
 
+import time
+
 import jax
 import pytest
 
+from benchmarks import servers
 from benchmarks import speed_vs_contextwm as speed
 
 
@@ -15,6 +18,20 @@ def test_our_side_has_every_piece(stage):
     for piece in pieces.values():
       piece()
       piece()  # what a step donated is not used again
+
+
+@pytest.mark.slow
+def test_a_process_answers_pieces_and_the_peak(tmp_path):
+  (tmp_path / 'wmlib').mkdir()  # which our side does not read
+  server = speed._server('ours', 'pretrain', 'debug', str(tmp_path), 2)
+  try:
+    assert server.answer(time.monotonic() + 600) is None
+    assert server.ask('decoder', time.monotonic() + 600) > 0
+    assert server.ask('peak', time.monotonic() + 600) > 0.1
+    with pytest.raises(servers.Failure, match="KeyError: 'reward'"):
+      server.ask('reward', time.monotonic() + 600)
+  finally:
+    server.close()
 
 
 def test_table_of_ratios_turn_by_turn():

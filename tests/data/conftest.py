@@ -27,7 +27,8 @@ def small_shards(tmp_path_factory):
     seed=0,
     extractor={'description': 'random'},
   )
-  shards.write_shards(folder / 'shards', videos, plan, _read, _extract, 2)
+  cutter = clips.Cutter(plan, _read, _extract)
+  shards.write_shards(folder / 'shards', videos, cutter, 2)
   return folder / 'shards'
 
 

@@ -60,9 +60,8 @@ def _extract(footage, rng):
 
 def _write(folder, videos, plan=_PLAN, worker=0, num_workers=1):
   return shards.write_shards(
-    *(folder, videos, plan, _read, _extract, _NUM_SHARDS),
-    worker=worker,
-    num_workers=num_workers,
+    *(folder, videos, clips.Cutter(plan, _read, _extract), _NUM_SHARDS),
+    shards.Share(worker, num_workers),
   )
 
 

@@ -11,6 +11,7 @@ import pytest
 import tensorflow_datasets as tfds
 
 from drp_jax import recordings
+from drp_jax.data import builder as builder_lib
 from drp_jax.data import (
   clips,
   input_pipeline,
@@ -69,16 +70,19 @@ def _still():
   return rng.integers(0, 256, (9, 64, 64, 3), np.uint8)[2]
 
 
+_CUTTER = clips.Cutter(_PLAN, _read, _extract)
+
+
 def _write(folder, videos, worker=0, num_workers=1, **changes):
-  arguments = dict(
-    plan=_PLAN, read_frames=_read, extract=_extract, num_shards=_NUM_SHARDS
-  )
+  num_shards = changes.pop('num_shards', _NUM_SHARDS)
+  progress = changes.pop('progress', None)
   return shards.write_shards(
     folder,
     videos,
-    **{**arguments, **changes},
-    worker=worker,
-    num_workers=num_workers,
+    dataclasses.replace(_CUTTER, **changes),
+    num_shards,
+    shards.Share(worker, num_workers),
+    progress,
   )
 
 
@@ -334,9 +338,7 @@ def test_the_builder_holds_the_same_examples(videos, tmp_path, known):
       dataclasses.replace(v, split='validation') for v in videos[:3]
     ] + [dataclasses.replace(v, split='train') for v in videos[3:]]
   _write(tmp_path / 'shards', videos)
-  builder = shards.AtomicActions(
-    tmp_path / 'built', videos, _PLAN, _read, _extract
-  )
+  builder = builder_lib.AtomicActions(tmp_path / 'built', videos, _CUTTER)
   builder.download_and_prepare(
     download_config=tfds.download.DownloadConfig(num_shards=2)
   )
@@ -531,8 +533,8 @@ def test_a_build_from_before_goes_on_to_the_same_shards(
 
 
 def test_the_builder_holds_what_was_recorded(videos, recorded, tmp_path):
-  builder = shards.AtomicActions(
-    tmp_path, videos, _RECORDED, _read_recorded, _extract
+  builder = builder_lib.AtomicActions(
+    tmp_path, videos, clips.Cutter(_RECORDED, _read_recorded, _extract)
   )
   builder.download_and_prepare(
     download_config=tfds.download.DownloadConfig(num_shards=2)

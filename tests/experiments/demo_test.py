@@ -10,7 +10,7 @@ import pytest
 
 from configs import demo as demo_config
 from drp_jax.preprocess import video
-from experiments import demo, demo_report
+from experiments import demo, demo_verdicts
 
 
 def _write_videos(folder):
@@ -130,15 +130,13 @@ def test_time_is_kept_while_a_stage_runs(tmp_path, monkeypatch):
 
 
 def test_verdicts_follow_the_numbers():
-  mae = demo_report.mae_verdict
+  mae = demo_verdicts.mae
   assert 'is clearly better than both (-40%' in mae(0.6, 1.0, 1.1)
   assert 'is not clearly better than both (-5%' in mae(0.95, 1.1, 1.0)
   assert 'is not clearly better than both (+20%' in mae(1.2, 1.0, 2.0)
-  assert 'Prediction beats copying (-50%)' in demo_report.open_loop_verdict(
-    1, 2
-  )
-  assert 'does not beat copying (+100%)' in demo_report.open_loop_verdict(2, 1)
-  verdict = demo_report.return_verdict
+  assert 'Prediction beats copying (-50%)' in demo_verdicts.open_loop(1, 2)
+  assert 'does not beat copying (+100%)' in demo_verdicts.open_loop(2, 1)
+  verdict = demo_verdicts.returns
   random = np.array([100.0, 140.0])  # 120 ± 20
   assert 'is above random' in verdict((110, 5), (150, 5), random)
   text = verdict((110, 5), (139, 5), random)
@@ -150,7 +148,7 @@ def test_verdicts_follow_the_numbers():
   'seconds, text', [(59.4, '59 s'), (59.6, '1 min 00 s'), (245, '4 min 05 s')]
 )
 def test_durations(seconds, text):
-  assert demo_report.duration(seconds) == text
+  assert demo_verdicts.duration(seconds) == text
 
 
 def test_config_variants():

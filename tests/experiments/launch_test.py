@@ -17,7 +17,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from configs import base, demo, preprocess
-from configs.studies import fig4
+from configs.studies import paper
 from experiments import launch
 
 
@@ -192,7 +192,7 @@ def _texts(config, name='config'):
     base.get_config(),
     preprocess.get_config(),
     demo.get_config(),
-    fig4.get_config(),
+    paper.get_config('fig4'),
   ],
   ids=['base', 'preprocess', 'demo', 'study'],
 )

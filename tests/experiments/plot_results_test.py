@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from configs.studies import fig13, paper, table1
+from configs.studies import paper, printed
 from drp_jax.train import episode_table
 from experiments import (
   plot_results,
@@ -104,10 +104,10 @@ def _record(study, root, seed_evaluations):
 def written(tmp_path_factory):
   """Two studies: three complete seeds and one half done; two of two suites."""
   root = tmp_path_factory.mktemp('studies')
-  study = table1.get_config()
+  study = paper.get_config('table1')
   study.seeds = (0, 1, 2, 3)
   _record(study, root, {0: 4, 1: 4, 2: 4, 3: 2})
-  study = fig13.get_config()
+  study = paper.get_config('fig13')
   study.seeds, study.presets = (0, 1), ('nano',)
   _record(study, root, {0: 4, 1: 4})
   out = root / 'results'
@@ -254,7 +254,7 @@ def test_a_folder_without_studies_is_an_error(tmp_path):
 
 
 def test_a_study_that_has_only_begun_has_a_page(tmp_path):
-  study_index.write(table1.get_config(), tmp_path)
+  study_index.write(paper.get_config('table1'), tmp_path)
   page = plot_results.write(tmp_path, tmp_path / 'out').read_text()
   assert 'No run was evaluated yet.' in page
 
@@ -306,21 +306,21 @@ def test_chances_of_improvement_by_hand(ours, other, chance):
 def test_the_papers_numbers():
   """Spot checks, and that they agree with each other."""
   walker, hopper = 'dmcr/walker_run', 'dmcr/hopper_stand'
-  assert paper.TABLES['table1']['ipv_without_dynamics', hopper] == (628, 134)
-  assert paper.TABLES['table2']['keypoints_8', hopper] == (775, 123)
-  assert paper.TABLES['table3']['mask_ratio_70', walker] == (660, 47)
-  assert paper.TABLES['table4']['patch_12', walker] == (649, 52)
-  assert [len(table) for table in paper.TABLES.values()] == [8, 6, 3, 3]
-  drp = paper.TABLES['table1']['drp', walker]
+  assert printed.TABLES['table1']['ipv_without_dynamics', hopper] == (628, 134)
+  assert printed.TABLES['table2']['keypoints_8', hopper] == (775, 123)
+  assert printed.TABLES['table3']['mask_ratio_70', walker] == (660, 47)
+  assert printed.TABLES['table4']['patch_12', walker] == (649, 52)
+  assert [len(table) for table in printed.TABLES.values()] == [8, 6, 3, 3]
+  drp = printed.TABLES['table1']['drp', walker]
   for name, system in (
     ('table2', 'keypoints_16'),
     ('table3', 'mask_ratio_50'),
     ('table4', 'patch_16'),
   ):
-    assert paper.TABLES[name][system, walker] == drp == (681, 39)
-  for (whole, without), drops in paper.DROPS.items():
+    assert printed.TABLES[name][system, walker] == drp == (681, 39)
+  for (whole, without), drops in printed.DROPS.items():
     for task, drop in drops.items():
-      means = [paper.TABLES['table1'][s, task][0] for s in (whole, without)]
+      means = [printed.TABLES['table1'][s, task][0] for s in (whole, without)]
       assert 100 * (1 - means[1] / means[0]) == pytest.approx(drop, abs=0.06)
 
 

@@ -14,40 +14,12 @@ from absl import flags
 from ml_collections import config_flags
 
 from configs.studies import base as study_base
-from configs.studies import (
-  fig4,
-  fig5a,
-  fig5b,
-  fig6,
-  fig7,
-  fig12,
-  fig13,
-  nano,
-  systems,
-  table1,
-  table2,
-  table3,
-  table4,
-  throughput,
-)
+from configs.studies import nano, paper, systems, throughput
 from drp_jax.train import build
 from experiments import study, study_index, study_runs
 
 _ROOT = pathlib.Path(__file__).parents[2]
-_PAPER = (
-  fig4,
-  fig5a,
-  fig5b,
-  fig6,
-  fig7,
-  fig12,
-  fig13,
-  table1,
-  table2,
-  table3,
-  table4,
-)
-_ALL = (*_PAPER, nano)
+_ALL = (*paper.STUDIES, 'nano')
 # Number of fine-tunings: systems x tasks x seeds.
 _SIZES = {
   'fig4': 7 * 3 * 5,
@@ -65,8 +37,8 @@ _SIZES = {
 }
 
 
-def _config(module, **changes):
-  config = module.get_config()
+def _config(name, **changes):
+  config = nano.get_config() if name == 'nano' else paper.get_config(name)
   config.shards_dir = 'shards/mine'
   config.update(changes)
   return config
@@ -81,33 +53,33 @@ def _small(**changes):
     seeds=(0,),
     presets=('debug',),
   )
-  return _config(study_base, **(small | changes))
-
-
-def _names(module):
-  return module.__name__.rpartition('.')[2]
+  config = study_base.get_config()
+  config.shards_dir = 'shards/mine'
+  config.update(small | changes)
+  return config
 
 
 def test_every_study_is_listed_with_what_it_is():
-  assert list(study.names()) == [
-    f'configs/studies/{_names(module)}.py' for module in _by_kind()
+  *listed, last = study.names().items()
+  assert [path for path, _ in listed] == [
+    f'configs/studies/paper.py:{name}' for name in _SIZES if name != 'nano'
   ]
-  for module in _PAPER:
-    name = _names(module)
-    what = study.names()[f'configs/studies/{name}.py']
-    number = name.removeprefix('fig').removeprefix('table')
+  for path, what in listed:
+    number = path.partition(':')[2].removeprefix('fig').removeprefix('table')
     assert re.search(rf'paper (Fig\.|Table) {number}\)', what)
+  assert last[0] == 'configs/studies/nano.py' and 'pre-training' in last[1]
 
 
-def _by_kind():
-  figures = [module for module in _PAPER if 'fig' in _names(module)]
-  return (*figures, nano, *_PAPER[len(figures) :])
+@pytest.mark.parametrize('name', ['', 'fig8', 'fig4 '])
+def test_a_study_that_there_is_not_names_those_there_are(name):
+  with pytest.raises(ValueError, match='is one of fig4, .*, table4; not '):
+    paper.get_config(name)
 
 
-@pytest.mark.parametrize('module', _ALL, ids=_names)
-def test_the_matrix_of_a_study(module):
-  config = _config(module)
-  assert config.is_locked and config.name == _names(module)
+@pytest.mark.parametrize('name', _ALL)
+def test_the_matrix_of_a_study(name):
+  config = _config(name)
+  assert config.is_locked and config.name == name
   found = study_runs.cells(config)
   assert len(found) == _SIZES[config.name]
   assert len({cell.run.folder for cell in found}) == len(found)
@@ -120,13 +92,13 @@ def test_the_matrix_of_a_study(module):
     assert cell.run.config.task == cell.task.partition('/')[2]
 
 
-@pytest.mark.parametrize('module', _ALL, ids=_names)
+@pytest.mark.parametrize('name', _ALL)
 def test_commands_come_to_the_configs_that_name_their_folders(
-  module, monkeypatch
+  name, monkeypatch
 ):
   """Parsed as the commands do it."""
   monkeypatch.chdir(_ROOT)
-  config = _config(module, seeds=(3,))
+  config = _config(name, seeds=(3,))
   for run in study_runs.runs(config):
     args = study_runs.command(run, pathlib.Path('runs'))
     values = flags.FlagValues()
@@ -150,8 +122,8 @@ def test_the_paper_takes_sixteen_pretrainings():
   """Those of DRP and of its variants, and of the four baselines."""
   folders = {
     run.folder
-    for module in _PAPER
-    for run in study_runs.runs(_config(module, seeds=(0,)))
+    for name in paper.STUDIES
+    for run in study_runs.runs(_config(name, seeds=(0,)))
     if run.stage == 'pretrain'
   }
   names = sorted(re.sub('pretrain/(.*)-paper-.*', r'\1', f) for f in folders)
@@ -161,34 +133,32 @@ def test_the_paper_takes_sixteen_pretrainings():
 
 
 def test_a_table_shares_its_middle_row_where_it_is_the_presets():
-  def folders(module, preset):
+  def folders(name, preset):
     return {
       cell.system: cell.run.folder
-      for cell in study_runs.cells(
-        _config(module, seeds=(0,), presets=(preset,))
-      )
+      for cell in study_runs.cells(_config(name, seeds=(0,), presets=(preset,)))
       if cell.task == 'dmcr/walker_run'
     }
 
   for preset in ('paper', 'nano'):
-    ours = folders(table1, preset)['drp']
-    assert folders(table3, preset)['mask_ratio_50'] == ours
-    assert folders(table4, preset)['patch_16'] == ours
-    keypoints = folders(table2, preset)
+    ours = folders('table1', preset)['drp']
+    assert folders('table3', preset)['mask_ratio_50'] == ours
+    assert folders('table4', preset)['patch_16'] == ours
+    keypoints = folders('table2', preset)
     same = 'keypoints_16' if preset == 'paper' else 'keypoints_8'
     assert [name for name, f in keypoints.items() if f == ours] == [same]
     assert len(set(keypoints.values())) == 3
 
 
 def test_a_pretraining_stands_before_its_first_use_and_serves_all_seeds():
-  for module in (fig7, table1):
-    runs = study_runs.runs(_config(module, seeds=(0, 1)))
+  for name in ('fig7', 'table1'):
+    runs = study_runs.runs(_config(name, seeds=(0, 1)))
     folders = [run.folder for run in runs]
     assert len(set(folders)) == len(folders)
     for index, run in enumerate(runs):
       if run.needs:
         assert run.needs in folders[:index]
-  runs = study_runs.runs(_config(nano))
+  runs = study_runs.runs(_config('nano'))
   assert [run.stage for run in runs].count('pretrain') == 3
   assert {run.config.seed for run in runs if run.stage == 'pretrain'} == {0}
   seeds = [run.config.seed for run in runs if run.stage == 'finetune']
@@ -272,7 +242,7 @@ def test_the_workdir_says_how_far_a_run_is(tmp_path):
 
 
 def test_a_dry_run_shows_state_hours_and_commands(tmp_path):
-  config = _config(nano, seeds=(0,))
+  config = _config('nano', seeds=(0,))
   found = study_runs.runs(config)
   _finish(found[0], tmp_path, found[0].num_steps)
   text = study.describe(config, str(tmp_path))
@@ -289,7 +259,7 @@ def test_a_dry_run_shows_state_hours_and_commands(tmp_path):
 
 
 def test_hours_are_also_estimated_from_the_runs_that_are_there(tmp_path):
-  config = _config(nano)
+  config = _config('nano')
   runs = study_runs.runs(config)
   ipv = next(run for run in runs if run.config.agent == 'ipv')
   (tmp_path / ipv.folder).mkdir(parents=True)
@@ -484,7 +454,7 @@ def _command(module, *args):
 def test_the_command_chooses_presets_and_seeds(tmp_path):
   text = _command(
     'experiments.study',
-    '--config=configs/studies/fig5b.py',
+    '--config=configs/studies/paper.py:fig5b',
     '--preset=nano',
     '--preset=small',
     '--config.seeds=(0, 7)',
@@ -500,7 +470,7 @@ def test_the_command_chooses_presets_and_seeds(tmp_path):
 @pytest.mark.slow
 def test_a_study_of_debug_runs_ends_in_a_page(real_shards, tmp_path):
   args = (
-    '--config=configs/studies/fig7.py',
+    '--config=configs/studies/paper.py:fig7',
     '--preset=debug',
     f'--config.shards_dir={real_shards}',
     '--config.seeds=(0,)',

@@ -7,7 +7,7 @@ import random_inputs
 
 from configs import preprocess as preprocess_config
 from configs import pretrain as pretrain_config
-from drp_jax.data import shards
+from drp_jax.data import clips, shards
 from drp_jax.preprocess import video
 from drp_jax.train import bad_steps, logger, pretrain
 from experiments import preprocess_work
@@ -36,9 +36,8 @@ def _shards(root, spoil):
     return clip
 
   folder = config.data.shards_dir
-  shards.write_shards(
-    folder, job.listing.videos, job.plan, job.read_frames, extract, 2
-  )
+  cutter = clips.Cutter(job.plan, job.read_frames, extract)
+  shards.write_shards(folder, job.listing.videos, cutter, 2)
   return folder
 
 
