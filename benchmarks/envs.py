@@ -119,14 +119,14 @@ def table(rows: list[dict[str, Any]]) -> str:
 
 
 def _open(subject: Subject) -> gymnasium.Env:
-  return make.make_env(
+  settings = make.Settings(
     subject.suite,
-    subject.task,
     action_repeat=1,
     shadow_size=subject.shadow_size,
     factors=looks.FACTORS,
     texture_size=subject.texture_size,
   )
+  return make.make_env(settings, subject.task)
 
 
 def _timed(do: Callable[[], Any], into: list[dict[str, float]]) -> Any:

@@ -92,13 +92,10 @@ def _open(subject: Subject) -> gymnasium.Env:
   if subject.suite == 'metaworld':
     arm = metaworld.MetaWorld(subject.task, shadow_size=512)
     return wrappers.ActionRepeat(arm, renders.ACTION_REPEAT)
-  return make.make_env(
-    subject.suite,
-    subject.task,
-    action_repeat=renders.ACTION_REPEAT,
-    shadow_size=None,
-    factors=looks.FACTORS,
+  settings = make.Settings(
+    subject.suite, renders.ACTION_REPEAT, factors=looks.FACTORS
   )
+  return make.make_env(settings, subject.task)
 
 
 def flow_errors(

@@ -66,9 +66,8 @@ def film(suite: str, task: str, frames: int = FRAMES) -> Steps:
     flow: [T, 64, 64, 2] float16, by the default back-end.
   """
   settings = extract_config.get_config('robot').to_dict()
-  env = make.make_env(
-    suite, task, action_repeat=renders.ACTION_REPEAT, shadow_size=512
-  )
+  how = make.Settings(suite, renders.ACTION_REPEAT, shadow_size=512)
+  env = make.make_env(how, task)
   image, _ = renders.rollout(env, frames, np.random.default_rng(0))
   env.close()
   flow = backends.make_backends(backends.Settings(**settings)).flow

@@ -4,6 +4,7 @@ Processes that only run an environment import this file as well, so it imports
 JAX and what extracts motion where they are needed.
 """
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any
@@ -43,17 +44,9 @@ def open_suite(
   config: ml_collections.ConfigDict, draw: bool = True
 ) -> gymnasium.Env:
   """Opens the environment that `config.env` names; see `make.make_env`."""
-  return make.make_env(
-    config.env.suite,
-    config.task,
-    action_repeat=config.env.action_repeat,
-    shadow_size=config.env.shadow_size,
-    factors=config.env.factors,
-    texture_size=config.env.texture_size,
-    texture_folder=config.env.texture_folder,
-    v2_button=config.env.v2_button,
-    draw=draw,
-  )
+  names = [field.name for field in dataclasses.fields(make.Settings)]
+  settings = make.Settings(**{name: config.env[name] for name in names})
+  return make.make_env(settings, config.task, draw)
 
 
 def make_envs(

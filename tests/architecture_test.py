@@ -1,6 +1,7 @@
 """Tests of the house: who imports whom, and what an import costs."""
 
 import ast
+import configparser
 import pathlib
 import subprocess
 import sys
@@ -180,3 +181,18 @@ def test_importing_the_models_is_light_and_takes_no_device():
   assert done.returncode == 0, done.stderr
   files = [path for path in _FILES if _part(path) == 'models']
   assert int(done.stdout) == len(files) - 1  # all but __init__
+
+
+def test_every_file_that_is_no_code_goes_into_the_wheel():
+  config = configparser.ConfigParser()
+  config.read(_ROOT / 'setup.cfg')
+  patterns = config['options.package_data']['drp_jax'].split()
+  packed = {path for pattern in patterns for path in _PACKAGE.glob(pattern)}
+  others = {
+    path
+    for path in _PACKAGE.rglob('*')
+    if path.is_file()
+    and path.suffix not in ('.py', '.pyc')
+    and '__pycache__' not in path.parts
+  }
+  assert others and others == packed

@@ -4,14 +4,11 @@ import types
 from collections.abc import Callable
 from typing import Any
 
-import gymnasium
 import numpy as np
 
 from drp_jax import extras
-from drp_jax.envs import gl, scene
+from drp_jax.envs import gl, robot, scene
 
-IMAGE_SIZE = 64  # [Table 5]
-_IMAGE_SHAPE = (IMAGE_SIZE, IMAGE_SIZE, 3)
 CAMERA = 0  # the suite's own side or top view                    [IPV]
 
 
@@ -60,23 +57,14 @@ def load(task: str) -> Any:
   return suite.load(domain, name)
 
 
-class DMC(gymnasium.Env):
+class DMC(robot.Robot):
   """A task of the suite with images for observations.
 
-  Observation: uint8 [64, 64, 3] RGB of camera 0. Action: float32 [A] in
-  [-1, 1], rescaled to the task's own range. Reward: the task's, in [0, 1], per
-  control step. An episode has 1000 control steps, then `truncated` is true;
-  `terminated` is true only where the task itself gives a discount of 0.
-
-  `reset(seed)` makes the episode a function of the seed; without a seed the
-  task's generator runs on.
-
-  Wrappers that repeat actions call `advance` and `render` apart, since an image
-  costs far more than a control step.
+  Images are of camera 0, actions are rescaled to the task's own range. Reward:
+  the task's, in [0, 1], per control step. An episode has 1000 control steps,
+  then `truncated` is true; `terminated` is true only where the task itself
+  gives a discount of 0. The suite has no notion of success.
   """
-
-  metadata = {'render_modes': ['rgb_array']}
-  render_mode = 'rgb_array'
 
   def __init__(
     self,
@@ -105,15 +93,11 @@ class DMC(gymnasium.Env):
     if not np.isfinite([spec.minimum, spec.maximum]).all():
       raise ValueError(f'config.task={task!r} has unbounded actions.')
     self._low, self._high = spec.minimum, spec.maximum
-    self.action_space = gymnasium.spaces.Box(-1, 1, spec.shape, np.float32)
-    self.observation_space = gymnasium.spaces.Box(
-      0, 255, _IMAGE_SHAPE, np.uint8
-    )
+    super().__init__(spec.shape[0], draw)
     self._camera: Any = None
     self._record: Callable[[], dict[str, np.ndarray]] | None = None
     if draw:
       self._camera = self._open_camera(shadow_size)
-    self._over = True
 
   def _open_camera(self, shadow_size: int | None) -> Any:
     from dm_control.mujoco import engine
@@ -121,7 +105,7 @@ class DMC(gymnasium.Env):
     physics = self.physics
     if shadow_size is not None:  # read once, when the GL context is made
       physics.model.vis.quality.shadowsize = shadow_size
-    return engine.Camera(physics, IMAGE_SIZE, IMAGE_SIZE, CAMERA)
+    return engine.Camera(physics, robot.IMAGE_SIZE, robot.IMAGE_SIZE, CAMERA)
 
   @property
   def physics(self) -> Any:
@@ -138,59 +122,25 @@ class DMC(gymnasium.Env):
     """Seconds of simulated time per control step."""
     return self._env.control_timestep()
 
-  def reset(
-    self, *, seed: int | None = None, options: dict | None = None
-  ) -> tuple[np.ndarray, dict]:
-    """Starts an episode; see `gymnasium.Env.reset`."""
-    super().reset(seed=seed, options=options)
+  def _begin(self, seed: int | None) -> None:
     if seed is not None:
       self._env.task.random.seed(seed)
     self._env.reset()
-    self._over = False
-    return self.render(), {'success': False}
 
-  def advance(self, action: np.ndarray) -> tuple[float, bool, bool, dict]:
-    """Takes one control step without rendering.
-
-    Args:
-      action: float [A]; what lies outside [-1, 1] is clipped.
-
-    Returns:
-      reward, terminated, truncated, info, as `step` gives them.
-
-    Raises:
-      RuntimeError: the episode is over, or none was started; or the simulation
-        has diverged.
-    """
-    if self._over:
-      raise RuntimeError('The episode is over: call reset().')
-    action = np.clip(np.asarray(action, np.float64), -1, 1)
-    scaled = self._low + (action + 1) / 2 * (self._high - self._low)
-    self._over = True  # unless the step is taken
-    step = self._env.step(scaled)
-    self._over = step.last()
+  def _take(self, action: np.ndarray) -> tuple[float, bool, bool, bool]:
+    step = self._env.step(
+      self._low + (action + 1) / 2 * (self._high - self._low)
+    )
     terminated = step.last() and step.discount == 0
-    truncated = step.last() and not terminated
-    info = {'success': False}  # the suite has no such notion
-    return float(step.reward), bool(terminated), bool(truncated), info
+    return step.reward, terminated, step.last() and not terminated, False
 
-  def step(
-    self, action: np.ndarray
-  ) -> tuple[np.ndarray, float, bool, bool, dict]:
-    """Takes one control step; see `gymnasium.Env.step`."""
-    reward, terminated, truncated, info = self.advance(action)
-    return self.render(), reward, terminated, truncated, info
-
-  def render(self) -> np.ndarray:
-    """Returns the present image, uint8 [64, 64, 3]; zeros unless `draw`."""
-    if self._camera is None:
-      return np.zeros(_IMAGE_SHAPE, np.uint8)
+  def _image(self) -> np.ndarray:
     return self._camera.render().copy()  # the camera reuses its buffer
 
   def scene(self) -> dict[str, np.ndarray]:
     """Returns what is true of the present image; see `drp_jax.envs.scene`."""
     if self._record is None:
-      self._record = scene.of_physics(self.physics, CAMERA, IMAGE_SIZE)
+      self._record = scene.of_physics(self.physics, CAMERA, robot.IMAGE_SIZE)
     return self._record()
 
   def close(self):

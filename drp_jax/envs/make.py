@@ -1,27 +1,18 @@
 """Opens an environment by the names a config gives."""
 
+import dataclasses
+
 import gymnasium
 
 from drp_jax.envs import wrappers
 
 
-def make_env(
-  suite: str,
-  task: str,
-  *,
-  action_repeat: int,
-  shadow_size: int | None,
-  factors: tuple[str, ...] | None = None,
-  texture_size: int = 128,
-  texture_folder: str = '',
-  v2_button: bool = False,
-  draw: bool = True,
-) -> gymnasium.Env:
-  """Opens an environment: images uint8 [64, 64, 3], actions float32 [-1, 1]^A.
+@dataclasses.dataclass(frozen=True)
+class Settings:
+  """`config.env`, what of it says how an environment is.
 
-  Args:
+  Attributes:
     suite: 'dmc', 'dmcr' or 'metaworld'.
-    task: its name in the suite, 'walker_run' or 'drawer-open'.
     action_repeat: control steps per agent step; 2 for dmc and dmcr, 1 for
       metaworld [IPV].
     shadow_size: side of the shadow map in texels, None for the suite's own.
@@ -30,6 +21,23 @@ def make_env(
     texture_size: side of textures in texels (dmcr).
     texture_folder: the user's textures, '' for the embedded set (dmcr).
     v2_button: see `metaworld.MetaWorld` (metaworld).
+  """
+
+  suite: str
+  action_repeat: int
+  shadow_size: int | None = None
+  factors: tuple[str, ...] | None = None
+  texture_size: int = 128
+  texture_folder: str = ''
+  v2_button: bool = False
+
+
+def make_env(settings: Settings, task: str, draw: bool = True) -> gymnasium.Env:
+  """Opens an environment: images uint8 [64, 64, 3], actions float32 [-1, 1]^A.
+
+  Args:
+    settings: which suite, and how.
+    task: its name in the suite, 'walker_run' or 'drawer-open'.
     draw: if false, all images are zeros (where only rewards matter).
 
   Returns:
@@ -39,22 +47,23 @@ def make_env(
     ValueError: a name is unknown.
     RuntimeError: there is no OpenGL to render with.
   """
-  if suite == 'dmc':
+  c = settings
+  if c.suite == 'dmc':
     from drp_jax.envs import dmc
 
-    env = dmc.DMC(task, shadow_size, draw)
-  elif suite == 'dmcr':
+    env = dmc.DMC(task, c.shadow_size, draw)
+  elif c.suite == 'dmcr':
     from drp_jax.envs import dmcr
 
     env = dmcr.DMCR(
-      task, factors, shadow_size, texture_size, texture_folder, draw
+      task, c.factors, c.shadow_size, c.texture_size, c.texture_folder, draw
     )
-  elif suite == 'metaworld':
+  elif c.suite == 'metaworld':
     from drp_jax.envs import metaworld
 
-    env = metaworld.MetaWorld(task, shadow_size, v2_button, draw)
+    env = metaworld.MetaWorld(task, c.shadow_size, c.v2_button, draw)
   else:
     raise ValueError(
-      f"config.env.suite is 'dmc', 'dmcr' or 'metaworld', not {suite!r}."
+      f"config.env.suite is 'dmc', 'dmcr' or 'metaworld', not {c.suite!r}."
     )
-  return wrappers.ActionRepeat(env, action_repeat)
+  return wrappers.ActionRepeat(env, c.action_repeat)

@@ -14,14 +14,11 @@ import concurrent.futures
 from collections.abc import Callable
 from typing import Any
 
-import gymnasium
 import numpy as np
 
 from drp_jax import extras
-from drp_jax.envs import gl, scene
+from drp_jax.envs import gl, robot, scene
 
-IMAGE_SIZE = 64  # [Table 5]
-_IMAGE_SHAPE = (IMAGE_SIZE, IMAGE_SIZE, 3)
 CAMERA = 'corner'  # [IPV]
 STATE_SIZE = 39  # hand, objects, the same of the step before, goal
 
@@ -46,24 +43,18 @@ def tasks() -> list[str]:
   return sorted(n.removesuffix('-v3') for n in env_dict.ALL_V3_ENVIRONMENTS)
 
 
-class MetaWorld(gymnasium.Env):
+class MetaWorld(robot.Robot):
   """A task of Meta-World with images for observations.
 
-  Observation: uint8 [64, 64, 3] RGB, upright and mirrored (T7). Action: float32
-  [4] in [-1, 1], the hand's motion and the gripper. Reward: the task's, in
-  [0, 10]. `info['success']` tells of the present step; an episode is a success
-  if any of its steps is. It has 500 steps, then `truncated` is true;
-  `terminated` never is.
-
-  Objects and goal differ in every episode; `reset(seed)` makes it a function of
-  the seed, without one the task's generator runs on.
+  Images are upright and mirrored (T7). Actions [4] are the hand's motion and
+  the gripper. Reward: the task's, in [0, 10]. An episode is a success if any of
+  its steps is. It has 500 steps, then `truncated` is true; `terminated` never
+  is. Objects and goal differ in every episode.
 
   Images are drawn in a thread of their own. A context is current per thread,
   and dm_control, which does not look again, would go on drawing into ours.
   """
 
-  metadata = {'render_modes': ['rgb_array']}
-  render_mode = 'rgb_array'
   body = 'sawyer'
 
   def __init__(
@@ -105,22 +96,19 @@ class MetaWorld(gymnasium.Env):
     # A cached space: the goal's bounds are zero while it is hidden.
     self._env.__dict__.pop('sawyer_observation_space', None)
 
-    self.action_space = gymnasium.spaces.Box(-1, 1, (4,), np.float32)
-    self.observation_space = gymnasium.spaces.Box(
-      0, 255, _IMAGE_SHAPE, np.uint8
-    )
+    super().__init__(action_size=4, draw=draw)
     model, data = self._env.model, self._env.data
     if shadow_size is not None:  # read once, when the context is made
       model.vis.quality.shadowsize = shadow_size
     # This camera stands on its head, so upside down is upright (T7).
     camera = model.camera(CAMERA).id
-    self._view = scene.View(model, data, camera, IMAGE_SIZE, upside_down=True)
+    self._view = scene.View(
+      model, data, camera, robot.IMAGE_SIZE, upside_down=True
+    )
     self._v2_button = v2_button and task == BUTTON_TASK
-    self._draw = draw
     self._thread = concurrent.futures.ThreadPoolExecutor(max_workers=1)
     self._gl = self._context = None
     self._state = np.zeros(STATE_SIZE)
-    self._over = True
 
   @property
   def simulation(self) -> tuple[Any, Any]:
@@ -132,59 +120,28 @@ class MetaWorld(gymnasium.Env):
     """What the scripted policies see, [39] float64."""
     return self._state
 
-  def reset(
-    self, *, seed: int | None = None, options: dict | None = None
-  ) -> tuple[np.ndarray, dict]:
-    """Starts an episode; see `gymnasium.Env.reset`."""
+  def _begin(self, seed: int | None) -> None:
     import mujoco
 
-    super().reset(seed=seed, options=options)
     if seed is not None:
       self._env.seed(seed)
     self._state, _ = self._env.reset()
     # Or what was put somewhere is still drawn where it was before.
     mujoco.mj_forward(self._env.model, self._env.data)
-    self._over = False
-    return self.render(), {'success': False}
 
-  def advance(self, action: np.ndarray) -> tuple[float, bool, bool, dict]:
-    """Takes one step without rendering.
-
-    Args:
-      action: float [4]; what lies outside [-1, 1] is clipped.
-
-    Returns:
-      reward, terminated, truncated, info, as `step` gives them.
-
-    Raises:
-      RuntimeError: the episode is over, or none was started; or the simulation
-        has diverged.
-    """
-    if self._over:
-      raise RuntimeError('The episode is over: call reset().')
-    action = np.clip(np.asarray(action, np.float32), -1, 1)
-    self._state, reward, terminated, truncated, info = self._env.step(action)
-    self._over = bool(terminated or truncated)
+  def _take(self, action: np.ndarray) -> tuple[float, bool, bool, bool]:
+    self._state, reward, terminated, truncated, info = self._env.step(
+      action.astype(np.float32)
+    )
     self._check_simulation()
-    success = bool(info['success'])
+    success = info['success']
     if self._v2_button:
       opening, near = self._state[_GRIPPER], info['grasp_reward']
       reward = _v2_button_reward(reward, opening, near)
-      success = bool(info['obj_to_target'] <= V2_BUTTON_SUCCESS)
-    info = {'success': success}
-    return float(reward), bool(terminated), bool(truncated), info
+      success = info['obj_to_target'] <= V2_BUTTON_SUCCESS
+    return reward, terminated, truncated, success
 
-  def step(
-    self, action: np.ndarray
-  ) -> tuple[np.ndarray, float, bool, bool, dict]:
-    """Takes one step; see `gymnasium.Env.step`."""
-    reward, terminated, truncated, info = self.advance(action)
-    return self.render(), reward, terminated, truncated, info
-
-  def render(self) -> np.ndarray:
-    """Returns the present image, uint8 [64, 64, 3]; zeros unless `draw`."""
-    if not self._draw:
-      return np.zeros(_IMAGE_SHAPE, np.uint8)
+  def _image(self) -> np.ndarray:
     return self._at_goals(self._view.image)
 
   def scene(self) -> dict[str, np.ndarray]:
@@ -265,7 +222,7 @@ def _open_gl(model: Any) -> tuple[Any, Any]:
   """Makes a GL context, current in this thread, and MuJoCo's upon it."""
   import mujoco
 
-  gl_context = mujoco.GLContext(IMAGE_SIZE, IMAGE_SIZE)
+  gl_context = mujoco.GLContext(robot.IMAGE_SIZE, robot.IMAGE_SIZE)
   gl_context.make_current()
   context = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_150)
   mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, context)

@@ -2,5 +2,5 @@
 
 from drp_jax import extras
 
-extras.require(__name__, 'train', 'matplotlib', 'PIL')
+extras.require(__name__, 'train', 'jinja2', 'matplotlib', 'PIL')
 extras.require(__name__, 'data', 'cv2')

@@ -6,11 +6,13 @@ follows the reader's light or dark preference and the width of the window.
 
 import base64
 import dataclasses
-import html
 import io
 import os
+import pathlib
 from collections.abc import Sequence
+from typing import Any
 
+import jinja2
 from PIL import Image
 
 from drp_jax import files
@@ -97,100 +99,69 @@ def write_report(
     ValueError: if a picture is in none of the known formats, or has no
       description (`alt`).
   """
-  contents = ''.join(
-    f'<li><a href="#s{number}">{html.escape(section.title)}</a></li>'
-    for number, section in enumerate(sections)
+  environment = jinja2.Environment(
+    loader=jinja2.FileSystemLoader(pathlib.Path(__file__).parent),
+    autoescape=True,
+    trim_blocks=True,
+    lstrip_blocks=True,
+    keep_trailing_newline=True,
+    undefined=jinja2.StrictUndefined,
   )
-  body = ''.join(
-    f'<section id="s{number}"><h2>{html.escape(section.title)}</h2>'
-    f'{"".join(_item(item) for item in section.items)}</section>'
-    for number, section in enumerate(sections)
+  page = environment.get_template('report.html.jinja').render(
+    title=title,
+    subtitle=subtitle,
+    css=report_style.CSS,
+    sections=[
+      {'title': section.title, 'parts': [_prepared(x) for x in section.items]}
+      for section in sections
+    ],
   )
-  page = (
-    '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-    '<meta name="viewport" content="width=device-width,initial-scale=1">'
-    '<meta name="color-scheme" content="light dark">'
-    f'<title>{html.escape(title)}</title>'
-    f'<style>{report_style.CSS}</style></head><body>'
-    f'<header><h1>{html.escape(title)}</h1><p>{html.escape(subtitle)}</p>'
-    f'<nav aria-label="Contents"><ol>{contents}</ol></nav></header>'
-    f'<main>{body}</main></body></html>\n'
-  )
-  files.write(path, page.encode())
+  files.write(path, page.lstrip().encode())
 
 
-def _item(item: Item) -> str:
+def _prepared(item: Item) -> dict[str, Any]:
+  """An item as the template takes it, under the name of its kind."""
   match item:
     case Text(text):
-      return ''.join(
-        f'<p>{html.escape(part)}</p>' for part in text.split('\n\n')
-      )
-    case Facts(pairs):
-      return f'<dl>{"".join(_fact(*pair) for pair in pairs)}</dl>'
-    case Table():
-      return _table(item)
-    case Figure(data, alt, caption):
-      return _figure(_image(data, alt), caption)
-    case Clip(data, alt, caption):
-      return _figure(_clip(data, alt), caption)
+      found = {'paragraphs': text.split('\n\n')}
+    case Facts() | Table():
+      found = vars(item)
+    case Figure():
+      found = _picture(item) | {'still': None}
+    case Clip():
+      found = _picture(item) | {'still': _still(item.data)}
     case Row(pictures):
-      return f'<div class="row">{"".join(map(_item, pictures))}</div>'
+      found = {'pictures': [_prepared(picture) for picture in pictures]}
     case _:
       raise ValueError(f'{item!r} is not an item of a report.')
+  return {'kind': type(item).__name__, **found}
 
 
-def _fact(label: str, value: str) -> str:
-  return (
-    f'<div><dt>{html.escape(label)}</dt><dd>{html.escape(value)}</dd></div>'
-  )
-
-
-def _table(table: Table) -> str:
-  head = ''.join(
-    f'<th scope="col">{html.escape(str(cell))}</th>' for cell in table.header
-  )
-  rows = ''.join(
-    f'<tr>{"".join(f"<td>{html.escape(str(c))}</td>" for c in row)}</tr>'
-    for row in table.rows
-  )
-  caption = html.escape(table.caption)
-  return (
-    f'<div class="scroll"><table><caption>{caption}</caption>'
-    f'<thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>'
-  )
-
-
-def _figure(content: str, caption: str) -> str:
-  return (
-    f'<figure><div class="scroll">{content}</div>'
-    f'<figcaption>{html.escape(caption)}</figcaption></figure>'
-  )
-
-
-def _image(data: bytes, alt: str) -> str:
-  if not alt:
+def _picture(item: Figure | Clip) -> dict[str, Any]:
+  if not item.alt:
     raise ValueError('a picture needs a description: alt is empty.')
-  uri = _data_uri(data)
-  return f'<img src="{uri}" alt="{html.escape(alt)}"{_size(data)}>'
+  return {
+    'uri': _data_uri(item.data),
+    'alt': item.alt,
+    'caption': item.caption,
+    'size': _size(item.data),
+  }
 
 
-def _clip(data: bytes, alt: str) -> str:
+def _still(clip: bytes) -> str:
+  """The first frame."""
   first = io.BytesIO()
-  with Image.open(io.BytesIO(data)) as clip:
-    clip.convert('RGB').save(first, 'WEBP', quality=80)
-  still = _data_uri(first.getvalue())
-  return (
-    f'<picture><source media="(prefers-reduced-motion: reduce)"'
-    f' srcset="{still}">{_image(data, alt)}</picture>'
-  )
+  with Image.open(io.BytesIO(clip)) as frames:
+    frames.convert('RGB').save(first, 'WEBP', quality=80)
+  return _data_uri(first.getvalue())
 
 
-def _size(data: bytes) -> str:
+def _size(data: bytes) -> tuple[int, int] | None:
+  """Width and height in pixels; None of an SVG, which has any."""
   if _media_type(data) == 'image/svg+xml':
-    return ' class="wide"'
+    return None
   with Image.open(io.BytesIO(data)) as image:
-    width, height = image.size
-  return f' width="{width}" height="{height}"'
+    return image.size
 
 
 def _data_uri(data: bytes) -> str:

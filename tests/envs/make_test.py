@@ -15,14 +15,14 @@ from drp_jax.envs import make
   ],
 )
 def test_one_interface_for_all(suite, task):
-  env = make.make_env(
+  settings = make.Settings(
     suite,
-    task,
     action_repeat=2,
     shadow_size=256,
     factors=('body', 'floor'),
     texture_size=32,
   )
+  env = make.make_env(settings, task)
   image, _ = env.reset(seed=0)
   assert env.observation_space.contains(image)
   action = np.ones(env.action_space.shape, np.float32)
@@ -36,7 +36,7 @@ def test_one_interface_for_all(suite, task):
 def test_unknown_suite():
   known = "config.env.suite is 'dmc', 'dmcr' or 'metaworld', not 'atari'"
   with pytest.raises(ValueError, match=known):
-    make.make_env('atari', 'pong', action_repeat=1, shadow_size=None)
+    make.make_env(make.Settings('atari', action_repeat=1), 'pong')
 
 
 @pytest.mark.parametrize(
@@ -49,18 +49,12 @@ def test_unknown_suite():
 )
 def test_a_task_of_another_suite(suite, task):
   with pytest.raises(ValueError, match=f'config.task.*{task}'):
-    make.make_env(suite, task, action_repeat=1, shadow_size=None)
+    make.make_env(make.Settings(suite, action_repeat=1), task)
 
 
 def test_settings_reach_the_suite():
-  env = make.make_env(
-    'metaworld',
-    'button-press-topdown-wall',
-    action_repeat=1,
-    shadow_size=None,
-    v2_button=True,
-    draw=False,
-  )
+  settings = make.Settings('metaworld', action_repeat=1, v2_button=True)
+  env = make.make_env(settings, 'button-press-topdown-wall', draw=False)
   image, _ = env.reset(seed=0)
   assert not image.any()
   # The gripper is open: nothing in v2 (metaworld_test.py), more in v3.

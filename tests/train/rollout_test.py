@@ -202,7 +202,7 @@ def test_an_episode_is_a_function_of_its_number(extractor):
   """In a real environment, whatever ran in it before."""
 
   def make_env():
-    env = make.make_env('dmc', 'walker_stand', action_repeat=2, shadow_size=512)
+    env = make.make_env(make.Settings('dmc', 2, 512), 'walker_stand')
     return gymnasium.wrappers.TimeLimit(env, 3)
 
   def play(envs, number):
