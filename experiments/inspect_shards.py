@@ -20,7 +20,7 @@ from drp_jax.data import report as report_lib
 from drp_jax.ops import patches
 from drp_jax.train import logger
 from drp_jax.viz import contact_sheet, curves, overlay, report, video
-from experiments import launch
+from experiments import clip_flags, launch
 
 NUM_KEYPOINTS = 16  # drawn of those that are stored             [Table 5]
 PATCH_SIZE = 16  # P, pixels                                     [Table 5]
@@ -269,24 +269,19 @@ def _reasons(
 
 
 def main() -> None:
-  if not _SHARDS_DIR.value or not _OUT.value:
-    raise ValueError('--shards_dir and --out must name a folder each.')
   inspect(
-    _SHARDS_DIR.value,
-    _OUT.value,
-    _SPLIT.value,
+    _FLAGS.shards_dir.value,
+    _FLAGS.out.value,
+    _FLAGS.split.value,
     _ROWS.value,
-    _CLIPS.value,
+    _FLAGS.clips.value,
     _SEED.value,
   )
-  print(f'Look at {pathlib.Path(_OUT.value, "report.html")}')
+  print(f'Look at {pathlib.Path(_FLAGS.out.value, "report.html")}')
 
 
 if __name__ == '__main__':
-  _SHARDS_DIR = flags.DEFINE_string('shards_dir', '', 'Folder of shards.')
-  _OUT = flags.DEFINE_string('out', '', 'Folder for what is written.')
-  _SPLIT = flags.DEFINE_string('split', 'train', 'train or validation.')
+  _FLAGS = clip_flags.define('train', 1000, 'Clips of statistics.')
   _ROWS = flags.DEFINE_integer('rows', 8, 'Clips of the contact sheet.', 1)
-  _CLIPS = flags.DEFINE_integer('clips', 1000, 'Clips of statistics.', 1)
   _SEED = flags.DEFINE_integer('seed', 0, 'Of which clips these are.')
   launch.run(main)

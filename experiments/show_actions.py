@@ -49,7 +49,7 @@ from drp_jax.ops import patches
 from drp_jax.train import pretrained
 from drp_jax.train import workdir as workdir_lib
 from drp_jax.viz import plot_style, scatter
-from experiments import action_probe, launch, motion_vectors
+from experiments import action_probe, clip_flags, launch, motion_vectors
 
 FOLDS = 5
 NEIGHBORS = 5
@@ -225,21 +225,21 @@ def main() -> None:
     record = action_probe.show(
       _WORKDIR.value,
       _IPV.value,
-      _SHARDS_DIR.value,
-      _SPLIT.value,
-      _CLIPS.value,
-      _OUT.value,
+      _FLAGS.shards_dir.value,
+      _FLAGS.split.value,
+      _FLAGS.clips.value,
+      _FLAGS.out.value,
     )
     print(action_probe.table(record))
     return
   scores = show(
     _WORKDIR.value,
-    _SHARDS_DIR.value,
-    _SPLIT.value,
+    _FLAGS.shards_dir.value,
+    _FLAGS.split.value,
     [int(label) for label in _LABELS.value],
     _NAMES.value,
-    _CLIPS.value,
-    _OUT.value,
+    _FLAGS.clips.value,
+    _FLAGS.out.value,
   )
   means = {
     name: {kind: round(float(np.mean(x)), 3) for kind, x in found.items()}
@@ -250,7 +250,9 @@ def main() -> None:
 
 if __name__ == '__main__':
   _WORKDIR = flags.DEFINE_string('workdir', None, 'Of a pre-training.')
-  _SHARDS_DIR = flags.DEFINE_string('shards_dir', None, 'Of the clips.')
+  _FLAGS = clip_flags.define(
+    'train', 200, 'Clips of each label or body at most.', least=5
+  )
   _PROBE = flags.DEFINE_enum(
     'probe',
     'label',
@@ -260,14 +262,7 @@ if __name__ == '__main__':
   _IPV = flags.DEFINE_string(
     'ipv', '', 'Of a pre-training of IPV, a control of --probe=action.'
   )
-  _SPLIT = flags.DEFINE_enum(
-    'split', 'train', ['train', 'validation'], 'Of the shards.'
-  )
   _LABELS = flags.DEFINE_list('labels', [], 'Numbers; by default all.')
   _NAMES = flags.DEFINE_list('names', [], 'Of the labels, in their order.')
-  _CLIPS = flags.DEFINE_integer(
-    'clips', 200, 'Of each label or body at most.', 5
-  )
-  _OUT = flags.DEFINE_string('out', None, 'Folder for what is written.')
-  flags.mark_flags_as_required(['workdir', 'shards_dir', 'out'])
+  flags.mark_flags_as_required(['workdir'])
   launch.run(main)

@@ -23,7 +23,7 @@ from drp_jax.ops import patches
 from drp_jax.train import build, pretrained
 from drp_jax.train import workdir as workdir_lib
 from drp_jax.viz import attention, contact_sheet, overlay, video
-from experiments import clip_batches, launch
+from experiments import clip_batches, clip_flags, launch
 
 _SHOWN = 4  # clips of the picture
 _MOMENTS = 2  # of each
@@ -153,21 +153,18 @@ def _rounded(values) -> list[float]:
 def main() -> None:
   found = show(
     _WORKDIR.value,
-    _SHARDS_DIR.value,
-    _SPLIT.value,
-    _CLIPS.value,
-    _OUT.value,
+    _FLAGS.shards_dir.value,
+    _FLAGS.split.value,
+    _FLAGS.clips.value,
+    _FLAGS.out.value,
   )
   print(json.dumps(found, indent=2))
 
 
 if __name__ == '__main__':
   _WORKDIR = flags.DEFINE_string('workdir', None, 'Of a pre-training of DRP.')
-  _SHARDS_DIR = flags.DEFINE_string('shards_dir', None, 'Folder of shards.')
-  _SPLIT = flags.DEFINE_enum(
-    'split', 'validation', ['train', 'validation'], 'Of the shards.'
+  _FLAGS = clip_flags.define(
+    'validation', 32, 'Number of clips to average over.'
   )
-  _CLIPS = flags.DEFINE_integer('clips', 32, 'That numbers are taken of.', 1)
-  _OUT = flags.DEFINE_string('out', None, 'Folder for what is written.')
-  flags.mark_flags_as_required(['workdir', 'shards_dir', 'out'])
+  flags.mark_flags_as_required(['workdir'])
   launch.run(main)

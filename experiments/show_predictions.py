@@ -45,7 +45,7 @@ from drp_jax.data import shards
 from drp_jax.train import evaluate, pretrained
 from drp_jax.train import workdir as workdir_lib
 from drp_jax.viz import video
-from experiments import clip_batches, launch, open_loop
+from experiments import clip_batches, clip_flags, launch, open_loop
 from experiments import prediction_scores as scores
 
 _SHOWN = 5  # bodies of a picture
@@ -313,29 +313,26 @@ def parse_models(entries: Sequence[str]) -> dict[str, str]:
 def main() -> None:
   show(
     parse_models(_MODELS.value),
-    _SHARDS_DIR.value,
-    _SPLIT.value,
-    _CLIPS.value,
+    _FLAGS.shards_dir.value,
+    _FLAGS.split.value,
+    _FLAGS.clips.value,
     _BODY.value,
     _FOLLOWING.value,
-    _OUT.value,
+    _FLAGS.out.value,
   )
-  print((pathlib.Path(_OUT.value) / 'bodies.md').read_text('utf-8'))
+  print((pathlib.Path(_FLAGS.out.value) / 'bodies.md').read_text('utf-8'))
 
 
 if __name__ == '__main__':
   _MODELS = flags.DEFINE_list('models', None, 'LABEL=WORKDIR,...')
-  _SHARDS_DIR = flags.DEFINE_string('shards_dir', None, 'Folder of shards.')
-  _SPLIT = flags.DEFINE_enum(
-    'split', 'validation', ['train', 'validation'], 'Of the shards.'
+  _FLAGS = clip_flags.define(
+    'validation', 64, 'Number of clips to average errors over.'
   )
-  _CLIPS = flags.DEFINE_integer('clips', 64, 'That errors are taken of.', 1)
   _BODY = flags.DEFINE_string(
     'body', scores.BODY, 'Regular expression, a group of which names the body.'
   )
   _FOLLOWING = flags.DEFINE_list(
     'following', (), 'Bodies whose camera follows them.'
   )
-  _OUT = flags.DEFINE_string('out', None, 'Folder for what is written.')
-  flags.mark_flags_as_required(['models', 'shards_dir', 'out'])
+  flags.mark_flags_as_required(['models'])
   launch.run(main)

@@ -6,25 +6,17 @@ terminate, one of them in the middle of its segment.
 """
 
 import functools
-import pathlib
 
-import jax
+import golden_arrays
 import numpy as np
 import pytest
 
 from tests.parity import contextwm_ours as ours
 
-_FOLDER = pathlib.Path(__file__).parent / 'golden'
-_TOLERANCE = 1e-4  # of the largest value of each array
-# Of gradients: on another machine, a ReLU may fall to the other side.
-_GRADIENT_TOLERANCE = 1e-3
 _CASES = 'ipv_continuation', 'dreamerv2_continuation'
 
 
-@functools.cache
-def _case(name):
-  with np.load(_FOLDER / f'{name}.npz') as file:
-    return ours.unpack(dict(file))
+_case = golden_arrays.case
 
 
 @pytest.mark.parametrize(
@@ -34,12 +26,7 @@ def test_what_a_head_of_continuation_takes_part_in(name):
   """Losses and gradients of world model, actor and critic; a rollout's."""
   found = ours.continuation(name, _case(name))
   assert found.keys() == _case(name)['rows'].keys()
-  for row, names in found.items():
-    expected = ours.as_ours(name, _case(name)['rows'][row])
-    assert jax.tree.structure(names) == jax.tree.structure(expected), row
-    limit = _GRADIENT_TOLERANCE if 'gradients' in row else _TOLERANCE
-    for array, difference in ours.differences(names, expected):
-      assert difference < limit, f'{name}, {row}: {array} by {difference:.1e}'
+  golden_arrays.check(name, found, functools.partial(ours.as_ours, name))
 
 
 @pytest.mark.parametrize('name', _CASES)

@@ -6,36 +6,20 @@ tests/parity/compare_diswm.py, which says what was changed in it on the way.
 """
 
 import functools
-import pathlib
 
+import golden_arrays
 import jax
 import numpy as np
 import pytest
 
 from drp_jax.train import batches
-from tests.parity import contextwm_ours
 from tests.parity import diswm_ours as ours
 
-_FILE = pathlib.Path(__file__).parent / 'golden' / 'diswm.npz'
-_TOLERANCE = 1e-4  # of the largest value of each array
-_GRADIENT_TOLERANCE = 1e-3  # on another machine
-
-
-@functools.cache
-def _case():
-  with np.load(_FILE) as file:
-    return contextwm_ours.unpack(dict(file))
+_case = functools.partial(golden_arrays.case, 'diswm')
 
 
 def _check(found):
-  """Compares rows: all arrays, of moves those that are kept."""
-  for row, names in found.items():
-    expected = ours.as_ours(_case()['rows'][row])
-    if not row.startswith('optimizer'):
-      assert jax.tree.structure(names) == jax.tree.structure(expected), row
-    limit = _GRADIENT_TOLERANCE if 'gradients' in row else _TOLERANCE
-    for name, difference in contextwm_ours.differences(names, expected):
-      assert difference < limit, f'{row}: {name} by {difference:.1e}'
+  golden_arrays.check('diswm', found, ours.as_ours)
 
 
 def _fed():

@@ -6,8 +6,8 @@ by tests/parity/compare_dreamerv3.py.
 """
 
 import functools
-import pathlib
 
+import golden_arrays
 import jax
 import numpy as np
 
@@ -15,24 +15,11 @@ from drp_jax.train import batches
 from tests.parity import contextwm_ours
 from tests.parity import dreamerv3_ours as ours
 
-_FILE = pathlib.Path(__file__).parent / 'golden' / 'dreamerv3.npz'
-_TOLERANCE = 1e-4  # of the largest value of each array
-_GRADIENT_TOLERANCE = 1e-3  # on another machine
-
-
-@functools.cache
-def _case():
-  with np.load(_FILE) as file:
-    return contextwm_ours.unpack(dict(file))
+_case = functools.partial(golden_arrays.case, 'dreamerv3')
 
 
 def _check(found):
-  for row, names in found.items():
-    expected = ours.as_ours(_case()['rows'][row])
-    assert jax.tree.structure(names) == jax.tree.structure(expected), row
-    limit = _GRADIENT_TOLERANCE if row == 'gradients' else _TOLERANCE
-    for name, difference in contextwm_ours.differences(names, expected):
-      assert difference < limit, f'{row}: {name} by {difference:.1e}'
+  golden_arrays.check('dreamerv3', found, ours.as_ours)
 
 
 def test_networks():
@@ -66,7 +53,7 @@ def test_optimizer():
   expected = ours.as_ours(some(rows[row]))
   assert jax.tree.structure(moves) == jax.tree.structure(expected)
   for name, difference in contextwm_ours.differences(moves, expected):
-    assert difference < _TOLERANCE, f'{name} by {difference:.1e}'
+    assert difference < golden_arrays.TOLERANCE, f'{name} by {difference:.1e}'
 
 
 def test_formulas():

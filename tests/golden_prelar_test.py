@@ -5,35 +5,20 @@ As tests/golden_test.py, of arrays that tests/parity/compare_prelar.py wrote
 """
 
 import functools
-import pathlib
 
-import jax
+import golden_arrays
 import numpy as np
 import pytest
 
 from tests.parity import contextwm_ours as ours
 
-_FILE = pathlib.Path(__file__).parent / 'golden' / 'prelar.npz'
-_TOLERANCE = 1e-4  # of the largest value of each array
-# Of gradients: on another machine, a ReLU may fall to the other side.
-_GRADIENT_TOLERANCE = 1e-3
-
-
-@functools.cache
-def _case():
-  with np.load(_FILE) as file:
-    return ours.unpack(dict(file))
+_case = functools.partial(golden_arrays.case, 'prelar')
 
 
 def _check(found):
-  """Compares rows: all arrays, of moves those that are kept."""
-  for row, names in found.items():
-    expected = ours.as_ours('prelar', _case()['rows'][row])
-    if not row.startswith('optimizer'):
-      assert jax.tree.structure(names) == jax.tree.structure(expected), row
-    limit = _GRADIENT_TOLERANCE if 'gradients' in row else _TOLERANCE
-    for name, difference in ours.differences(names, expected):
-      assert difference < limit, f'{row}: {name} by {difference:.1e}'
+  golden_arrays.check(
+    'prelar', found, functools.partial(ours.as_ours, 'prelar')
+  )
 
 
 def _fed():

@@ -6,36 +6,19 @@ tests/parity/compare_contextwm.py.
 """
 
 import functools
-import pathlib
 
-import jax
-import numpy as np
+import golden_arrays
 import pytest
 
 from tests.parity import contextwm_ours as ours
 
 _AGENTS = 'ipv', 'apv', 'dreamerv2'
-_FOLDER = pathlib.Path(__file__).parent / 'golden'
-_TOLERANCE = 1e-4  # of the largest value of each array
-# Of gradients: on another machine, a ReLU may fall to the other side.
-_GRADIENT_TOLERANCE = 1e-3
-
-
-@functools.cache
-def _case(agent):
-  with np.load(_FOLDER / f'{agent}.npz') as file:
-    return ours.unpack(dict(file))
+_case = golden_arrays.case
 
 
 def _check(agent, found):
-  """Compares rows: all arrays, of moves those that are kept."""
-  for row, names in found.items():
-    expected = ours.as_ours(agent, _case(agent)['rows'][row])
-    if not row.startswith('optimizer'):
-      assert jax.tree.structure(names) == jax.tree.structure(expected), row
-    limit = _GRADIENT_TOLERANCE if 'gradients' in row else _TOLERANCE
-    for name, difference in ours.differences(names, expected):
-      assert difference < limit, f'{agent}, {row}: {name} by {difference:.1e}'
+  as_ours = functools.partial(ours.as_ours, agent)
+  golden_arrays.check(agent, found, as_ours)
 
 
 def _fed(agent):

@@ -3,6 +3,7 @@
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.signal
 
 from drp_jax.ops import returns
 
@@ -12,6 +13,27 @@ def test_by_hand():
     jnp.array([1.0, 2.0]), jnp.array([9.0, 3.0]), jnp.array(4.0), 0.5, 0.5
   )
   np.testing.assert_allclose(ret, [2.75, 4.0])
+
+
+def test_as_a_recursive_filter():
+  """Backwards in time, V = x + a V with x of the rewards and next values."""
+  rng = np.random.default_rng(0)
+  reward, value, last = rng.normal(size=(3, 7, 5))
+  discount, lam = 0.97, 0.9
+  a = discount * lam
+  following = np.concatenate([value[1:], last[:1]])
+  x = reward + discount * (1 - lam) * following
+  expected, _ = scipy.signal.lfilter(
+    [1.0], [1.0, -a], x[::-1], axis=0, zi=a * last[:1]
+  )
+  ret = returns.lambda_return(
+    jnp.asarray(reward, jnp.float32),
+    jnp.asarray(value, jnp.float32),
+    jnp.asarray(last[0], jnp.float32),
+    discount,
+    lam,
+  )
+  np.testing.assert_allclose(ret, expected[::-1], rtol=1e-4, atol=1e-5)
 
 
 def test_a_discount_of_each_state_by_hand():

@@ -4,6 +4,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.interpolate
+import scipy.special
+import scipy.stats
 
 from drp_jax.ops import two_hot
 
@@ -29,6 +32,30 @@ def test_a_number_is_the_mean_of_the_bins_beside_it():
   np.testing.assert_array_equal(weights[0], np.eye(7)[3])
   np.testing.assert_array_equal(weights[3], np.eye(7)[5])
   np.testing.assert_array_equal(np.flatnonzero(weights[1]), [3, 4])
+
+
+def test_weights_are_the_linear_splines_over_the_bins():
+  bins = np.asarray(two_hot.bins(41), np.float64)
+  rng = np.random.default_rng(0)
+  x = np.asarray(two_hot.symexp(jnp.asarray(rng.uniform(-19, 19, 200))))
+  knots = np.concatenate([bins[:1], bins, bins[-1:]])
+  expected = scipy.interpolate.BSpline.design_matrix(
+    x.astype(np.float64), knots, 1
+  ).toarray()
+  np.testing.assert_allclose(two_hot.encode(x, 41), expected, atol=1e-4)
+
+
+def test_cross_entropy_is_entropy_and_divergence():
+  rng = np.random.default_rng(1)
+  logits = rng.normal(size=(6, 15)).astype(np.float32)
+  target = np.array([-9.0, -1.0, -0.3, 0.0, 2.0, 50.0], np.float32)
+  weights = np.asarray(two_hot.encode(target, 15), np.float64)
+  probs = scipy.special.softmax(logits.astype(np.float64), -1)
+  expected = scipy.stats.entropy(weights, axis=-1) + scipy.stats.entropy(
+    weights, probs, axis=-1
+  )
+  found = two_hot.cross_entropy(jnp.asarray(logits), jnp.asarray(target))
+  np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
 def test_even_probabilities_mean_nothing_to_the_bit():
