@@ -24,6 +24,7 @@ import ml_collections
 from absl import flags
 
 from configs.studies import paper, printed
+from drp_jax import files
 from drp_jax.viz import report
 from experiments import (
   launch,
@@ -199,7 +200,10 @@ def _place(result: study_results.Result) -> dict[str, Any]:
 
 def _write_csv(path: pathlib.Path, rows: Iterable[dict[str, Any]]) -> None:
   rows = list(rows)
-  with open(path, 'w', newline='', encoding='utf-8') as file:
+  with (
+    files.replacing(path) as partial,
+    open(partial, 'w', newline='', encoding='utf-8') as file,
+  ):
     if rows:
       writer = csv.DictWriter(file, list(rows[0]), lineterminator='\n')
       writer.writeheader()

@@ -52,7 +52,10 @@ def record(workdir: str, name: str, random_episodes: int = 10) -> pathlib.Path:
   # Without the place it has on this machine.
   config['init_from'] = pathlib.Path(config['init_from']).name
   path = _RESULTS / f'{name}.csv'
-  with open(path, 'w', newline='', encoding='utf-8') as file:
+  with (
+    files.replacing(path) as partial,
+    open(partial, 'w', newline='', encoding='utf-8') as file,
+  ):
     writer = csv.writer(file)
     writer.writerow(
       ['agent_step', 'env_step', 'updates_logged', 'hours', *_COLUMNS]

@@ -283,7 +283,10 @@ def _shown(held_out: _HeldOut) -> list[int]:
 
 
 def _write_rows(path: pathlib.Path, errors: dict) -> None:
-  with open(path, 'w', newline='') as file:
+  with (
+    files.replacing(path) as partial,
+    open(partial, 'w', newline='') as file,
+  ):
     rows = csv.writer(file)
     rows.writerow(('model', 'kind', 'frame', 'mse', 'psnr', 'ssim'))
     for label, kinds in errors.items():

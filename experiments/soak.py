@@ -24,6 +24,7 @@ import numpy as np
 from absl import flags
 
 from configs import finetune_dmcr
+from drp_jax import files
 from drp_jax.envs import gl
 from experiments import finetune_work, launch
 
@@ -207,13 +208,16 @@ def main() -> None:
       raise
   finally:
     troubles.end()
-  with open(workdir / 'soak.csv', 'w', newline='') as file:
+  with (
+    files.replacing(workdir / 'soak.csv') as partial,
+    open(partial, 'w', newline='') as file,
+  ):
     rows = csv.writer(file)
     rows.writerow(('seconds', 'megabytes', 'megabytes_of_environments'))
     rows.writerows(tuple(round(x, 1) for x in row) for row in troubles.samples)
   plot(workdir / 'soak.png', troubles.samples)
   result = summary(workdir, troubles)
-  (workdir / 'soak.json').write_text(json.dumps(result, indent=2) + '\n')
+  files.write_json(workdir / 'soak.json', result)
   print(json.dumps(result, indent=2))
 
 
