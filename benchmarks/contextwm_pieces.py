@@ -1,4 +1,4 @@
-"""The pieces of speed_vs_contextwm.py by the official code."""
+"""Builds what speed_vs_contextwm.py times, with the official code."""
 
 import pathlib
 from collections.abc import Callable

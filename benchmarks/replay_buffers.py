@@ -1,4 +1,4 @@
-"""Replay buffers of a comparison: ours, DreamerV3's and ContextWM's.
+"""Wraps the replay buffers of a comparison: ours, DreamerV3's, ContextWM's.
 
 The code of the others is read from the user's checkouts.
 """

@@ -1,4 +1,4 @@
-"""Flags of the commands that look at clips of shards."""
+"""Defines the flags of the commands that look at clips of shards."""
 
 from typing import NamedTuple
 
@@ -10,7 +10,7 @@ flags.disclaim_key_flags()  # --help shows them as those of the command
 
 
 class ClipFlags(NamedTuple):
-  """Read with `.value` once the flags are parsed.
+  """Holds the flags; read them with `.value` once they are parsed.
 
   Attributes:
     shards_dir: `--shards_dir`.

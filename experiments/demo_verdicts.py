@@ -1,4 +1,4 @@
-"""Sentences of the demo's page that judge, made from numbers alone."""
+"""Judges the demo's numbers in sentences made from these numbers alone."""
 
 import numpy as np
 

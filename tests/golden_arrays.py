@@ -1,4 +1,4 @@
-"""What official code made of numbers, and how ours is compared with it."""
+"""Loads what official code computed, and compares our results with it."""
 
 import functools
 import pathlib
@@ -16,7 +16,7 @@ _FOLDER = pathlib.Path(__file__).parent / 'golden'
 
 @functools.cache
 def case(name):
-  """Weights, inputs and rows of `tests/golden/<name>.npz`."""
+  """Reads weights, inputs and rows of `tests/golden/<name>.npz`."""
   with np.load(_FOLDER / f'{name}.npz') as file:
     return contextwm_ours.unpack(dict(file))
 

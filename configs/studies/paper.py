@@ -1,4 +1,4 @@
-"""The studies of the paper's figures and tables, by name.
+"""Lists the studies of the paper's figures and tables by name.
 
 python -m experiments.study --config=configs/studies/paper.py:fig4
 """
@@ -12,7 +12,7 @@ from configs.studies import base
 
 @dataclasses.dataclass(frozen=True)
 class Study:
-  """What one figure or table compares.
+  """Describes what one figure or table compares.
 
   Attributes:
     what: one sentence.

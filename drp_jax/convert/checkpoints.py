@@ -1,4 +1,4 @@
-"""Official checkpoints as files: what is read, what is written, the command."""
+"""Reads official checkpoints, writes ours, and runs the converting commands."""
 
 import argparse
 import logging

@@ -1,4 +1,4 @@
-"""The data set of clips as a builder of TFDS."""
+"""Offers the data set of clips as a TFDS builder."""
 
 import logging
 import os

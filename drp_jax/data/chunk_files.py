@@ -1,4 +1,4 @@
-"""Records one after another, in files to which is only appended.
+"""Stores records one after another in append-only files.
 
 Files are read and written, never held, so the memory of the process does not
 grow with them, and what stays in RAM is for the page cache to decide.
@@ -12,9 +12,9 @@ import numpy as np
 
 
 class ChunkFiles:
-  """The files of one folder, `chunk_steps` records each, numbered from 0.
+  """Holds the files of one folder, `chunk_steps` records each, from 0 on.
 
-  A place is the number of a record, counted over all that was ever written.
+  A place is the number of a record, counted over all records ever written.
 
   Attributes:
     chunk_steps: records of one file.

@@ -113,7 +113,7 @@ class ClipPlan:
 
 @dataclasses.dataclass(frozen=True)
 class Cutter:
-  """What makes clips of videos.
+  """Cuts clips from videos: a plan and two functions.
 
   Attributes:
     plan: which clips.

@@ -38,7 +38,7 @@ Progress = Callable[[int, int, str], None]
 
 @dataclasses.dataclass(frozen=True)
 class Share:
-  """Which shards a process writes: those s with s mod num_workers == worker.
+  """Share of one process: the shards s with s mod num_workers == worker.
 
   With `num_workers = num_shards`, shard `worker` alone.
 

@@ -9,7 +9,7 @@ from drp_jax.envs import wrappers
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-  """`config.env`, what of it says how an environment is.
+  """Settings of an environment; the fields are keys of `config.env`.
 
   Attributes:
     suite: 'dmc', 'dmcr' or 'metaworld'.

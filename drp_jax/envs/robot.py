@@ -1,4 +1,4 @@
-"""What the simulated robots of this folder have in common."""
+"""Defines what the simulated robots of this folder share."""
 
 from typing import Any
 
@@ -19,7 +19,7 @@ class Robot(gymnasium.Env):
   Wrappers that repeat actions call `advance` and `render` apart, since an image
   costs far more than a control step.
 
-  A suite says how to `_begin` an episode, `_take` a step and draw an `_image`.
+  A suite implements `_begin`, `_take` and `_image`.
   """
 
   metadata = {'render_modes': ['rgb_array']}

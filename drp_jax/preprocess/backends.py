@@ -25,7 +25,7 @@ WHILE_ACTING = ('farneback', 'tapir', 'sim')  # trackers
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-  """`config.extract`: which back-ends, and what each of them is made with.
+  """Settings of the back-ends, one field for each key of `config.extract`.
 
   Attributes:
     flow: one of `FLOWS`.

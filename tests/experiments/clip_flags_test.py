@@ -1,4 +1,4 @@
-"""The flags that commands which look at clips have in common."""
+"""Tests of the flags that several commands share."""
 
 import os
 import pathlib

@@ -1,4 +1,4 @@
-"""Measures of few seeds beside those of scipy.stats."""
+"""Compares our measures of few seeds with those of scipy.stats."""
 
 import numpy as np
 import pytest
