@@ -91,6 +91,8 @@ def _paper() -> ml_collections.ConfigDict:
   image.num_layers = 2  # residual layers a stage               [IPV]
   image.num_heads = 4  # of the decoder's cross-attention        [IPV]
   image.context_mask_ratio = 0.75  #                            [IPV]
+  # Before training, tokens attend to their own place; true at nano. [N44]
+  image.local_start = False
   image.context_erasing = False  # true in Meta-World           [IPV]
   # Tasks without it all the same: IPV's results on them are.   [IPV]
   image.no_erasing_in = ('drawer-open',)
@@ -269,6 +271,9 @@ def _nano(config: ml_collections.ConfigDict) -> None:
   config.image.depth = 8
   config.image.num_layers = 1
   config.image.num_heads = 1  # of 16 channels or more, as at paper size
+  # Few channels have to be copied, not guessed from a quarter of the tokens.
+  config.image.context_mask_ratio = 0.0  #                      [N44]
+  config.image.local_start = True  #                            [N44]
   config.rssm.deter_size = 128
   config.rssm.hidden = 128
   config.rssm.groups = 8
