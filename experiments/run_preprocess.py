@@ -169,8 +169,9 @@ def fetch(config: ml_collections.ConfigDict) -> None:
   if config.source not in ('embedded', 'sim', 'pushes'):
     return
   # Here, since processes that only extract import this file as well.
-  from drp_jax.envs import pushes, renders
+  from drp_jax.envs import gl, pushes, renders
 
+  gl.load_triton()  # since this process may extract afterwards
   folder, length = pathlib.Path(config.path), config.data.clip_length
   _claim(folder, config)
 

@@ -13,6 +13,8 @@ software renderer starts a thread per core.
 prints the back end and exits with 0, or what to install and exits with 1.
 """
 
+import importlib
+import importlib.util
 import logging
 import os
 import subprocess
@@ -111,6 +113,18 @@ def select_backend(candidates: tuple[str, ...] = CANDIDATES) -> str:
       f' {" and ".join(CANDIDATES)} be tried)'
     )
   raise RuntimeError(CURE)
+
+
+def load_triton() -> None:
+  """Loads torch's compiler, if there is one, ahead of a software renderer.
+
+  Mesa and triton each bring an LLVM. In one process triton's has to come first:
+  after an image by OSMesa, `import triton`, which models of torch do, ends in a
+  segmentation fault (Mesa 25 with LLVM 19, triton 3.7). Builds of torch without
+  CUDA have no triton.
+  """
+  if importlib.util.find_spec('triton'):
+    importlib.import_module('triton')
 
 
 def main(argv: list[str]) -> int:
