@@ -37,20 +37,14 @@ def place_features(rows: int, columns: int, width: int) -> jax.Array:
     width: C, a multiple of 4.
 
   Returns:
-    [h * w, C] float32, each row of norm sqrt(C). Wave lengths run from two
+    [h * w, C] float32, each row of norm sqrt(2 C). Wave lengths run from two
     grids down to 4 cells.
   """
   waves = jnp.geomspace(2.0 * max(rows, columns), 4.0, width // 4)
   place = jnp.stack(jnp.divmod(jnp.arange(rows * columns), columns), -1)
   angle = 2.0 * jnp.pi * place[:, None] / waves[None, :, None]
   features = jnp.stack([jnp.sin(angle), jnp.cos(angle)], -1)
-  return math.sqrt(2.0) * features.reshape(rows * columns, width)
-
-
-def _identity(key, shape, dtype=jnp.float32):
-  """Initializes a square kernel as the identity."""
-  del key
-  return jnp.eye(*shape, dtype=dtype)
+  return 2.0 * features.reshape(rows * columns, width)
 
 
 class CrossAttention(nn.Module):
@@ -105,10 +99,13 @@ class CrossAttention(nn.Module):
       table = self.param(name, places)
       return table[None].astype(x.dtype)
 
+    def key_kernel(*_):
+      return self.variables['params']['key']['kernel']
+
     def project(x, name):
       init = layers.shared_glorot(C, 3 * C)  # of the packed matrix  [IPV]
-      if self.local_start and name != 'value':
-        init = _identity
+      if self.local_start and name == 'query':
+        init = key_kernel
       x = layers.Dense(C, kernel_init=init, name=name)(x)
       x = x.reshape(*x.shape[:-1], H, C // H)
       return jnp.swapaxes(x, -3, -2)  # [..., heads, tokens, C / heads]
