@@ -1,8 +1,8 @@
 """Every setting of the project, with its source; locked.
 
 Run files call `get_config(preset)` and change values; a key that is not here
-raises AttributeError, a value of another type TypeError. Presets change sizes
-only, never the algorithm.
+raises AttributeError, a value of another type TypeError. Presets change sizes,
+never the algorithm; for nano's two exceptions see N44.
 
 Sources: [Table n] of the paper; [IPV] its lineage; [PreLAR], [DisWM] and
 [DreamerV3] their official code; [A1..E13] our answer to what the paper leaves
