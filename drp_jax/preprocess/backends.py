@@ -1,7 +1,7 @@
 """The estimators of extraction, chosen by name: flow, mask, tracker.
 
-What a back-end needs beyond OpenCV (torch, transformers, onnxruntime) is
-imported when it is chosen, and only then.
+Packages that a back-end needs besides OpenCV (torch, transformers, onnxruntime)
+are imported only if it is chosen.
 """
 
 import dataclasses
@@ -29,15 +29,15 @@ Settings = dict[str, Any]
 class Backends:
   """The three estimators that extraction uses.
 
-  Not to be shared between threads: some own buffers.
+  Threads must not share them, because some own buffers.
 
   Attributes:
     flow: see preprocess/flow.py.
     mask: see preprocess/segment.py.
     tracker: see preprocess/track.py.
-    description: their names, what of their settings changes results, SHA-256 of
-      their weights, and versions of libraries, to be stored with data; values
-      of `dis` differ between versions of OpenCV.
+    description: their names, the settings that change results, SHA-256 of their
+      weights and versions of libraries, stored with the data. Values of `dis`
+      differ between versions of OpenCV.
   """
 
   flow: flow_lib.FlowFn
@@ -62,27 +62,28 @@ def make_backends(
 
   Args:
     flow: one of `FLOWS`.
-    mask: one of `MASKS`; the chosen flow helps some of them.
+    mask: one of `MASKS`; some of them use the chosen flow.
     tracker: one of `TRACKERS`.
-    device: of learned models, as torch names it: 'cpu', 'cuda', 'cuda:1'.
-    torch_threads: of torch and of onnxruntime, for the whole process; more than
-      one is slower where other processes want the cores.
-    sea_raft: arguments of `sea_raft.make_flow`; read only if it is chosen, and
-      so for the others.
-    grounded_sam: of `grounded_sam.make_mask`.
-    onnx: of `onnx_mask.make_mask`.
-    cotracker3: of `cotracker.CoTracker3`.
-    tapir: of `tapir.Tapir`.
+    device: device of learned models by torch's name: 'cpu', 'cuda', 'cuda:1'.
+    torch_threads: threads of torch and of onnxruntime, for the whole process;
+      more than one is slower if other processes use the cores.
+    sea_raft: arguments of `sea_raft.make_flow`. These and the following are
+      read only if their back-end is chosen.
+    grounded_sam: arguments of `grounded_sam.make_mask`.
+    onnx: arguments of `onnx_mask.make_mask`.
+    cotracker3: arguments of `cotracker.CoTracker3`.
+    tapir: arguments of `tapir.Tapir`.
 
   Raises:
-    ValueError: for an unknown name, a setting that does not fit, weights that
-      are not there, or an extra that is not installed.
+    ValueError: for an unknown name, an invalid setting, missing weights, or an
+      extra that is not installed.
   """
   _check_name('flow', flow, FLOWS)
   _check_name('mask', mask, MASKS)
   _check_name('tracker', tracker, TRACKERS)
-  # Builds run one process per core, actors beside XLA's threads: OpenCV's own
-  # would only compete with them, and 64-pixel frames are too small to split.
+  # Builds run one process per core, and actors run beside XLA's threads.
+  # OpenCV's threads would compete with these, and 64-pixel frames are too small
+  # to split.
   cv2.setNumThreads(1)
   flow_fn, flow_text = _make_flow(flow, sea_raft, device, torch_threads)
   mask_fn, mask_text = _make_mask(
@@ -105,7 +106,7 @@ def make_backends(
 def _make_flow(
   name: str, sea_raft: Settings | None, device: str, threads: int
 ) -> tuple[flow_lib.FlowFn, str]:
-  """A flow function and its part of the description."""
+  """Returns a flow function and its part of the description."""
   if name == 'dis':
     return flow_lib.make_dis(), name
   if name == 'farneback':
@@ -135,7 +136,7 @@ def _make_mask(
   threads: int,
   flow: flow_lib.FlowFn,
 ) -> tuple[segment_lib.MaskFn, str]:
-  """A mask function and its part of the description."""
+  """Returns a mask function and its part of the description."""
   if name == 'motion_colour':
     return segment_lib.make_motion_colour(flow), name
   if name == 'sim':
@@ -175,7 +176,7 @@ def _make_tracker(
   device: str,
   threads: int,
 ) -> tuple[track_lib.Tracker, str]:
-  """A tracker and its part of the description."""
+  """Returns a tracker and its part of the description."""
   if name == 'farneback':
     return track_lib.Farneback(), name
   if name == 'sim':
@@ -200,7 +201,7 @@ def _make_tracker(
 
 
 def _check_name(key: str, name: str, allowed: tuple[str, ...]) -> None:
-  """Raises ValueError for a name of a back-end that there is not."""
+  """Raises ValueError for an unknown name of a back-end."""
   if name not in allowed:
     raise ValueError(
       f'config.extract.{key}={name!r} must be one of {list(allowed)}.'
@@ -215,13 +216,13 @@ def _prepare_torch(
   device: str,
   threads: int,
 ) -> None:
-  """Checks that torch, `packages` and the device are there; sets threads."""
+  """Checks that torch, `packages` and the device exist; sets threads."""
   extras.require(
     f'config.extract.{key}={name!r}', extra, 'torch', 'safetensors', *packages
   )
   import torch
 
-  # Left to itself torch takes all cores: up to ten times slower when shared.
+  # By default torch uses all cores, up to ten times slower if they are shared.
   torch.set_num_threads(threads)
   if device != 'cpu' and not torch.cuda.is_available():
     raise ValueError(
@@ -235,8 +236,8 @@ def _describe(
   files: dict[str, str | pathlib.Path],
   packages: tuple[str, ...],
 ) -> str:
-  """What made the data: settings, digests, versions; never a path."""
-  # Lists of a config that went through JSON are the tuples of one that did not.
+  """Describes a back-end: settings, digests, versions; never a path."""
+  # JSON turns a config's tuples into lists.
   entries = [
     f'{key}={tuple(value) if isinstance(value, list) else value!r}'
     for key, value in settings.items()
