@@ -1,4 +1,4 @@
-"""Opens an environment by the names a config gives."""
+"""Opens an environment by the names in a config."""
 
 import gymnasium
 
@@ -21,16 +21,16 @@ def make_env(
 
   Args:
     suite: 'dmc', 'dmcr' or 'metaworld'.
-    task: its name in the suite, 'walker_run' or 'drawer-open'.
+    task: its name in the suite, such as 'walker_run' or 'drawer-open'.
     action_repeat: control steps per agent step; 2 for dmc and dmcr, 1 for
       metaworld [IPV].
     shadow_size: side of the shadow map in texels, None for the suite's own.
-    factors: what varies from episode to episode, of `looks.FACTORS`; None is
+    factors: those of `looks.FACTORS` that vary from episode to episode; None is
       `dmcr.default_factors` (dmcr).
     texture_size: side of textures in texels (dmcr).
     texture_folder: the user's textures, '' for the embedded set (dmcr).
     v2_button: see `metaworld.MetaWorld` (metaworld).
-    draw: if false, all images are zeros (where only rewards matter).
+    draw: if false, all images are zeros (if only rewards matter).
 
   Returns:
     The environment; `info['success']` is a bool at every step.

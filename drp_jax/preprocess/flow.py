@@ -100,7 +100,7 @@ def enlarged_gray(frame: np.ndarray, factor: int) -> np.ndarray:
 
 
 def farneback(gray0: np.ndarray, gray1: np.ndarray) -> np.ndarray:
-  """Computes flow [H, W, 2] of two images [H, W] uint8, by polynomials."""
+  """Computes flow [H, W, 2] of two [H, W] uint8 by polynomial expansion."""
   return cv2.calcOpticalFlowFarneback(
     gray0,
     gray1,

@@ -172,7 +172,7 @@ def hold(
 
   Returns:
     points: [..., K, 2] float32, inside.
-    inside: [..., K] bool, whether the point was inside and kept its position.
+    inside: [..., K] bool, whether `points` was inside.
   """
   inside = np.all((points >= 0) & (points <= [width - 1, height - 1]), axis=-1)
   return np.where(inside[..., None], points, last).astype(np.float32), inside
