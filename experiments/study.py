@@ -6,12 +6,12 @@ r"""Runs a matrix of systems, tasks, seeds and presets: the paper's figures.
       --config.shards_dir=shards/mine --config.seeds='(0, 1)' \
       --workdir=runs/studies --jobs=2
 
-Every run is a command of its own, which --dry-run prints, in a folder of its
-own below --workdir, with what it says in log.txt. Its folder is named after its
-settings, so studies in one --workdir share what they have in common, above all
-pre-trainings. Stopped (Ctrl-C and SIGTERM let the runs save) and started again,
-a study goes on; what is complete is not run again. A run that fails is
-reported, what needs it is left out, and the others go on.
+Every run is a separate command, which --dry-run prints, in a separate folder
+below --workdir, with its output in log.txt. The folder is named after the
+settings, so studies in one --workdir share common runs, above all
+pre-trainings. A stopped study (Ctrl-C and SIGTERM let the runs save) resumes
+when it is started again; complete runs are not run again. A run that fails is
+reported, runs that need it are left out, and the others continue.
 
 --devices=0,1,2,3 gives each of --jobs=4 a GPU. Curves and tables:
 experiments/plot_results.py.
@@ -40,19 +40,20 @@ from experiments import launch, study_index, study_runs
 _STUDIES = pathlib.Path(__file__).parents[1] / 'configs' / 'studies'
 _NO_STUDIES = ('__init__', 'base', 'paper', 'systems', 'throughput')
 _LOG = 'log.txt'
-_TAIL = 15  # lines of a failed run
-_POLL = 0.2  # seconds between looks at the runs
+_TAIL = 15  # lines to show of a failed run
+_POLL = 0.2  # seconds between checks of the runs
 
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-  """What the queue runs.
+  """A job of the queue.
 
   Attributes:
     name: folder of its workdir, below the root.
     args: its command.
-    needs: name of the job that has to be complete before; None for none.
-    complete: asks the workdir.
+    needs: name of the job that has to be complete before; None if there is
+      none.
+    complete: returns whether the workdir is complete.
   """
 
   name: str
@@ -76,10 +77,10 @@ def _say(text: str) -> None:
 
 
 class Queue:
-  """Runs jobs as processes, so many at a time.
+  """Runs jobs as processes, a limited number at a time.
 
   Attributes:
-    failed: name to why, of the jobs that failed or could not begin.
+    failed: name -> reason, for jobs that failed or could not begin.
   """
 
   def __init__(
@@ -92,10 +93,10 @@ class Queue:
     """Makes an empty queue.
 
     Args:
-      root: below it are the folders of the jobs.
-      num_slots: how many jobs at a time.
+      root: folder that holds the folders of the jobs.
+      num_slots: maximum number of jobs at a time.
       devices: CUDA_VISIBLE_DEVICES of the slots, in turn.
-      say: shows a line.
+      say: prints a line.
     """
     self.failed: dict[str, str] = {}
     self._root, self._num_slots, self._devices = root, num_slots, devices
@@ -104,10 +105,10 @@ class Queue:
     self._active: list[_Process] = []
 
   def run(self, jobs: Sequence[Job]) -> bool:
-    """Runs what is left of `jobs`, in order where they do not need others.
+    """Runs unfinished `jobs`, in order, each after the job that it needs.
 
     Returns:
-      Whether all was run, rather than stopped by a signal.
+      True if all were run, false if a signal stopped the queue.
     """
     names = {job.name for job in jobs}
     assert {job.needs for job in jobs} <= names | {None}
@@ -126,14 +127,14 @@ class Queue:
         if self._active:
           time.sleep(_POLL)
     finally:
-      for process in self._active:  # only after an error of our own
+      for process in self._active:  # only after an error in this process
         process.popen.terminate()
       for number, handler in before.items():
         signal.signal(number, handler)
     return not self._stopping
 
   def _begin(self, waiting: collections.deque[Job], done: set[str]) -> None:
-    """Starts what can be, and gives up what never can."""
+    """Starts jobs that can run, and gives up jobs that never can."""
     for job in tuple(waiting):
       if job.needs in self.failed:
         waiting.remove(job)
@@ -158,7 +159,7 @@ class Queue:
       env['CUDA_VISIBLE_DEVICES'] = self._devices[slot % len(self._devices)]
     with open(log, 'ab') as file:
       start = file.tell()
-      # Of a session of its own: Ctrl-C is ours to pass on, as SIGTERM.
+      # In its own session, so that we pass on Ctrl-C, as SIGTERM.
       popen = subprocess.Popen(
         job.args,
         stdin=subprocess.DEVNULL,
@@ -171,7 +172,7 @@ class Queue:
     return _Process(job, popen, slot, log, start, time.monotonic())
 
   def _collect(self) -> set[str]:
-    """Names of the jobs that became complete."""
+    """Returns the names of jobs that have become complete."""
     done = set()
     for process in tuple(self._active):
       code = process.popen.poll()
@@ -190,7 +191,7 @@ class Queue:
         if code == 0:
           why = 'ended, but its workdir is not complete'
         self._fail(process.job, f'{why} after {took}')
-        self._say(f'{_tail(process)}\nThe whole of it: {process.log}')
+        self._say(f'{_tail(process)}\nWhole log: {process.log}')
     return done
 
   def _fail(self, job: Job, why: str) -> None:
@@ -212,17 +213,16 @@ def run_study(
   num_slots: int,
   devices: Sequence[str] = (),
 ) -> None:
-  """Runs what is left of a study.
+  """Runs the unfinished runs of a study.
 
   Args:
     study: configs/studies/base.py.
-    directory: its workdir, which other studies may have in common.
-    num_slots: runs at a time.
+    directory: its workdir, which other studies may share.
+    num_slots: maximum number of runs at a time.
     devices: CUDA_VISIBLE_DEVICES of the slots, in turn.
 
   Raises:
-    ValueError: for settings that do not fit, and for folders begun with other
-      ones.
+    ValueError: for invalid settings, and for folders begun with other settings.
     RuntimeError: in the end, if runs failed.
   """
   root = pathlib.Path(directory)
@@ -268,11 +268,11 @@ def run_study(
       f' --workdir={directory}'
     )
   else:
-    print('Stopped; the same command goes on.')
+    print('Stopped; the same command resumes.')
 
 
 def describe(study: ml_collections.ConfigDict, directory: str) -> str:
-  """Every run of a study: how far it is, estimated hours, its command."""
+  """Lists the runs of a study: progress, estimated hours, command."""
   root = pathlib.Path(directory)
   found = study_runs.runs(study)
   rates = collections.defaultdict(list)
@@ -301,9 +301,9 @@ def describe(study: ml_collections.ConfigDict, directory: str) -> str:
     f'{kinds["pretrain"]} pre-trainings and {kinds["finetune"]} fine-tunings.'
     ' Estimated hours left, one run after the other:',
     *(f'  {hardware}: {_total(hours)}' for hardware, hours in left.items()),
-    'Estimates are made of throughput (configs/studies/throughput.py) that was'
-    " seen or, of accelerators, is a bound by the compiler's count; of systems"
-    ' and sizes that are not there it is unknown.',
+    'Estimates use the throughput in configs/studies/throughput.py. It was'
+    " measured or, for accelerators, is a bound by the compiler's count. Other"
+    ' systems and sizes are unknown.',
   ]
   return '\n'.join(lines)
 
@@ -319,7 +319,7 @@ def _total(hours: Sequence[float | None]) -> str:
 
 
 def names() -> Mapping[str, str]:
-  """The studies there are: path of the config to what it is."""
+  """Lists the studies: path of the config -> first line of its docstring."""
   return {
     f'configs/studies/{path.name}': ast.get_docstring(
       ast.parse(path.read_text('utf-8'))
@@ -338,12 +338,12 @@ def _state(run: study_runs.Run, root: pathlib.Path) -> str:
 
 
 def _left(run: study_runs.Run, root: pathlib.Path) -> float:
-  """The share of an unfinished run that is still to be done."""
+  """Returns the remaining share of an unfinished run."""
   return 1 - (study_runs.step(run, root) or 0) / run.num_steps
 
 
 def _tail(process: _Process) -> str:
-  """The last lines that the process wrote."""
+  """Returns the last lines that the process wrote."""
   with open(process.log, 'rb') as file:
     file.seek(process.log_start)
     text = file.read().decode('utf-8', 'replace')
@@ -357,9 +357,7 @@ def main() -> None:
       print(f'{path:28} {what}')
     return
   if _CONFIG.value is None:
-    raise ValueError(
-      '--config=FILE names a study; --list says which there are.'
-    )
+    raise ValueError('--config=FILE must name a study; --list names all.')
   study = _CONFIG.value
   if _PRESET.value:
     study.presets = tuple(_PRESET.value)
@@ -371,20 +369,20 @@ def main() -> None:
 
 if __name__ == '__main__':
   _CONFIG = config_flags.DEFINE_config_file(
-    'config', None, 'A study, configs/studies/NAME.py.'
+    'config', None, 'Config of a study, configs/studies/NAME.py.'
   )
-  _LIST = flags.DEFINE_bool('list', False, 'Name the studies, and end.')
+  _LIST = flags.DEFINE_bool('list', False, 'Name the studies and exit.')
   _DRY_RUN = flags.DEFINE_bool(
-    'dry-run', False, 'Print the runs and their commands, and end.'
+    'dry-run', False, 'Print the runs and their commands, and exit.'
   )
   _PRESET = flags.DEFINE_multi_enum(
-    'preset', [], base.PRESETS, 'Instead of config.presets; may be repeated.'
+    'preset', [], base.PRESETS, 'Replaces config.presets; may be repeated.'
   )
   _WORKDIR = flags.DEFINE_string(
-    'workdir', 'runs/studies', 'Folder of all runs, of several studies.'
+    'workdir', 'runs/studies', 'Folder of all runs; studies may share it.'
   )
-  _JOBS = flags.DEFINE_integer('jobs', 1, 'Runs at a time.', 1)
+  _JOBS = flags.DEFINE_integer('jobs', 1, 'Maximum number of runs at once.', 1)
   _DEVICES = flags.DEFINE_list(
-    'devices', [], 'CUDA_VISIBLE_DEVICES of the runs at a time, in turn.'
+    'devices', [], 'CUDA_VISIBLE_DEVICES of concurrent runs, in turn.'
   )
   launch.run(main)
