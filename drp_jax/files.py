@@ -1,4 +1,4 @@
-"""Files that are whole or not there."""
+"""Writes files whole or not at all."""
 
 import json
 import os
@@ -7,13 +7,13 @@ from typing import Any
 
 
 def write(path: str | os.PathLike, content: bytes, writer: str = '') -> None:
-  """Writes a file so that readers see either the old one or the whole new one.
+  """Writes a file so that readers see the old one or the complete new one.
 
   Args:
-    path: its folder is made if missing.
-    content: all of it.
-    writer: ending of the temporary file's name that no other process has, where
-      several may write the file at once.
+    path: path of the file; its folder is created if missing.
+    content: content of the file.
+    writer: suffix of the temporary file, unique for each process, if several
+      may write the file at once.
   """
   path = pathlib.Path(path)
   path.parent.mkdir(parents=True, exist_ok=True)
@@ -26,7 +26,7 @@ def write(path: str | os.PathLike, content: bytes, writer: str = '') -> None:
 
 
 def write_json(path: str | os.PathLike, value: Any, writer: str = '') -> None:
-  """Writes JSON as `write` does."""
+  """Writes JSON like `write`."""
   write(path, (json.dumps(value, indent=2) + '\n').encode(), writer)
 
 
