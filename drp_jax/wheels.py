@@ -46,8 +46,8 @@ def download(
 
 
 def _pythons() -> list[str]:
-  """Interpreters that may have pip: ours, the one below our venv, on PATH."""
-  # A virtual environment made --without-pip has none of its own.
+  """Lists interpreters that may have pip: ours, our venv's base, on PATH."""
+  # A virtual environment made --without-pip has no pip.
   names = [sys.executable, os.path.join(sys.base_prefix, 'bin', 'python3')]
   for directory in os.get_exec_path():
     names.append(os.path.join(directory, 'python3'))
