@@ -203,5 +203,5 @@ def _reason(error: OSError) -> str:
   if isinstance(error, PermissionError):
     return f'no_permission: {error.strerror}'
   if isinstance(error, FileNotFoundError | NotADirectoryError):
-    return 'dangling: what it names is not there'
+    return 'dangling: its target does not exist'
   return f'read_error: {error.strerror}'
