@@ -174,7 +174,7 @@ def fetch(config: ml_collections.ConfigDict) -> None:
   # Imported here, because processes that only extract import this file, too.
   from drp_jax.envs import gl, pushes, renders
 
-  gl.load_triton()  # since this process may extract afterwards
+  gl.load_triton()  # because this process may extract afterwards
   folder, length = pathlib.Path(config.path), config.data.clip_length
   _claim(folder, config)
 
