@@ -119,10 +119,10 @@ def select_backend(candidates: tuple[str, ...] = CANDIDATES) -> str:
 def load_triton() -> None:
   """Loads torch's compiler, if installed, before a software renderer.
 
-  Mesa and triton each contain an LLVM, and triton's has to be loaded first. After
-  OSMesa has rendered an image, `import triton`, which torch models do, ends in a
-  segmentation fault (Mesa 25 with LLVM 19, triton 3.7). Builds of torch without
-  CUDA have no triton.
+  Mesa and triton each contain an LLVM, and triton's has to be loaded first.
+  After OSMesa has rendered an image, `import triton`, which torch models do,
+  ends in a segmentation fault (Mesa 25 with LLVM 19, triton 3.7). Builds of
+  torch without CUDA have no triton.
   """
   if importlib.util.find_spec('triton'):
     importlib.import_module('triton')
