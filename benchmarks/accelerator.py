@@ -1,27 +1,27 @@
-r"""Measures what one GPU or TPU does with the training steps.
+r"""Measures the training steps on one GPU or TPU.
 
   python -m benchmarks.accelerator                  # in under ten minutes
   python -m benchmarks.accelerator --minutes=8 --checkout=../ContextWM \
       --out=benchmarks/results/accelerator.json
   python -m benchmarks.accelerator --check          # equations, golden arrays
 
-Needs jax, flax, optax, chex, numpy and ml_collections, nothing else; torch for
+It needs only jax, flax, optax, chex, numpy and ml_collections, and torch for
 --checkout. Without an accelerator it measures the CPU.
 
-First come the device, its large matrix products, and a debug-size step's losses
-and gradients beside those of the CPU backend on the same host. Then every row
-is a training step of one device in a process of its own, from the most
-informative row on. Times are medians of windows of steps whose batches come
-from the host, as in a run. Operations are those of the traced step with its
-loops unrolled, matrix products and convolutions only (XLA's own count, which
-sees the body of a loop once, is in the JSON), as a share of what a large matrix
-product reaches in the same precision. Rows for which --minutes leaves no time
-are dropped from the end. A row that fails, or does not fit, says so, and the
-next one follows.
+The output begins with the device, its large matrix products, and a comparison
+of losses and gradients of a debug-size step with the CPU backend on the same
+host. Then every row is a training step of one device in a separate process, the
+most informative rows first. Times are medians of windows of steps whose batches
+come from the host, as in a run. Operations are counted in the traced step with
+its loops unrolled, matrix products and convolutions only, and are given as a
+share of what a large matrix product reaches in the same precision. (XLA's own
+count, which counts the body of a loop once, is in the JSON.) Rows for which
+--minutes leaves no time are dropped from the end. A row that fails or does not
+fit is reported, and the next one follows.
 
-The row of IPV takes turns with the official ContextWM, whose networks and
-losses it shares, if --checkout names its folder: `float32` with torch's
-default, `bfloat16` with ContextWM's own mixed precision. A ratio above 1 says
+If --checkout names a folder of the official ContextWM, the row of IPV, which
+has the same networks and losses, takes turns with it: `float32` with torch's
+default, `bfloat16` with ContextWM's own mixed precision. A ratio above 1 means
 that ours is faster.
 """
 
@@ -43,7 +43,7 @@ from absl import app, flags
 from benchmarks import plain_tests, record, servers, steps, work
 from configs import base
 
-# What a value of a row takes away from its importance.
+# By how much a value of a row lowers its importance.
 _RANKS = {
   'preset': {'paper': 0, 'nano': 3, 'small': 4, 'debug': 5},
   'agent': {'drp': 0, 'ipv': 1, 'dreamerv3': 2},
@@ -54,19 +54,19 @@ AGENTS = tuple(_RANKS['agent'])
 PRECISIONS = tuple(_RANKS['precision'])
 _WINDOWS = 7
 _WINDOW_SECONDS = 0.4
-_MOST_STEPS = 50  # in a window
+_MOST_STEPS = 50  # maximum in a window
 _WARM_UP = 2  # windows of one step
 _OUT_OF_MEMORY = ('RESOURCE_EXHAUSTED', 'out of memory', 'OutOfMemory')
-_COMPARED = ('pretrain', 'dmcr')  # stages that ContextWM has in our sizes
+_COMPARED = ('pretrain', 'dmcr')  # stages of ContextWM in our sizes
 
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-  """A step to be measured.
+  """A step to measure.
 
   Attributes:
     stage: one of `steps.STAGES`.
-    preset: of configs/base.py.
+    preset: preset of configs/base.py.
     agent: `config.agent`.
     precision: one of the keys of `accelerator_jobs.PRECISIONS`.
   """
@@ -78,7 +78,7 @@ class Row:
 
   @property
   def rank(self) -> int:
-    """Small for important rows."""
+    """Rank of the row, small for important rows."""
     values = dataclasses.asdict(self)
     return sum(ranks[values[name]] for name, ranks in _RANKS.items())
 
@@ -89,7 +89,7 @@ def rows(
   agents: Sequence[str],
   precisions: Sequence[str],
 ) -> list[Row]:
-  """All rows of the sweep, the most informative ones first."""
+  """Lists all rows of the sweep, the most informative ones first."""
   found = [
     Row(*values)
     for values in itertools.product(stages, presets, agents, precisions)
@@ -107,7 +107,7 @@ def _server(module: str, job: Sequence[Any], **env: str) -> servers.Server:
 
 
 def do(job: Sequence[Any], deadline: float) -> Any:
-  """Lets a process do one job of `accelerator_jobs`, and returns its answer."""
+  """Runs one job of `accelerator_jobs` in a process, and returns its answer."""
   server = _server('accelerator_jobs', job)
   try:
     return server.answer(deadline)
@@ -119,14 +119,14 @@ def measure(row: Row, checkout: str, deadline: float) -> dict[str, Any]:
   """Compiles and times the step of a row.
 
   Args:
-    row: which.
-    checkout: of ContextWM; '' for none.
-    deadline: by `time.monotonic`.
+    row: row to measure.
+    checkout: folder of ContextWM; '' for none.
+    deadline: time by `time.monotonic`.
 
   Returns:
-    The row; what `accelerator_jobs.TimedStep` says of it at first and in the
-    end; `ms` a step by window with batches from the host, `device_ms` with
-    those on the device; `flops` a step and per second; `hours` of a run; and of
+    The row; the first and the last answer of `accelerator_jobs.TimedStep`; `ms`
+    per step by window with batches from the host, `device_ms` with batches on
+    the device; `flops` per step and per second; `hours` of a run; and for
     ContextWM `contextwm_ms`, `contextwm_peak_gib` and `ratios`, turn by turn.
     Or `failure`, and whether it ran `out_of_memory`.
 
@@ -148,7 +148,7 @@ def measure(row: Row, checkout: str, deadline: float) -> dict[str, Any]:
 
 
 def out_of_memory(failure: str) -> bool:
-  """Whether a failure of JAX or torch says that memory did not suffice."""
+  """Returns whether a failure of JAX or torch is a lack of memory."""
   return any(word in failure for word in _OUT_OF_MEMORY)
 
 
@@ -210,7 +210,7 @@ HEADER = (
 
 
 def line(row: dict[str, Any], matmul_flops: dict[str, float]) -> str:
-  """A row of the table in Markdown."""
+  """Formats a row of the table in Markdown."""
   names = ('stage', 'preset', 'agent', 'precision')
   what = ', '.join(row[name] for name in names)
   if 'failure' in row:
@@ -244,7 +244,7 @@ def _spread(values: Sequence[float]) -> str:
 
 
 def introduction(found: dict[str, Any]) -> str:
-  """The device, the versions and how fast large matrix products are."""
+  """Describes the device, the versions and the speed of matrix products."""
   versions = ', '.join(f'{k} {v}' for k, v in found['versions'].items())
   products = ', '.join(
     f'{name} {rate / 1e12:.3g}' for name, rate in found['matmul_flops'].items()
@@ -257,7 +257,7 @@ def introduction(found: dict[str, Any]) -> str:
 
 
 def beside_cpu(found: dict[str, Any]) -> str:
-  """How a step on the device differs from the CPU backend's."""
+  """Describes how a step on the device differs from the CPU backend's."""
   what = f'Beside the CPU, {found["stage"]}'
   if 'failure' in found:
     return f'{what}: {found["failure"]}'
@@ -269,7 +269,7 @@ def beside_cpu(found: dict[str, Any]) -> str:
 
 
 def differences(stage: str, deadline: float) -> list[dict[str, Any]]:
-  """`accelerator_jobs.differences`, or why there are none."""
+  """Runs `accelerator_jobs.differences`; returns a failure if it fails."""
   try:
     return do(['differences', stage, _PRECISION.value], deadline)
   except servers.Failure as failure:
@@ -278,7 +278,7 @@ def differences(stage: str, deadline: float) -> list[dict[str, Any]]:
 
 def sweep(deadline: float) -> None:
   """Measures the device and all rows, and writes results as they come."""
-  # This process only asks others, which need the device to themselves.
+  # Other processes use the device exclusively; this one only asks them.
   jax.config.update('jax_platforms', 'cpu')
   report = {'minutes': _MINUTES.value, 'differences': [], 'rows': []}
   checkout = os.path.expanduser(_CHECKOUT.value)
@@ -340,19 +340,22 @@ def main(argv: Sequence[str]) -> None:
 if __name__ == '__main__':
   _CHECK = flags.DEFINE_bool('check', False, 'Run tests instead of timing.')
   _CHECKOUT = flags.DEFINE_string(
-    'checkout', '', 'Of thuml/ContextWM, to take turns with it.'
+    'checkout', '', 'Checkout of thuml/ContextWM to take turns with.'
   )
-  _MINUTES = flags.DEFINE_float('minutes', 8.0, 'That all of it may take.', 0.0)
+  _MINUTES = flags.DEFINE_float('minutes', 8.0, 'Time limit in minutes.', 0.0)
   _STAGE = flags.DEFINE_multi_enum(
-    'stage', steps.STAGES, steps.STAGES, 'May be given again.'
+    'stage', steps.STAGES, steps.STAGES, 'Stage; may be repeated.'
   )
   _PRESET = flags.DEFINE_multi_enum(
-    'preset', ('paper', 'small', 'nano'), base.PRESETS, 'May be given again.'
+    'preset',
+    ('paper', 'small', 'nano'),
+    base.PRESETS,
+    'Preset; may be repeated.',
   )
   _AGENT = flags.DEFINE_multi_enum(
-    'agent', AGENTS, AGENTS, 'May be given again.'
+    'agent', AGENTS, AGENTS, 'System; may be repeated.'
   )
   _PRECISION = flags.DEFINE_multi_enum(
-    'precision', PRECISIONS, PRECISIONS, 'May be given again.'
+    'precision', PRECISIONS, PRECISIONS, 'Precision; may be repeated.'
   )
   app.run(main)

@@ -1,12 +1,14 @@
-r"""The official ContextWM's training step on a GPU, as its scripts take it.
+r"""Times the training step of the official ContextWM on a GPU.
 
   python -m benchmarks.accelerator_contextwm \
       '["DIR", "pretrain", "nano", "bfloat16"]'
 
-DIR is a checkout of github.com/thuml/ContextWM. Answers as benchmarks/
-servers.py says. `float32` is torch's default: convolutions in TF32, matrix
-products in float32. `bfloat16` stands for their own mixed precision, float16
-by torch.cuda.amp (`precision: 16` in their configs).
+DIR is a checkout of github.com/thuml/ContextWM. The step is that of its
+scripts. The process answers as described in benchmarks/servers.py. `float32` is
+torch's
+default: convolutions in TF32, matrix products in float32. `bfloat16` means
+ContextWM's own mixed precision, float16 by torch.cuda.amp (`precision: 16` in
+its configs).
 """
 
 import json
@@ -26,7 +28,7 @@ _GIB = 2**30
 
 
 class TimedStep:
-  """Their agent on the device."""
+  """ContextWM's agent on the device."""
 
   def __init__(self, checkout: str, stage: str, preset: str, precision: str):
     mixed = precision == 'bfloat16'
@@ -36,7 +38,7 @@ class TimedStep:
     contextwm_imports.prepare(pathlib.Path(checkout))
     import wmlib  # of the checkout
 
-    # All of this is in their scripts.
+    # All of this is in ContextWM's scripts.
     wmlib.ENABLE_FP16 = mixed
     torch.backends.cudnn.deterministic = True
     torch.backends.cudnn.benchmark = True
@@ -73,7 +75,7 @@ class TimedStep:
 
 
 def _batch(step: steps.Step) -> dict[str, torch.Tensor]:
-  """A batch as their replay hands it out, on the host."""
+  """Makes a batch in the form of ContextWM's replay, on the host."""
   B, T = step.example.is_first.shape
   rng = np.random.default_rng(0)
   is_first = torch.zeros(B, T)
@@ -91,7 +93,7 @@ def _batch(step: steps.Step) -> dict[str, torch.Tensor]:
 
 
 def main() -> None:
-  # Sizes come from our configs; the device's memory is torch's alone.
+  # Sizes come from our configs; torch has the device's memory to itself.
   jax.config.update('jax_platforms', 'cpu')
 
   def start():

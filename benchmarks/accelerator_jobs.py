@@ -1,4 +1,4 @@
-r"""What processes of `benchmarks.accelerator` do, one of them at a time.
+r"""Jobs of the processes of `benchmarks.accelerator`, one at a time.
 
   python -m benchmarks.accelerator_jobs '["device"]'
   python -m benchmarks.accelerator_jobs \
@@ -6,8 +6,8 @@ r"""What processes of `benchmarks.accelerator` do, one of them at a time.
   python -m benchmarks.accelerator_jobs \
       '["step", "pretrain", "nano", "drp", "bfloat16"]'
 
-Each answers as benchmarks/servers.py says. None of them reads or writes the
-compilation cache, since seconds to compile are measured.
+Each answers as described in benchmarks/servers.py. None of them uses the
+compilation cache, because seconds to compile are measured.
 """
 
 import functools
@@ -39,7 +39,7 @@ _PACKAGES = (
 )
 _GIB = 2**30
 _LONG = 0.01  # seconds of a matrix product that fills the device
-_WIDEST = 16384  # of a matrix
+_WIDEST = 16384  # largest side of a matrix
 
 
 def device() -> dict[str, Any]:
@@ -69,7 +69,7 @@ def device() -> dict[str, Any]:
 
 
 def _matmul_flops(dtype: str, precision: str | None) -> float:
-  """Doubles the matrices until a product takes long."""
+  """Measures a matrix product, doubling the matrices until it takes long."""
   multiply = jax.jit(functools.partial(jnp.matmul, precision=precision))
   size, seconds = 512, 0.0
   while seconds < _LONG and size < _WIDEST:
@@ -87,7 +87,7 @@ def _seconds(function) -> float:
 
 
 def differences(stage: str, precisions: list[str]) -> list[dict[str, Any]]:
-  """Compares a debug step on the device with the CPU backend beside it.
+  """Compares a debug step on the device with the CPU backend of the host.
 
   Both take the same state, batch and noise. The reference is the CPU's step in
   float32.
@@ -97,10 +97,11 @@ def differences(stage: str, precisions: list[str]) -> list[dict[str, Any]]:
     precisions: keys of `PRECISIONS`.
 
   Returns:
-    For each precision: `loss`, the largest difference of a loss relative to
-    its value; `gradient`, that of a gradient relative to the largest value of
-    its array and 0.02 times the norm of its parameter set (some are zero but
-    for rounding), as in tests/train/parallel_test.py; and where both are.
+    For each precision: `loss`, the largest difference of a loss relative to its
+    value; `gradient`, the largest difference of a gradient relative to the
+    largest value of its array and 0.02 times the norm of its parameter set
+    (some are zero except for rounding), as in tests/train/parallel_test.py; and
+    the names of both.
   """
   names = jax.config.jax_platforms
   if names and 'cpu' not in names.split(','):
@@ -111,7 +112,7 @@ def differences(stage: str, precisions: list[str]) -> list[dict[str, Any]]:
   with jax.default_device(cpu):
     state = jax.device_get(steps.init_state(step, system))
   with futures.ThreadPoolExecutor() as pool:
-    # The compilers of both work at once.
+    # Both compile at the same time.
     reference = pool.submit(_recorded, stage, 'highest', state, cpu)
     found = {name: _recorded(stage, name, state, here) for name in precisions}
     losses, gradients = reference.result()
@@ -127,7 +128,7 @@ def differences(stage: str, precisions: list[str]) -> list[dict[str, Any]]:
 
 
 def _recorded(stage, precision, state, where):
-  """Losses and gradients of a debug step, by name."""
+  """Computes losses and gradients of a debug step, by name."""
   dtype, matmul = PRECISIONS[precision]
   step = steps.make_step(stage, dtype, 'debug')
   optimizers = {name for name in step.static if name.endswith('tx')}
@@ -158,7 +159,7 @@ def _recorded(stage, precision, state, where):
 
 
 def _recorder() -> optax.GradientTransformation:
-  """Moves nothing; its state is the newest gradient."""
+  """Makes an optimizer without updates, whose state is the last gradient."""
 
   def update(gradients, state, params=None):
     del state, params
@@ -189,7 +190,7 @@ def largest(
     if kind == 'gradient':
       scale += 0.02 * squares[name.partition('/')[0]] ** 0.5
     difference = np.abs(found[name] - array).max()
-    # Of zeros, only something else differs.
+    # If both are zero, there is no difference.
     rows.append((float(difference / max(scale, 1e-30)), name))
   # NaN is larger than any number.
   value, name = max(rows, key=lambda row: (row[0] != row[0], row))
@@ -215,7 +216,7 @@ class TimedStep:
     )
     batch = parallel.shard(steps.random_batch(step), 1)
     self._state = parallel.replicate(steps.init_state(step, system), first)
-    # As a run has them: from the host at every step; and there already.
+    # Batches on the host, as in a run, and batches already on the device.
     self._batches = {'host': batch, 'device': jax.device_put(batch, first[0])}
     self._key = jax.random.key(0)
     begin = time.monotonic()
@@ -235,13 +236,12 @@ class TimedStep:
     """Answers one question.
 
     Args:
-      question: ['host' or 'device', steps], where their batches come from; or
-        ['end'].
+      question: ['host' or 'device', steps], the origin of batches; or ['end'].
 
     Returns:
       Seconds that the steps took; or at the end `peak_gib` of the device, None
-      if it does not tell, and `traces`, which are more than one if arguments of
-      the step changed their types.
+      if unknown, and `traces`, which are more than one if arguments of the step
+      changed their types.
     """
     kind, *count = question
     if kind == 'end':
@@ -259,7 +259,7 @@ class TimedStep:
 
 
 def _plan(compiled) -> dict[str, Any]:
-  """Memory that XLA plans, and operations that it counts, loops once."""
+  """Returns memory planned and operations counted by XLA, loops once."""
   plan, cost = compiled.memory_analysis(), compiled.cost_analysis()
   held = (
     plan.argument_size_in_bytes

@@ -1,12 +1,13 @@
 r"""Measures how fast agents act: rendering, extraction and policy, no learning.
 
-  python -m benchmarks.acting             # a table for people
-  python -m benchmarks.acting --json      # and one line for machines
+  python -m benchmarks.acting             # a table
+  python -m benchmarks.acting --json      # and one line of JSON
   python -m benchmarks.acting --preset=paper --steps=100
 
-Steps of all environments per second, for 1, 2 and 4 of them, in DMC Remastered
-and in Meta-World; where the time goes; and what a step of streaming extraction
-costs on one core. Agents are not trained: what they do takes as long.
+The table gives steps of all environments per second, for 1, 2 and 4 of them, in
+DMC Remastered and in Meta-World; the parts of this time; and the cost of a step
+of streaming extraction on one core. Agents are untrained, which does not change
+the time.
 """
 
 import contextlib
@@ -33,7 +34,7 @@ _REPEATS = 5
 
 
 def config_of(suite: str, preset: str, steps: int) -> ml_collections.ConfigDict:
-  """What is measured in a suite, 'dmcr' or 'metaworld': episodes of `steps`."""
+  """Makes the config for 'dmcr' or 'metaworld', with episodes of `steps`."""
   if suite == 'dmcr':
     config = finetune_dmcr.get_config(preset)
     config.task = 'walker_run'
@@ -55,9 +56,9 @@ def act(
     make_envs: opens `config.env.num_envs` environments.
 
   Returns:
-    'steps_per_second' of all environments together, milliseconds of a step of
-    all of them in each of PARTS (medians), 'worker_mb', memory of one process;
-    and the frames [T, 64, 64, 3] of an episode.
+    'steps_per_second' of all environments together; milliseconds of a step of
+    all of them in each of PARTS (medians); 'worker_mb', the memory of one
+    process; and the frames [T, 64, 64, 3] of an episode.
   """
   spent = {part: [] for part in PARTS}
   with contextlib.closing(make_envs()) as envs:
@@ -101,17 +102,17 @@ def act(
 def extraction_overhead(
   config: ml_collections.ConfigDict, frames: np.ndarray
 ) -> dict[str, float]:
-  """What streaming extraction adds to a step of one environment, on one core.
+  """Measures the cost of streaming extraction for a step, on one core.
 
   Args:
     config: configs/base.py.
     frames: [T, 64, 64, 3] of an episode.
 
   Returns:
-    Milliseconds: medians of the time that passed, 'wall', and of that in which
-    the core worked for us, 'cpu'; the mean and the longest of the latter, which
-    steps that choose points take. All of the fastest of _REPEATS episodes,
-    since a core that is shared with others goes slower at times.
+    Milliseconds: medians of wall-clock time, 'wall', and of CPU time, 'cpu';
+    mean and maximum of CPU time, which occurs in steps that choose points. All
+    are from the fastest of _REPEATS episodes, because a shared core is slower
+    at times.
   """
   with _one_core():
     repeats = [_overhead_of_an_episode(config, frames) for _ in range(_REPEATS)]
@@ -126,7 +127,7 @@ def _overhead_of_an_episode(config, frames):
     extractor.step(frames[t : t + 1], [t == 0], [0])
     wall.append(time.perf_counter() - begin[0])
     cpu.append(time.process_time() - begin[1])
-  cpu = cpu[1:]  # the first only keeps the frame
+  cpu = cpu[1:]  # the first step only stores the frame
   return {
     'wall': 1e3 * float(np.median(wall[1:])),
     'cpu': 1e3 * float(np.median(cpu)),
@@ -136,7 +137,7 @@ def _overhead_of_an_episode(config, frames):
 
 
 def table(results: dict[str, dict[str, Any]]) -> str:
-  """All results as tables in Markdown."""
+  """Formats all results as tables in Markdown."""
   lines = [
     '| suite, environments | steps/s | wait for environments, ms | extraction,'
     ' ms | policy, ms | a process, MB |',
@@ -162,7 +163,7 @@ def table(results: dict[str, dict[str, Any]]) -> str:
 
 
 def _timed(function: Callable, into: list[float]) -> Callable:
-  """The same function, which notes the seconds of each call."""
+  """Wraps a function to record the seconds of each call."""
 
   def timed(*args):
     begin = time.perf_counter()
@@ -175,7 +176,7 @@ def _timed(function: Callable, into: list[float]) -> Callable:
 
 @contextlib.contextmanager
 def _one_core() -> Iterator[None]:
-  """Keeps this thread on one core, where the system can (Linux)."""
+  """Pins this thread to one core, if the system supports it (Linux)."""
   if not hasattr(os, 'sched_setaffinity'):
     yield
     return
@@ -188,7 +189,7 @@ def _one_core() -> Iterator[None]:
 
 
 def _resident_megabytes(pid: int) -> float:
-  """Memory of a process in RAM; NaN where there is no /proc."""
+  """Reads the resident memory of a process; NaN without /proc."""
   path = pathlib.Path(f'/proc/{pid}/status')
   if not path.exists():
     return float('nan')
@@ -219,6 +220,8 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-  _PRESET = flags.DEFINE_enum('preset', 'nano', base.PRESETS, 'Sizes.')
+  _PRESET = flags.DEFINE_enum(
+    'preset', 'nano', base.PRESETS, 'Preset of sizes.'
+  )
   _STEPS = flags.DEFINE_integer('steps', 150, 'Agent steps of a round.', 30)
   launch.run(main)

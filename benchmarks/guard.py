@@ -1,9 +1,9 @@
-r"""Times what it costs to look at every step whether it is finite (N24).
+r"""Measures the cost of checking every step for non-finite values (N24).
 
   python -m benchmarks.guard
   python -m benchmarks.guard --json --out=benchmarks/results/guard.json
 
-Steps with and without `bad_steps.guard`, in turns.
+Steps with and without `bad_steps.guard` take turns.
 """
 
 import contextlib
@@ -27,8 +27,8 @@ def measure(stage: str, preset: str, turns: int) -> dict[str, Any]:
   """Times a stage's step.
 
   Returns:
-    Median seconds `guarded` and `bare`, and `ratio` of the two: median, least
-    and most of the turns.
+    Median seconds `guarded` and `bare`, and `ratio` of the two: median, minimum
+    and maximum of the turns.
   """
   step = steps.make_step(stage, 'float32', preset)
   system = build.system(step.config, step.action_size, parallel.AXIS)
@@ -61,7 +61,7 @@ def measure(stage: str, preset: str, turns: int) -> dict[str, Any]:
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-  """The results as a table in Markdown."""
+  """Formats the results as a table in Markdown."""
   lines = [
     '| step | guarded, ms | bare, ms | ratio | of turns |',
     '|---|---|---|---|---|',
@@ -82,6 +82,8 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-  _PRESET = flags.DEFINE_enum('preset', 'nano', base.PRESETS, 'Sizes.')
+  _PRESET = flags.DEFINE_enum(
+    'preset', 'nano', base.PRESETS, 'Preset of sizes.'
+  )
   _TURNS = flags.DEFINE_integer('turns', 15, 'Pairs of steps.', 2)
   launch.run(main)

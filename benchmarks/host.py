@@ -3,11 +3,11 @@ r"""Measures whether the host keeps up: data, replay, and the time to start.
   python -m benchmarks.host --shards_dir=runs/demo/shards
   python -m benchmarks.host --shards_dir=runs/demo/shards --json
 
-Batches come from real shards (any that `make demo` or experiments/
-run_preprocess.py wrote) and from a replay buffer on disk. Each is timed alone,
-the step alone, and both as training has them: what matters is how long a step
-waits for its batch. The time to start is of a process that has nothing but its
-imports, with an empty compilation cache and with the one it left.
+Batches come from real shards (of `make demo` or experiments.run_preprocess) and
+from a replay buffer on disk. The command times batches alone, the step alone,
+and both as in training; the important number is how long a step waits for its
+batch. The start-up time is that of a process after its imports, with an empty
+compilation cache and with the cache that the first start filled.
 """
 
 import os
@@ -30,11 +30,11 @@ from drp_jax.data import input_pipeline, replay, schema
 from drp_jax.train import batches, build, logger, parallel
 from experiments import launch
 
-_EPISODES, _LENGTH = 10, 200  # that the replay buffer holds; steps of each
+_EPISODES, _LENGTH = 10, 200  # episodes in the replay buffer, steps of each
 
 
 def clips(step: steps.Step, shards_dir: str, folder: str) -> Iterator[Any]:
-  """Batches of pre-training."""
+  """Yields batches of pre-training."""
   del folder
   c = step.config
   iterator = input_pipeline.make_iterator(
@@ -49,7 +49,7 @@ def clips(step: steps.Step, shards_dir: str, folder: str) -> Iterator[Any]:
 
 
 def segments(step: steps.Step, shards_dir: str, folder: str) -> Iterator[Any]:
-  """Batches of fine-tuning, from episodes of random numbers."""
+  """Yields batches of fine-tuning, from episodes of random numbers."""
   del shards_dir
   c, rng = step.config, np.random.default_rng(0)
   fields = schema.replay_fields(build.keypoints(c), step.action_size)
@@ -80,8 +80,9 @@ def measure(
   """Times batches and steps of a stage on one device, alone and together.
 
   Returns:
-    Milliseconds, medians: `batch` alone, `step` alone, `both`, a step and what
-    it waits for its batch, results not read in between; and `waited`, of that.
+    Medians in milliseconds: `batch` alone; `step` alone; `both`, a step with
+    its wait for a batch, without reading results in between; `waited`, the
+    wait.
   """
   step = steps.make_step(stage, 'float32', preset)
   system = build.system(step.config, step.action_size, parallel.AXIS)
@@ -104,7 +105,7 @@ def measure(
       begin = time.perf_counter()
       batch = parallel.shard(next(source), 1)
       waited.append(time.perf_counter() - begin)
-      # The step before this one is computed meanwhile.
+      # The previous step is computed in the meantime.
       jax.block_until_ready(state)
       state, _ = pmapped(state, batch, key)
       together.append(time.perf_counter() - begin)
@@ -120,7 +121,7 @@ def _seconds(function: Callable[[], Any]) -> float:
 
 
 def start(stage: str, preset: str, cache: str) -> float:
-  """Seconds of a process that takes the three steps of benchmarks/memory.py."""
+  """Times a process that takes the three steps of benchmarks/memory.py."""
   begin = time.perf_counter()
   subprocess.run(
     [
@@ -135,7 +136,7 @@ def start(stage: str, preset: str, cache: str) -> float:
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-  """All results as a table in Markdown."""
+  """Formats all results as a table in Markdown."""
   lines = [
     '| what | batch alone, ms | step alone, ms | both, ms (waits) |'
     ' first steps, empty cache, s | filled, s |',
@@ -164,13 +165,13 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-  _SHARDS = flags.DEFINE_string('shards_dir', None, 'Of real clips.')
-  _TURNS = flags.DEFINE_integer('turns', 30, 'Steps that are timed.', 2)
+  _SHARDS = flags.DEFINE_string('shards_dir', None, 'Shards of real clips.')
+  _TURNS = flags.DEFINE_integer('turns', 30, 'Number of timed steps.', 2)
   _STAGE = flags.DEFINE_multi_enum(
-    'stage', list(BATCHES), list(BATCHES), 'May be given again.'
+    'stage', list(BATCHES), list(BATCHES), 'Stage; may be repeated.'
   )
   _PRESET = flags.DEFINE_multi_enum(
-    'preset', ('nano',), base.PRESETS, 'May be given again.'
+    'preset', ('nano',), base.PRESETS, 'Preset; may be repeated.'
   )
   flags.mark_flag_as_required('shards_dir')
   launch.run(main)

@@ -1,16 +1,16 @@
 r"""Measures the memory of the training steps, of every preset.
 
-  python -m benchmarks.memory                      # a table for people
-  python -m benchmarks.memory --json               # and one line for machines
+  python -m benchmarks.memory                      # a table
+  python -m benchmarks.memory --json               # and one line of JSON
   python -m benchmarks.memory --preset=paper --stage=metaworld
   python -m benchmarks.memory --preset=paper --compile_only
 
-What XLA's plan holds at once on one device: the state, and beside it the batch,
-results and temporaries; and the peak of what the process has in RAM after two
-steps, each measured in a process of its own. On CPUs the two differ by what
-Python, the libraries and the compiler take. With and without rematerialization
-(`config.remat`), and the seconds of a step of each. Of a step that does not fit
-the plan alone is shown.
+The table gives XLA's plan for one device: the state, and beside it the batch,
+results and temporaries. It also gives the peak of a separate process in RAM
+after the steps. On CPUs the two differ by the memory of Python, the libraries
+and the compiler. Each step is measured with and without rematerialization
+(`config.remat`), with its seconds. For a step that does not fit only the plan
+is shown.
 """
 
 import json
@@ -29,24 +29,24 @@ from configs import base
 from drp_jax.train import build, logger, parallel
 from experiments import launch
 
-_STEPS = 3  # the first ones fill caches; the last one is timed
+_STEPS = 3  # the first two fill caches; the last is timed
 _GIB = 2**30
 
 
 def measure(
   stage: str, preset: str, remat: bool, compile_only: bool
 ) -> dict[str, Any]:
-  """Compiles a step for one device and, if wanted, takes a few.
+  """Compiles a step for one device, and optionally takes a few steps.
 
   Args:
     stage: one of `steps.STAGES`.
-    preset: of configs/base.py.
+    preset: preset of configs/base.py.
     remat: `config.remat`.
     compile_only: whether to stop before the first step.
 
   Returns:
-    `state_gib` and `step_gib` of XLA's plan, `batch` (B, T); `rss_gib`, peak
-    of this process, and `step_seconds`, both None if only compiled.
+    `state_gib` and `step_gib` of XLA's plan; `batch` (B, T); `rss_gib`, the
+    peak of this process, and `step_seconds`, both None if only compiled.
   """
   step = steps.make_step(stage, 'float32', preset)
   step.config.remat = remat
@@ -56,7 +56,7 @@ def measure(
     system=build.system(step.config, step.action_size, parallel.AXIS),
     **step.static,
   )
-  # Zeros take as much as anything else.
+  # Zeros take as much memory as other values.
   state = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), step.state)
   batch = parallel.shard(step.example, 1)
   key = jax.random.key(0)
@@ -95,7 +95,7 @@ def measure(
 def measure_in_process(
   stage: str, preset: str, remat: bool, compile_only: bool
 ) -> dict[str, Any]:
-  """`measure` in a process of its own, whose peak is nobody else's."""
+  """Runs `measure` in a separate process, for a peak of its own."""
   output = subprocess.run(
     [
       *(sys.executable, '-m', 'benchmarks.memory', '--child'),
@@ -112,7 +112,7 @@ def measure_in_process(
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-  """All results as a table in Markdown."""
+  """Formats all results as a table in Markdown."""
   lines = [
     '| step, preset | batch | state, GiB | beside it, GiB | peak of the'
     ' process, GiB | seconds |',
@@ -149,7 +149,7 @@ def main() -> None:
     except subprocess.CalledProcessError as error:
       if _COMPILE_ONLY.value:
         raise
-      # A step that this machine has no room for has a plan all the same.
+      # A step that does not fit on this machine still has a plan.
       print(f'{job[:3]}: no step ({error}).', file=sys.stderr)
       rows.append(measure_in_process(*job[:3], compile_only=True))
     record.save({'results': rows})
@@ -159,14 +159,21 @@ def main() -> None:
 
 if __name__ == '__main__':
   _STAGE = flags.DEFINE_multi_enum(
-    'stage', steps.STAGES, steps.STAGES, 'May be given again.'
+    'stage', steps.STAGES, steps.STAGES, 'Stage; may be repeated.'
   )
   _PRESET = flags.DEFINE_multi_enum(
-    'preset', base.PRESETS, base.PRESETS, 'May be given again.'
+    'preset', base.PRESETS, base.PRESETS, 'Preset; may be repeated.'
   )
   _REMAT = flags.DEFINE_multi_enum(
-    'remat', ('false', 'true'), ('false', 'true'), 'May be given again.'
+    'remat',
+    ('false', 'true'),
+    ('false', 'true'),
+    'Value of config.remat; may be repeated.',
   )
-  _COMPILE_ONLY = flags.DEFINE_bool('compile_only', False, 'Takes no steps.')
-  _CHILD = flags.DEFINE_bool('child', False, 'Measures one here; internal.')
+  _COMPILE_ONLY = flags.DEFINE_bool(
+    'compile_only', False, 'Compile and take no steps.'
+  )
+  _CHILD = flags.DEFINE_bool(
+    'child', False, 'Measure one step in this process; internal.'
+  )
   launch.run(main)

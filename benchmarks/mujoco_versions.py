@@ -6,8 +6,8 @@ Run it once in each environment, then compare the two files in either:
   python -m benchmarks.mujoco_versions --record=runs/newest.npz
   python -m benchmarks.mujoco_versions --compare=runs/pinned.npz,runs/newest.npz
 
-Every task is reset with several seeds, each another look, and plays the
-beginning of the last episode by random actions. Seeds and actions are the same
+Every task is reset with several seeds, each with another look. The beginning of
+the last episode is played with random actions. Seeds and actions are the same
 in both environments.
 """
 
@@ -32,11 +32,11 @@ def play(task: str, num_steps: int) -> dict[str, np.ndarray]:
   """Plays one task.
 
   Args:
-    task: of `dmcr.TASKS`.
+    task: one of `dmcr.TASKS`.
     num_steps: T, control steps of the last seed's episode.
 
   Returns:
-    image: [S, 64, 64, 3] uint8, the first of each seed.
+    image: [S, 64, 64, 3] uint8, the first image of each seed.
     state: [T+1, N] float64, positions and velocities.
     reward: [T] float64.
   """
@@ -60,17 +60,17 @@ def play(task: str, num_steps: int) -> dict[str, np.ndarray]:
 def differences(
   ours: dict[str, np.ndarray], theirs: dict[str, np.ndarray]
 ) -> dict[str, Any]:
-  """Differences of one task's episodes on two versions.
+  """Computes differences of one task's episodes on two versions.
 
   Args:
-    ours: as `play` returns it.
-    theirs: of the same task and length.
+    ours: result of `play`.
+    theirs: result for the same task and length.
 
   Returns:
     `start`: largest difference of the first states.
     `image`: mean difference of the images, in gray levels of 255.
-    `image_changed`: share of their pixels that differ by more than 8 levels.
-    `equal_steps`: control steps until states are no longer the same bits.
+    `image_changed`: share of pixels that differ by more than 8 levels.
+    `equal_steps`: control steps until states are not equal bit for bit.
     `close_steps`: control steps until they differ by 1e-6 or more.
     `state`, `reward`: largest differences over the episode.
   """
@@ -88,12 +88,12 @@ def differences(
 
 
 def _leading(good: np.ndarray) -> int:
-  """Counts the steps after the start before the first that is not good."""
+  """Counts the steps after the start and before the first that is not good."""
   return max(int(np.argmin([*good, False])) - 1, 0)
 
 
 def table(rows: dict[str, dict[str, Any]]) -> str:
-  """The differences as a table in Markdown."""
+  """Formats the differences as a table in Markdown."""
   lines = [
     '| task | images, gray levels | pixels changed, % | steps equal |'
     ' steps within 1e-6 | state | reward |',
@@ -124,17 +124,17 @@ def compare(ours: pathlib.Path, theirs: pathlib.Path) -> dict[str, Any]:
   """Compares two files of `save_episodes`.
 
   Returns:
-    `versions`, of both; `results`, for each task `differences`.
+    `versions` of both; `results`, the `differences` of each task.
 
   Raises:
-    ValueError: the files have other tasks or lengths.
+    ValueError: the files have different tasks or lengths.
   """
   with np.load(ours) as a, np.load(theirs) as b:
     shapes = [{n: x[n].shape for n in x.files} for x in (a, b)]
     if shapes[0] != shapes[1]:
       raise ValueError(
-        f'--compare: {ours} and {theirs} have other tasks or numbers of steps;'
-        ' record both with the same --tasks and --steps.'
+        f'--compare: {ours} and {theirs} have different tasks or numbers of'
+        ' steps; record both with the same --tasks and --steps.'
       )
     tasks = [n.partition('/')[0] for n in a.files if n.endswith('/state')]
     results = {}
@@ -164,7 +164,7 @@ def main() -> None:
 
 if __name__ == '__main__':
   _RECORD = flags.DEFINE_string('record', '', 'File to write episodes to.')
-  _COMPARE = flags.DEFINE_list('compare', [], 'Two such files.')
+  _COMPARE = flags.DEFINE_list('compare', [], 'Two files of --record.')
   _TASKS = flags.DEFINE_list('tasks', [], 'Tasks; all if empty.')
-  _STEPS = flags.DEFINE_integer('steps', 100, 'Control steps of each.', 1)
+  _STEPS = flags.DEFINE_integer('steps', 100, 'Control steps of each task.', 1)
   launch.run(main)

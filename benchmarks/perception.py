@@ -1,11 +1,11 @@
-r"""Measures flow, tracks and masks against what a simulator knows exactly.
+r"""Measures flow, tracks and masks against the exact state of a simulator.
 
-  python -m benchmarks.perception             # a table for people
-  python -m benchmarks.perception --json      # and one line for machines
+  python -m benchmarks.perception             # a table
+  python -m benchmarks.perception --json      # and one line of JSON
   python -m benchmarks.perception --config.extract.sea_raft.weights=FILE
 
-Clips of 26 frames at action repeat 2: smooth random motion of three robots of
-the suite, as they are and in the looks of DMC Remastered, and Meta-World's
+Clips have 26 frames at action repeat 2. They show smooth random motion of three
+robots of the suite, plain and in the looks of DMC Remastered, and Meta-World's
 scripted arm. A back-end that needs weights is measured if their paths are set.
 """
 
@@ -31,22 +31,22 @@ from drp_jax.train import logger
 from experiments import launch
 
 FRAMES = 26
-WARM_UP = 5  # frames of every episode that are not looked at: the fall
+WARM_UP = 5  # first frames of an episode, left out because the robot falls
 HORIZONS = (8, 25)  # frames over which tracks are followed
 POINTS = 64  # tracked in every clip
-MOVING = 1.0  # pixels: of flow per frame, and of a point within the clip
+MOVING = 1.0  # pixels, of flow per frame, and of a point within the clip
 # TAP-Vid's thresholds, 1 to 16 pixels of a 256-pixel image.
 THRESHOLDS = tuple(n * schema.IMAGE_SIZE / 256 for n in (1, 2, 4, 8, 16))
 
 
 @dataclasses.dataclass(frozen=True)
 class Subject:
-  """What is filmed.
+  """A task to film.
 
   Attributes:
-    name: in the table.
+    name: name in the table.
     suite: 'dmc', 'dmcr' or 'metaworld'.
-    task: its name there.
+    task: its name in the suite.
   """
 
   name: str
@@ -70,8 +70,8 @@ def film(subject: Subject, num_clips: int) -> list[schema.Footage]:
   """Films clips of FRAMES frames, with their scenes; clip i is always the same.
 
   Args:
-    subject: what to film.
-    num_clips: how many episodes to begin.
+    subject: task to film.
+    num_clips: number of episodes to begin.
 
   Returns:
     The clips.
@@ -101,15 +101,15 @@ def _open(subject: Subject) -> gymnasium.Env:
 def flow_errors(
   flow: flow_lib.FlowFn, clips: list[schema.Footage]
 ) -> dict[str, float | None]:
-  """End-point error of flow between neighboring frames, in pixels.
+  """Computes the end-point error of flow between neighboring frames, in pixels.
 
   Args:
     flow: a back-end.
-    clips: with scenes.
+    clips: clips with scenes.
 
   Returns:
     Means over the pixels of all frames ('all'), of the body ('body'), and of
-    what of the body moves by more than MOVING ('moving'; None without any).
+    the body's pixels that move by more than MOVING ('moving'; None if none do).
   """
   errors, bodies, speeds = [], [], []
   for clip in clips:
@@ -132,15 +132,15 @@ def flow_errors(
 def track_accuracy(
   tracker: track.Tracker, clips: list[schema.Footage]
 ) -> dict[str, float]:
-  """TAP-Vid's delta-avg: share of points near the truth, over THRESHOLDS.
+  """Computes TAP-Vid's delta-avg: points near the truth, over THRESHOLDS.
 
   Args:
     tracker: a back-end.
-    clips: with scenes.
+    clips: clips with scenes.
 
   Returns:
     'at8' and 'at25', over frames 1 to 8 and 1 to 25: means over clips of the
-    share of what can be seen, of points on the body that move.
+    share of visible, moving points of the body.
   """
   shares = {horizon: [] for horizon in HORIZONS}
   for i, clip in enumerate(clips):
@@ -156,14 +156,14 @@ def track_accuracy(
 
 
 def moving_points(clip: schema.Footage, rng: np.random.Generator) -> np.ndarray:
-  """Draws pixels of the body that move in the course of a clip.
+  """Draws pixels of the body that move within a clip.
 
   Args:
-    clip: with a scene.
+    clip: a clip with a scene.
     rng: consumed.
 
   Returns:
-    [POINTS, 2] float32, fewer if so few move.
+    [POINTS, 2] float32, or fewer if fewer move.
   """
   y, x = np.nonzero(truth.mask(clip))
   points = np.stack([x, y], -1).astype(np.float32)
@@ -175,16 +175,16 @@ def moving_points(clip: schema.Footage, rng: np.random.Generator) -> np.ndarray:
 def mask_accuracy(
   mask: segment.MaskFn, tracker: track.Tracker, clips: list[schema.Footage]
 ) -> dict[str, float]:
-  """How much of the first frames' masks, and of their keypoints, is body.
+  """Measures how well masks and keypoints of the first frames match the body.
 
   Args:
     mask: a back-end.
-    tracker: by which keypoints are chosen.
-    clips: with scenes.
+    tracker: tracker that chooses keypoints.
+    clips: clips with scenes.
 
   Returns:
     'iou', intersection over union; 'keypoints', the share of keypoints on the
-    body or next to it: within a pixel. Means over clips.
+    body or within a pixel of it. Means over clips.
   """
   overlaps, shares = [], []
   for i, clip in enumerate(clips):
@@ -208,12 +208,12 @@ def measure(
   """Measures all back-ends that can run on one subject.
 
   Args:
-    subject: what to film.
-    num_clips: how many clips.
+    subject: task to film.
+    num_clips: number of clips.
     settings: `config.extract`.
 
   Returns:
-    'flow', 'mask' and 'tracker', each from name to numbers.
+    'flow', 'mask' and 'tracker', each a dict from name to numbers.
   """
   clips = film(subject, num_clips)
   flows = {'zero': _zero_flow}
@@ -236,14 +236,14 @@ def measure(
 def summary(
   results: dict[str, dict], settings: ml_collections.ConfigDict
 ) -> dict[str, float]:
-  """The numbers that the defaults are judged by.
+  """Computes the numbers by which the defaults are judged.
 
   Args:
-    results: by the names of PLAIN and TEXTURED, from `measure`.
+    results: results of `measure` by the names of PLAIN and TEXTURED.
     settings: `config.extract`.
 
   Returns:
-    body_epe_over_zero: error of flow on the body, relative to no flow, of the
+    body_epe_over_zero: error of flow on the body, relative to no flow, in the
       worst plain task.
     tap_avg: accuracy of tracks over 25 frames, mean over plain tasks.
     keypoints_on_body_plain, keypoints_on_body_textured: means over tasks.
@@ -270,7 +270,7 @@ def summary(
 
 
 def table(results: dict[str, dict]) -> str:
-  """All results as one table in Markdown."""
+  """Formats all results as one table in Markdown."""
   kinds = {
     'flow': 'flow: error all / body / moving, px',
     'tracker': 'tracks: accuracy over 8 / 25 frames',
@@ -298,25 +298,25 @@ def _cell(value: float | None) -> str:
 def _make(
   settings: ml_collections.ConfigDict, **names: str
 ) -> backends_lib.Backends:
-  """Back-ends by the settings, one of them by another name."""
+  """Makes back-ends by the settings, with another name for one of them."""
   return backends_lib.make_backends(
     backends_lib.Settings(**{**settings.to_dict(), **names})
   )
 
 
 def _zero_flow(start: schema.Footage, end: schema.Footage) -> np.ndarray:
-  """That nothing moves: what any flow has to beat."""
+  """Returns zero flow, the baseline."""
   del end
   return np.zeros((*start.image.shape[:3], 2), np.float32)
 
 
 def _whole_frame(footage: schema.Footage) -> np.ndarray:
-  """What a mask falls back to."""
+  """Returns the whole frame, the fallback of masks."""
   return np.ones(footage.image.shape[1:3], bool)
 
 
 class _Still:
-  """That points stay where they are."""
+  """Tracker that keeps all points in place, the baseline."""
 
   def over_clip(self, footage: schema.Footage) -> track.TrackFn:
     """See `track.Tracker.over_clip`."""
@@ -347,7 +347,7 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-  _CLIPS = flags.DEFINE_integer('clips', 6, 'Clips of every subject.', 1)
+  _CLIPS = flags.DEFINE_integer('clips', 6, 'Clips of every task.', 1)
   _CONFIG = config_flags.DEFINE_config_dict(
     'config',
     ml_collections.ConfigDict({'extract': extract_config.get_config('robot')}),

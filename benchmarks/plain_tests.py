@@ -1,7 +1,7 @@
-"""Runs tests that matter on a device, by their functions and without pytest.
+"""Runs tests that matter on a device, without pytest.
 
-A stand-in for pytest serves what those files use of it: fixtures, each made
-once for a file; `parametrize`; `raises`. Tests marked slow are left out.
+A stand-in provides the parts of pytest that those files use: fixtures, each
+made once per file; `parametrize`; `raises`. Tests marked slow are left out.
 """
 
 import contextlib
@@ -29,8 +29,8 @@ FILES = (
   'golden_diswm_test',
 )
 DEVICES_FILE = 'train.parallel_test'
-_DEVICES = 'gradient_on_devices'  # of its tests, those that take any number
-_FIXTURES = 'system_fixtures'  # that all files share
+_DEVICES = 'gradient_on_devices'  # its tests that run on any number of devices
+_FIXTURES = 'system_fixtures'  # shared by all files
 _SHOWN = 300  # characters of an error
 
 
@@ -56,7 +56,7 @@ class Case:
 
   Attributes:
     name: file, function and parameters.
-    run: calls it, and makes the fixtures that are not there yet.
+    run: calls it, and makes missing fixtures.
   """
 
   name: str
@@ -117,7 +117,7 @@ def _stand_in() -> types.ModuleType:
 def cases() -> Iterator[Case]:
   """Yields all cases; those of several devices if there are several.
 
-  From then on this process has the stand-in in the place of pytest.
+  From then on this process uses the stand-in instead of pytest.
   """
   sys.modules['pytest'] = _stand_in()
   sys.path[:0] = [str(_TESTS), str(_TESTS.parent)]
@@ -153,7 +153,7 @@ def _cases_of(module, shared) -> Iterator[Case]:
 
 
 def _arguments(function) -> Iterator[dict[str, Any]]:
-  """Yields what `parametrize` gives, without the slow ones."""
+  """Yields the cases of `parametrize`, without slow ones."""
   marks = getattr(function, '_cases', [])
   for chosen in itertools.product(*(found for _, found in marks)):
     if not any(param.slow for param in chosen):
@@ -200,10 +200,10 @@ def run(deadline: float) -> Iterator[tuple[str, str, float]]:
   """Runs all tests in float32's highest precision.
 
   Args:
-    deadline: by `time.monotonic`; tests are not begun after it.
+    deadline: time by `time.monotonic` after which no test is begun.
 
   Yields:
-    Name, 'passed', 'not run' or what failed, and seconds.
+    Name; 'passed', 'not run' or the failure; and seconds.
   """
   with jax.default_matmul_precision('highest'):
     for case in cases():

@@ -1,4 +1,4 @@
-"""What every benchmark ends with: --json, --out."""
+"""Output of every benchmark: --json and --out."""
 
 import json
 import pathlib

@@ -1,4 +1,4 @@
-"""Which back-ends a benchmark can measure with the settings it was given."""
+"""Lists the back-ends that a benchmark can measure with its settings."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -13,7 +13,7 @@ KINDS = {
 
 
 def names(kind: str, settings: Mapping[str, Any]) -> list[str]:
-  """Names of back-ends without weights, and of those whose paths are set.
+  """Lists back-ends without weights, and those whose paths are set.
 
   Args:
     kind: one of `KINDS`.
@@ -22,6 +22,6 @@ def names(kind: str, settings: Mapping[str, Any]) -> list[str]:
   return [
     name
     for name in KINDS[kind]
-    if name != 'sim'  # the truth itself, which real videos have not
+    if name != 'sim'  # the truth itself, which real videos lack
     and all(value != '' for value in settings.get(name, {}).values())
   ]

@@ -1,7 +1,7 @@
-"""Processes that do what they are asked, so that several can take turns.
+"""Server processes that answer questions, so that several can take turns.
 
-Each has a device's memory to itself, and may fail alone. Questions and answers
-are lines of JSON; what else a process prints is left out.
+Each has a device's memory to itself and fails alone. Questions and answers are
+lines of JSON; other output of a process is ignored.
 """
 
 import json
@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 _MARK = 'answer '
-_SHOWN = 600  # characters of what a process that failed said last
+_SHOWN = 600  # characters of a failed process's last output
 
 Answer = Callable[[Any], Any]
 
@@ -26,14 +26,14 @@ class Failure(RuntimeError):
 
 
 class Server:
-  """A process that answers: first once by itself, then every question."""
+  """A process that gives a first answer by itself, then answers questions."""
 
   def __init__(self, command: Sequence[str], env: Mapping[str, str]):
     """Starts the process.
 
     Args:
-      command: whose main function calls `serve`.
-      env: of the process.
+      command: command whose main function calls `serve`.
+      env: environment variables of the process.
     """
     self._errors = tempfile.TemporaryFile()  # noqa: SIM115, closed by `close`
     self._process = subprocess.Popen(
@@ -54,23 +54,23 @@ class Server:
     self._lines.put(None)
 
   def ask(self, question: Any, deadline: float) -> Any:
-    """Sends a question and waits for its answer, as `answer` does."""
+    """Sends a question and waits for its answer, like `answer`."""
     try:
       self._process.stdin.write(json.dumps(question) + '\n')
       self._process.stdin.flush()
     except BrokenPipeError:
-      pass  # it ended, and `answer` says how
+      pass  # it ended; `answer` raises the reason
     return self.answer(deadline)
 
   def answer(self, deadline: float) -> Any:
     """Waits for the next answer.
 
     Args:
-      deadline: by `time.monotonic`.
+      deadline: time by `time.monotonic`.
 
     Raises:
-      TimeoutError: if none came by then.
-      Failure: if the process failed; says why.
+      TimeoutError: if there is no answer by then.
+      Failure: if the process failed; the message says why.
     """
     try:
       line = self._lines.get(timeout=max(0.0, deadline - time.monotonic()))
@@ -89,7 +89,7 @@ class Server:
     return self._errors.read().decode(errors='replace').strip()[-_SHOWN:]
 
   def close(self) -> None:
-    """Ends the process, whatever it is doing."""
+    """Kills the process."""
     self._process.kill()
     self._process.wait()
     self._errors.close()
@@ -99,7 +99,7 @@ def serve(start: Callable[[], tuple[Any, Answer]]) -> None:
   """Answers until there are no more questions, or something fails.
 
   Args:
-    start: returns the first answer, and what answers questions.
+    start: returns the first answer, and a function that answers questions.
   """
   try:
     value, answer = start()

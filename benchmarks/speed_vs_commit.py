@@ -5,10 +5,10 @@ r"""Times a training step beside the same step of another commit.
   python -m benchmarks.speed_vs_commit --checkout=../before --stage=pretrain \
       --preset=paper --agent=ipv --batch_size=8 --turns=5 --json
 
-Each side has a process of its own, and all cores that this one has (`taskset`
-gives it fewer). They take turns, one step each, so whatever else the machine
-does meets both. What is shown are medians, and the median of the ratio turn by
-turn: above 1 this commit is faster. Temporaries are those of XLA's plan.
+Each side runs in a separate process on all cores of this one (`taskset` gives
+fewer). They take turns, one step each, so other load affects both. The table
+gives medians, and the median of the ratio turn by turn; above 1 this commit is
+faster. Temporaries are those of XLA's plan.
 """
 
 import functools
@@ -46,7 +46,7 @@ def serve(stage: str, preset: str, agent: str, batch_size: int | None) -> None:
     image=rng.integers(0, 256, step.example.image.shape, np.uint8)
   )
   if stage == 'pretrain':
-    # The step's own module, which other commits call otherwise.
+    # The module of the step, which has other names in other commits.
     module = sys.modules[step.function.__module__]
     state = module.init_state(step.config, system, step.static['tx'], 1.0)
   else:
@@ -65,7 +65,7 @@ def serve(stage: str, preset: str, agent: str, batch_size: int | None) -> None:
 
 
 class _Server:
-  """A process that takes steps of one checkout, by this very file."""
+  """A process that takes steps of one checkout, running this file."""
 
   def __init__(self, checkout, stage, preset, agent, batch_size):
     size = [] if batch_size is None else [f'--batch_size={batch_size}']
@@ -107,8 +107,8 @@ def measure(
   """Times a step of both sides in turns.
 
   Returns:
-    Of `before` and `now`: median `seconds` and `temporaries_gib`; `ratio`
-    (median of before to now, turn by turn) and `ratios`.
+    For `before` and `now`: median `seconds` and `temporaries_gib`; `ratio`
+    (median of before / now, turn by turn) and `ratios`.
   """
   sides = {'before': pathlib.Path(checkout).resolve(), 'now': _ROOT}
   what = (stage, preset, agent, batch_size)
@@ -141,7 +141,7 @@ def measure(
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-  """The results as a table in Markdown."""
+  """Formats the results as a table in Markdown."""
   lines = [
     '| step | before, now, s | ratio | of turns | temporaries, GiB |',
     '|---|---|---|---|---|',
@@ -177,13 +177,21 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-  _CHECKOUT = flags.DEFINE_string('checkout', '', 'Of the other commit.')
-  _STAGE = flags.DEFINE_multi_enum(
-    'stage', STAGES, STAGES, 'May be given again.'
+  _CHECKOUT = flags.DEFINE_string(
+    'checkout', '', 'Checkout of the other commit.'
   )
-  _PRESET = flags.DEFINE_enum('preset', 'nano', base.PRESETS, 'Sizes.')
+  _STAGE = flags.DEFINE_multi_enum(
+    'stage', STAGES, STAGES, 'Stage; may be repeated.'
+  )
+  _PRESET = flags.DEFINE_enum(
+    'preset', 'nano', base.PRESETS, 'Preset of sizes.'
+  )
   _AGENT = flags.DEFINE_enum('agent', 'drp', ('drp', 'ipv', 'apv'), 'System.')
-  _BATCH_SIZE = flags.DEFINE_integer('batch_size', None, 'Examples a step.', 1)
+  _BATCH_SIZE = flags.DEFINE_integer(
+    'batch_size', None, 'Examples per step; by default that of the preset.', 1
+  )
   _TURNS = flags.DEFINE_integer('turns', 15, 'Pairs of steps.', 1)
-  _SERVE = flags.DEFINE_bool('serve', False, 'Takes steps here; internal.')
+  _SERVE = flags.DEFINE_bool(
+    'serve', False, 'Take steps in this process; internal.'
+  )
   launch.run(main)

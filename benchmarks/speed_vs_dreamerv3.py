@@ -4,13 +4,13 @@ r"""Times our whole training loop of DreamerV3 beside the official one.
   python -m benchmarks.speed_vs_dreamerv3 --checkout=DIR --python=PYTHON \
       --json --out=benchmarks/results/speed_vs_dreamerv3.json
 
-DIR is a checkout of github.com/danijar/dreamerv3, PYTHON the interpreter of an
-environment with what its requirements.txt pins: it does not run with the JAX
-that we need. Both train `size1m` in float32 on walker_walk of the DMC suite:
-the same batches, one update every four agent steps of two frames. Each command
-runs alone, one after the other, as a user would start it, until its own log has
-told its speed a few times; what came before the last of these is compilation,
-and is left out.
+DIR is a checkout of github.com/danijar/dreamerv3. PYTHON is the interpreter of
+an environment with the versions of its requirements.txt, because DreamerV3 does
+not run with the JAX that we need. Both train `size1m` in float32 on walker_walk
+of the DMC suite, with batches of the same size and one update every four agent
+steps of two frames. The commands run one after the other, each as a user would
+start it, until their logs have reported a speed several times. Earlier reports
+contain compilation and are left out.
 """
 
 import json
@@ -32,11 +32,11 @@ from experiments import launch
 TASK = 'walker_walk'
 BATCH, LENGTH = 8, 32
 _TRAIN_EVERY = 4  # agent steps
-_PATIENCE = 1200  # seconds until a command must have told its speed
+_PATIENCE = 1200  # seconds until a command must have reported its speed
 
 
 def ours(folder: pathlib.Path) -> list[str]:
-  """Our command."""
+  """Returns our command."""
   return [
     *(sys.executable, '-m', 'experiments.run_dmcr'),
     '--config=configs/finetune_dmcr.py:nano',
@@ -56,7 +56,7 @@ def ours(folder: pathlib.Path) -> list[str]:
 
 
 def theirs(folder: pathlib.Path, checkout: str, python: str) -> list[str]:
-  """The official command for the same."""
+  """Returns the official command for the same training."""
   return [
     *(python, str(pathlib.Path(checkout, 'dreamerv3', 'main.py'))),
     *('--configs', 'dmc_vision', 'size1m'),
@@ -73,25 +73,25 @@ NAMES = {'ours': 'time/agent_steps_per_second', 'theirs': 'fps/policy'}
 
 
 def speeds(path: pathlib.Path, name: str) -> list[float]:
-  """Agent steps a second, one of each line of metrics that tells them."""
+  """Reads agent steps per second from all lines of metrics that have them."""
   if not path.exists():
     return []
-  lines = path.read_text('utf-8').split('\n')[:-1]  # the last may be half one
+  lines = path.read_text('utf-8').split('\n')[:-1]  # the last may be partial
   rows = [json.loads(line) for line in lines]
   return [row[name] for row in rows if name in row]
 
 
 def measure(side: str, command: list[str], folder: pathlib.Path, count: int):
-  """Runs a command until it has told its speed often enough.
+  """Runs a command until it has reported its speed often enough.
 
   Args:
-    side: of NAMES.
-    command: to run.
-    folder: where it writes `metrics.jsonl`.
-    count: how many speeds are wanted.
+    side: one of NAMES.
+    command: command to run.
+    folder: folder of its `metrics.jsonl`.
+    count: number of speeds to measure.
 
   Returns:
-    Agent steps a second, the last `count` of what it told.
+    Agent steps per second, the last `count` reports.
 
   Raises:
     RuntimeError: if it ends, or takes too long.
@@ -111,7 +111,7 @@ def measure(side: str, command: list[str], folder: pathlib.Path, count: int):
     while process.poll() is None and time.monotonic() < deadline:
       time.sleep(5)
       found = speeds(folder / 'metrics.jsonl', NAMES[side])
-      # The first windows hold compilation, and episodes without learning.
+      # The first windows contain compilation, and episodes without learning.
       if len(found) >= 2 + count:
         return found[-count:]
   finally:
@@ -125,7 +125,7 @@ def measure(side: str, command: list[str], folder: pathlib.Path, count: int):
 
 
 def table(found: dict[str, list[float]]) -> str:
-  """The results as a table in Markdown."""
+  """Formats the results as a table in Markdown."""
   lines = ['| | agent steps/s, median | least to most |', '|---|---|---|']
   lines += [
     f'| {side} | {statistics.median(x):.2f} | {min(x):.2f} to {max(x):.2f} |'
@@ -158,9 +158,13 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-  _CHECKOUT = flags.DEFINE_string('checkout', None, 'Of danijar/dreamerv3.')
-  _PYTHON = flags.DEFINE_string('python', sys.executable, 'For theirs.')
+  _CHECKOUT = flags.DEFINE_string(
+    'checkout', None, 'Checkout of danijar/dreamerv3.'
+  )
+  _PYTHON = flags.DEFINE_string(
+    'python', sys.executable, 'Interpreter for the official code.'
+  )
   _ROUNDS = flags.DEFINE_integer('rounds', 2, 'Runs of each command.', 1)
-  _COUNT = flags.DEFINE_integer('count', 3, 'Speeds taken of each run.', 1)
+  _COUNT = flags.DEFINE_integer('count', 3, 'Reports used of each run.', 1)
   flags.mark_flag_as_required('checkout')
   launch.run(main)

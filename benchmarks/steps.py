@@ -24,16 +24,16 @@ STAGES = ('pretrain', 'dmcr', 'metaworld')
 
 @dataclasses.dataclass(frozen=True)
 class Step:
-  """A step to be compiled or traced.
+  """A step to compile or trace.
 
   Attributes:
     config: configs/base.py.
     function: `step(state, batch, key, axis_name)` of `drp_jax.train`.
-    static: its other keyword arguments, but the system.
+    static: its other keyword arguments, except the system.
     action_size: A.
-    state: shapes.
+    state: shapes of the state.
     example: a global batch.
-    steps: how often a run takes it.
+    steps: number of such steps in a run.
   """
 
   config: ml_collections.ConfigDict
@@ -57,17 +57,17 @@ def make_step(
   agent: str = 'drp',
   batch_size: int | None = None,
 ) -> Step:
-  """A step of a stage.
+  """Makes the step of a stage.
 
   Args:
     stage: one of STAGES.
     dtype: `config.compute_dtype`.
-    preset: of configs/base.py.
+    preset: preset of configs/base.py.
     agent: `config.agent`.
-    batch_size: of examples; None is the config's.
+    batch_size: number of examples; None is the config's.
 
   Raises:
-    ValueError: for the pre-training of a system that has none.
+    ValueError: for the pre-training of a system without one.
   """
   files = {
     'pretrain': pretrain_config,
@@ -93,7 +93,7 @@ def make_step(
       ),
       config.pretrain.num_steps,
     )
-  action_size = 6 if stage == 'dmcr' else 4  # of walker; of the robot arm
+  action_size = 6 if stage == 'dmcr' else 4  # walker; robot arm
   system, c = build.system(config, action_size, None), config.finetune
   function, settings = finetune_step.update_step(config)
   return Step(
@@ -114,7 +114,7 @@ def make_step(
 
 
 def init_state(step: Step, system: system_lib.System) -> Any:
-  """Makes the random state that a run from scratch begins with."""
+  """Makes the random initial state of a run from scratch."""
   if step.function is pretrain_step.pretrain_step:
     return pretrain_step.init_state(
       step.config, system, step.static['tx'], flow_scale=1.0
@@ -123,9 +123,9 @@ def init_state(step: Step, system: system_lib.System) -> Any:
 
 
 def random_batch(step: Step, seed: int = 0) -> Any:
-  """Fills a global batch with values in the ranges of real ones.
+  """Fills a global batch with random values in realistic ranges.
 
-  Kernels may run faster on zeros.
+  Zeros would not do, because kernels may run faster on them.
   """
   rng = np.random.default_rng(seed)
   batch, side = step.example, schema.IMAGE_SIZE

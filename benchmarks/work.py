@@ -1,4 +1,4 @@
-"""The operations of a step, counted in its traced form with loops unrolled."""
+"""Counts the operations of a traced step with loops unrolled."""
 
 import dataclasses
 import math
@@ -13,13 +13,13 @@ from drp_jax.train import build
 
 @dataclasses.dataclass(frozen=True)
 class Work:
-  """What a step computes, counted in its traced form.
+  """Work of a traced step.
 
   Attributes:
-    flops: of matrix products and convolutions, loops unrolled.
-    loop_bytes: what loops read again, and write, in every turn but the first,
-      which is all that XLA counts: constants and what is carried from turn to
-      turn, mostly weights and, backwards, their gradients.
+    flops: operations of matrix products and convolutions, loops unrolled.
+    loop_bytes: bytes that loops read and write again in every turn after the
+      first (XLA counts only the first): constants and carried values, mostly
+      weights and, in the backward pass, their gradients.
   """
 
   flops: float = 0.0
@@ -34,7 +34,7 @@ class Work:
 
 
 def count(jaxpr: Any) -> Work:
-  """Counts the work of a jaxpr and of all that it calls."""
+  """Counts the work of a jaxpr and of all jaxprs that it calls."""
   total = Work()
   for eqn in _used(jaxpr):
     name, params = eqn.primitive.name, eqn.params
@@ -67,7 +67,7 @@ def count(jaxpr: Any) -> Work:
 def _used(jaxpr: Any) -> list[Any]:
   """Returns the equations on which outputs depend; XLA drops the others.
 
-  A custom backward pass traces its forward pass too, which nothing reads.
+  A custom backward pass traces its forward pass too, whose result is not read.
   """
   needed, used = {id(v) for v in jaxpr.outvars}, []
   for eqn in reversed(jaxpr.eqns):
@@ -78,7 +78,7 @@ def _used(jaxpr: Any) -> list[Any]:
 
 
 def _called(params: dict[str, Any]) -> list[Any]:
-  """The jaxprs that an equation calls, each once (of branches, all)."""
+  """Lists the jaxprs that an equation calls, each once (all branches)."""
   found = []
   for value in params.values():
     for item in value if isinstance(value, (tuple, list)) else [value]:
@@ -96,7 +96,7 @@ def of_step(step: steps.Step, example: Any) -> Work:
   """Counts the work of a training step on one device.
 
   Args:
-    step: which.
+    step: step to count.
     example: batch of that device, or its shapes.
   """
   system = build.system(step.config, step.action_size, None)

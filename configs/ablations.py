@@ -1,4 +1,4 @@
-r"""The paper's ablations: what each of them changes.
+r"""The paper's ablations, and the settings that each of them changes.
 
   python -m experiments.run_pretrain \
       --config=configs/ablations.py:without_intra,pretrain \
@@ -7,15 +7,15 @@ r"""The paper's ablations: what each of them changes.
       --config=configs/ablations.py:without_intra,dmcr \
       --config.init_from=runs/without_intra --workdir=runs/walker_without_intra
 
-After the colon: a name of `ABLATIONS`, a stage of `STAGES`, and after another
-comma a preset of configs/base.py ('paper' if there is none). Those that leave
-pre-training alone load their parent's, `after_ipv` loads IPV's. It and
-`without_pretraining` load no flow scale either: give them that of the shards'
-report.json as --config.finetune.flow_scale, for the same input as DRP's.
+After the colon follow a name in `ABLATIONS`, a stage in `STAGES` and, after
+another comma, a preset of configs/base.py ('paper' by default). Ablations that
+do not change pre-training load their parent's, and `after_ipv` loads IPV's.
+`after_ipv` and `without_pretraining` load no flow scale either. For the same
+input as DRP's, pass the flow scale in report.json of the shards as
+--config.finetune.flow_scale.
 
-The values of Tables 2 to 4 that are not here, K = 16, rho = 0.5 and P = 16, are
-DRP's own. Smaller presets have a K of their own, which the rows of Table 2
-replace.
+The other values of Tables 2 to 4, K = 16, rho = 0.5 and P = 16, are DRP's.
+Smaller presets have another K, which the rows of Table 2 replace.
 
 Recorded result: none.
 """
@@ -37,10 +37,10 @@ STAGES = {
 
 @dataclasses.dataclass(frozen=True)
 class Ablation:
-  """A system, and what is different about it.
+  """A system and its changed settings.
 
   Attributes:
-    changes: values by their names in configs/base.py.
+    changes: name in configs/base.py -> value.
     parent: `config.agent`.
     pretrains: whether its pre-training differs from the parent's.
   """
@@ -60,7 +60,7 @@ ABLATIONS = {
   # Fig. 6
   'without_intra': Ablation({'dae.intra': False}),  #           [E1]
   'without_inter': Ablation({'dae.inter': False}),  #           [E2]
-  # Fig. 7: nothing is loaded; or what IPV's pre-training has taught.
+  # Fig. 7: nothing is loaded, or IPV's pre-training.
   'without_pretraining': _finetuned(
     {
       'init_without': (
@@ -108,7 +108,7 @@ def get_config(variant: str) -> ml_collections.ConfigDict:
 
   Raises:
     ValueError: for an unknown name, stage or preset, and for the pre-training
-      of an ablation that has none of its own.
+      of an ablation that does not change it.
   """
   name, _, rest = variant.partition(',')
   stage, _, preset = rest.partition(',')

@@ -1,10 +1,10 @@
-r"""The whole path in minutes on two CPU cores: `make demo`.
+r"""The whole pipeline in minutes on two CPU cores: `make demo`.
 
   python -m experiments.demo --workdir=runs/demo
 
-Real clips that come inside a package and renders of robots are turned into
-atomic actions; a nano model is pre-trained on them and fine-tuned on a robot
-that it has not seen. `:debug` does the same in the sizes of a test.
+Atomic actions are extracted from real clips of a package and from renders of
+robots. A nano model is pre-trained on them and fine-tuned on a robot that it
+has not seen. `:debug` does the same in the sizes of a test.
 """
 
 import ml_collections
@@ -17,7 +17,7 @@ VARIANTS = ('demo', 'debug')
 def get_config(variant: str = 'demo') -> ml_collections.ConfigDict:
   """Returns the locked config of `variant`, one of `VARIANTS`.
 
-  Folders that are empty here lie in the workdir (see experiments/demo.py).
+  Empty paths become folders in the workdir (see experiments/demo.py).
   """
   if variant not in VARIANTS:
     raise ValueError(f'variant is one of {VARIANTS}, not {variant!r}.')
@@ -26,7 +26,7 @@ def get_config(variant: str = 'demo') -> ml_collections.ConfigDict:
   config.preprocess = preprocess.get_config('embedded')
   config.pretrain = pretrain.get_config(preset)
   config.finetune = finetune_dmcr.get_config(preset)
-  config.random_episodes = 10  # that the agent is compared with  [ours]
+  config.random_episodes = 10  # of a random policy, to compare   [ours]
   config.finetune.task = 'walker_stand'
   if variant == 'demo':
     _demo(config)
@@ -36,13 +36,13 @@ def get_config(variant: str = 'demo') -> ml_collections.ConfigDict:
 
 
 def _demo(config: ml_collections.ConfigDict) -> None:
-  """Counts for two cores and ten minutes; a higher learning rate."""
+  """Sets counts for two cores and ten minutes, and a higher learning rate."""
   embedded = config.preprocess.embedded
   embedded.clips_per_task = 2  # videos of each robot
   embedded.frames = 76  # of each video
   config.preprocess.data.validation_fraction = 0.3
 
-  # Few steps are to show something.                            [ours]
+  # So that a few steps show something.                         [ours]
   config.pretrain.optim.lr = 1e-3
   config.finetune.optim.lr = 1e-3
 
@@ -53,7 +53,7 @@ def _demo(config: ml_collections.ConfigDict) -> None:
   steps.eval_batches = 2
   steps.checkpoint_every = 40
 
-  # Episodes of 12 instead of 20 seconds, the random policy's too.
+  # Episodes of 12 instead of 20 seconds, also for the random policy.
   config.finetune.env.episode_length = 300  # agent steps
   steps = config.finetune.finetune
   steps.num_steps = 600  # agent steps

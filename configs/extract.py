@@ -1,13 +1,13 @@
 """Perception back-ends of extraction, while preprocessing and while acting.
 
-Part of configs/base.py and configs/preprocess.py. A section is read when its
-back-end is chosen. Weights are always explicit local paths; what is not there
-is an error that says where to get it (third_party/README.md has the list).
+This is part of configs/base.py and configs/preprocess.py. A section is read if
+its back-end is chosen. Weights are always explicit local paths. The error for a
+missing file says where to get it (third_party/README.md has the list).
 """
 
 import ml_collections
 
-# What Grounded SAM looks for: lower case, a full stop after each thing. [A10]
+# Prompts of Grounded SAM: lower case, a full stop after each thing. [A10]
 PROMPTS = {
   'people': 'person. hand. arm.',
   'robot': 'robot.',
@@ -17,15 +17,15 @@ PROMPTS = {
 
 
 def get_config(scene: str = 'people') -> ml_collections.ConfigDict:
-  """Returns the settings for what the videos show, one of `PROMPTS`."""
+  """Returns the settings for the content of videos, one of `PROMPTS`."""
   if scene not in PROMPTS:
     raise ValueError(f'scene is one of {tuple(PROMPTS)}, not {scene!r}.')
   config = ml_collections.ConfigDict()
   config.flow = 'dis'  # or farneback, sea_raft, sim            [A1, A16]
   config.mask = 'motion_colour'  # or grounded_sam, onnx, sim   [A16]
   config.tracker = 'farneback'  # or cotracker3, tapir, sim     [A15]
-  config.device = 'cpu'  # or cuda; of learned models           [ours]
-  config.torch_threads = 1  # of torch and onnxruntime          [ours]
+  config.device = 'cpu'  # or cuda; for learned models          [ours]
+  config.torch_threads = 1  # for torch and onnxruntime         [ours]
 
   config.sea_raft = sea_raft = ml_collections.ConfigDict()
   sea_raft.size = 'M'  # or S, L                                [SEA-RAFT]
@@ -43,7 +43,7 @@ def get_config(scene: str = 'people') -> ml_collections.ConfigDict:
   onnx.model = ''  # .onnx
   onnx.side = 1024  # pixels of its input                       [ISNet]
   onnx.mean = (128.0, 128.0, 128.0)  # of R, G, B in 0..255     [ISNet]
-  onnx.scale = (256.0, 256.0, 256.0)  # then divided by         [ISNet]
+  onnx.scale = (256.0, 256.0, 256.0)  # divides the difference  [ISNet]
   onnx.threshold = 0.5  #                                       [ours]
 
   config.cotracker3 = cotracker3 = ml_collections.ConfigDict()

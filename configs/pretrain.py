@@ -4,8 +4,8 @@ r"""DRP pre-training (paper Secs. 7.1, 10.1, Algorithm 1).
       --config.data.shards_dir=shards/mine --workdir=runs/pretrain
 
 Presets: --config=configs/pretrain.py:nano (two CPU cores), :small, :debug.
-Other systems: --config.agent=ipv, apv, prelar or diswm; of the shards they see
-the images. Ablations: configs/ablations.py.
+Other systems: --config.agent=ipv, apv, prelar or diswm, which read only the
+images of the shards. Ablations: configs/ablations.py.
 
 Recorded result: none at the paper's size (docs/status.md).
 """

@@ -1,4 +1,4 @@
-"""Names the extra of setup.cfg that brings a package which is not installed."""
+"""Names the extra of setup.cfg that installs a missing package."""
 
 import contextlib
 import importlib.util
@@ -18,12 +18,12 @@ def require(what: str, extra: str, *packages: str) -> None:
   """Checks that packages of an extra are installed, without importing them.
 
   Args:
-    what: needs them; begins the message.
-    extra: of setup.cfg.
-    packages: as they are imported.
+    what: the part that needs them; begins the message.
+    extra: name of the extra in setup.cfg.
+    packages: names under which they are imported.
 
   Raises:
-    MissingExtra: naming the packages and the extra.
+    MissingExtra: names the packages and the extra.
   """
   missing = [p for p in packages if importlib.util.find_spec(p) is None]
   if missing:
@@ -32,17 +32,17 @@ def require(what: str, extra: str, *packages: str) -> None:
 
 @contextlib.contextmanager
 def brings(extra: str, what: str) -> Iterator[None]:
-  """Names the extra if an import in this block finds a package missing.
+  """Names the extra if an import in this block does not find a package.
 
-  For files of a package that has lighter files beside them, which `require` in
-  its `__init__` would close too.
+  Use it in modules whose folder also has modules with fewer requirements, which
+  `require` in its `__init__` would block too.
 
   Args:
-    extra: of setup.cfg.
-    what: needs the packages; `__name__`.
+    extra: name of the extra in setup.cfg.
+    what: the module that needs the packages; `__name__`.
 
   Raises:
-    MissingExtra: naming the package and the extra.
+    MissingExtra: names the package and the extra.
   """
   try:
     yield

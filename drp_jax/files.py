@@ -1,4 +1,4 @@
-"""Files that are whole or not there."""
+"""Writes files whole or not at all."""
 
 import contextlib
 import io
@@ -41,7 +41,7 @@ def write(path: str | os.PathLike, content: bytes, writer: str = '') -> None:
 
 
 def write_json(path: str | os.PathLike, value: Any, writer: str = '') -> None:
-  """Writes JSON as `write` does."""
+  """Writes JSON like `write`."""
   write(path, (json.dumps(value, indent=2) + '\n').encode(), writer)
 
 

@@ -21,14 +21,14 @@ def mae_loss(
 ) -> jax.Array:
   """Computes the masked reconstruction loss of atomic actions (Eqs. 5, 7).
 
-  The squared L2 norm over a patch's 2 P^2 values, averaged over hidden ones
-  (choice B14: literal, a sum within the patch).
+  The loss is the squared L2 norm over a patch's 2 P^2 values, averaged over
+  hidden patches (choice B14: literally, a sum within the patch).
 
   Args:
     recon: [B, T, K, 2 P^2].
     patches: [B, T, K, 2 P^2], normalized.
     hidden: [B, T, K] bool, the set M.
-    axis_name: device axis; the average is over the hidden ones of all devices.
+    axis_name: device axis; the average is over hidden patches of all devices.
 
   Returns:
     [], whose mean over devices is the loss.
@@ -50,7 +50,7 @@ def image_loss(
   Args:
     recon: [B, T, H, W, 3], the mean.
     image: [B, T, H, W, 3] in [-0.5, 0.5].
-    weight: [B, T] of the frames, with a mean of one; None weights all alike.
+    weight: [B, T] of the frames, with a mean of one; None weights all equally.
 
   Returns:
     [].
@@ -72,8 +72,8 @@ def kl_loss(
 ) -> tuple[jax.Array, jax.Array]:
   """Computes the balanced KL of Eqs. 6 and 9 (choice C5).
 
-  balance trains the prior towards the posterior, 1 - balance the posterior
-  towards the prior; the mean is clamped at `free` nats.
+  The share `balance` trains the prior towards the posterior, and 1 - balance
+  the posterior towards the prior. The mean is clamped at `free` nats.
 
   Args:
     post: [B, T, groups, classes] logits.
@@ -81,7 +81,8 @@ def kl_loss(
     balance: share of the prior's side, 0.8 in the paper's lineage.
     free: nats below which there is no gradient.
     axis_name: device axis; the clamp is on the mean over all devices.
-    kl: (p, q) -> [B, T], of distributions that are given otherwise.
+    kl: KL function (p, q) -> [B, T]; override it for distributions that are not
+      categorical.
 
   Returns:
     The loss [] and the plain mean KL [].
@@ -107,8 +108,8 @@ def continuation_loss(
 ) -> jax.Array:
   """Computes -ln p(gamma (1 - terminal) | s) of a Bernoulli with soft targets.
 
-  The target is the discount itself, so a trained head says gamma where an
-  episode goes on  [DreamerV2, IPV].
+  The head predicts the discount itself, so a trained head returns gamma while
+  an episode continues  [DreamerV2, IPV].
 
   Args:
     logit: [B, T], of the discount.
@@ -131,18 +132,18 @@ def consistency_loss(
   all_state: jax.Array,
   temperature: float | None,
 ) -> jax.Array:
-  """Computes rank consistency: larger distances of actions, larger of states.
+  """Computes rank consistency of action distances and state distances.
 
-  Over all pairs of examples: the order of the distances of their actions should
-  be that of the distances of the states that these lead to  [PreLAR].
+  For all pairs of examples, larger action distances should mean larger
+  distances of the resulting states  [PreLAR].
 
   Args:
     action: [n] distances of these examples' actions.
-    all_action: [N] of all examples, on all devices.
+    all_action: [N] distances of all examples, on all devices.
     state: [n] distances of these examples' states, stopped.
-    all_state: [N] of all examples.
-    temperature: nats, of the logistic form: -ln p(order of states) given the
-      distances of actions. None is the form that PreLAR's code has, squared
+    all_state: [N] distances of all examples.
+    temperature: nats, for the logistic form: -ln p(order of states) given the
+      distances of actions. None is the form of PreLAR's code, squared
       differences of signs, which have no gradient anywhere (T1).
 
   Returns:
@@ -165,7 +166,7 @@ def actor_loss(
 ) -> jax.Array:
   """Computes the actor's loss from returns and entropy (Eq. 12, choice D15).
 
-  The return at state t + 1 is what the action at state t can still change.
+  The action at state t can change only the return at state t + 1.
 
   Args:
     lambda_return: [H, N], V of states 0..H-1, differentiable.

@@ -1,8 +1,8 @@
-"""Processes that this one starts: they end with it, and when it says so.
+"""Starts processes that end with this one, and only then or on request.
 
 A signal that ends a job (SIGTERM of a scheduler, SIGINT of the keyboard) often
-reaches every process of it. Only the first may decide what to do, so the others
-take no notice; it ends them, and the kernel does if it was killed itself.
+reaches all its processes. Only the first process may react, so the others
+ignore the signal. The first ends them; if it was killed, the kernel ends them.
 """
 
 import contextlib
@@ -17,22 +17,22 @@ import time
 from multiprocessing import connection
 
 _PR_SET_PDEATHSIG = 1  # of prctl, in linux/prctl.h
-_POLL = 1.0  # seconds between looks at the parent, where the kernel does not
-_PATIENCE = 5.0  # seconds for the kernel to clear away a killed process
+_POLL = 1.0  # seconds between checks of the parent, if the kernel cannot
+_PATIENCE = 5.0  # seconds for the kernel to remove a killed process
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 def start(
   code: str, env: dict[str, str] | None = None
 ) -> tuple[subprocess.Popen, connection.Connection]:
-  """Starts Python in a group of its own, at the other end of a pipe.
+  """Starts Python in a new process group, at the other end of a pipe.
 
-  Not `multiprocessing.Process`, whose children would import the main file
-  again, and which daemons may not start.
+  `multiprocessing.Process` is not used, because its children would import the
+  main file again and daemons may not start it.
 
   Args:
-    code: what to run; in it, `pipe` is the child's end.
-    env: variables beside those of this process.
+    code: code to run, in which `pipe` is the child's end.
+    env: environment variables in addition to those of this process.
 
   Returns:
     The process and this end of the pipe, which breaks when the process dies. On
@@ -40,7 +40,7 @@ def start(
   """
   ours, theirs = multiprocessing.Pipe()
   begin = f'pipe = processes.begin({os.getpid()}, {theirs.fileno()})'
-  # Held back in the child too, until `begin` has seen to them.
+  # Also blocked in the child, until `begin` has set its handlers.
   before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
   try:
     process = subprocess.Popen(
@@ -49,10 +49,10 @@ def start(
         f'from drp_jax import processes; {begin}; {code}',
       ],
       pass_fds=[theirs.fileno()],
-      # So that `kill` reaches what it starts itself. Not a session, which Linux
-      # schedules apart: on a busy machine a step then takes ms longer.
+      # A group, so that `kill` reaches the child's children. Linux schedules a
+      # session separately: on a busy machine a step would take ms longer.
       process_group=0,
-      # Where we find modules, the child finds them too.
+      # The child finds modules in the same folders.
       env={
         **os.environ,
         'PYTHONPATH': os.pathsep.join(sys.path),
@@ -66,17 +66,16 @@ def start(
 
 
 def begin(parent: int, pipe: int) -> connection.Connection:
-  """Makes this process one that was started by `start`; opens its pipe."""
+  """Sets up a process that `start` has started; opens its pipe."""
   follow(parent)
   signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
   return connection.Connection(pipe)
 
 
 def follow(parent: int) -> None:
-  """Lets this process end with its parent only, whatever it is doing then.
+  """Makes this process end with its parent, and ignore SIGINT and SIGTERM.
 
-  SIGINT and SIGTERM have no effect any more. What this process starts does not
-  inherit that. Call it in the main thread.
+  Its children do not inherit this. Call it in the main thread.
 
   Args:
     parent: number of the process that started this one.
@@ -84,7 +83,7 @@ def follow(parent: int) -> None:
   for number in _SIGNALS:
     signal.signal(number, lambda *_: None)
   if sys.platform == 'linux':
-    # The kernel needs no turn of Python's, which C code may hold for ever.
+    # The kernel does not need the GIL, which C code may hold forever.
     prctl = ctypes.CDLL(None).prctl
     prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
   _end_without(parent)  # it may have died before that
@@ -99,8 +98,8 @@ def end(process: subprocess.Popen, seconds: float) -> None:
 
 
 def kill(process: subprocess.Popen) -> None:
-  """Ends a process of `start` at once, and with it what it has started."""
-  with contextlib.suppress(OSError):  # there is none left
+  """Kills a process of `start`, with its children."""
+  with contextlib.suppress(OSError):  # no process is left
     os.killpg(process.pid, signal.SIGKILL)
   with contextlib.suppress(subprocess.TimeoutExpired):  # a device holds it
     process.wait(_PATIENCE)

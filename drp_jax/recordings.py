@@ -1,16 +1,16 @@
-"""Actions and joint velocities that a source recorded beside a video.
+"""Recorded actions and joint velocities beside a video.
 
 `push.mp4.actions.npz` lies beside `push.mp4`, and `v.actions.npz` beside a
 folder `v` of pictures. It holds some of these, for a video of N frames:
 
-  action          [N, A] numbers, what drove the body
+  action          [N, A] numbers, actions of the body
   joint_velocity  [N, V] numbers, rad/s and m/s
-  body            a text that names the body. Videos of one body have the same
-                  A and V, in the same order
+  body            name of the body. Videos of one body have the same A and V, in
+                  the same order
 
-By the index rule of `drp_jax/types.py`, entry t led to frame t; entry 0 says
-nothing. Both are means over the time between two frames. Training reads neither
-of them: they tell probes what truly moved.
+By the index rule of `drp_jax/types.py`, entry t led to frame t; entry 0 is not
+used. Both are means over the time between two frames. Training reads neither of
+them. They are the ground truth of probes.
 """
 
 import dataclasses
@@ -29,13 +29,13 @@ _NUMBERS = ('action', 'joint_velocity')
 
 @dataclasses.dataclass(frozen=True)
 class Recording:
-  """What led to each of N frames.
+  """Actions and joint velocities that led to each of N frames.
 
   Attributes:
-    action: [N, A] float32; A is 0 where nobody recorded it.
-    joint_velocity: [N, V] float32, rad/s and m/s; V is 0 where nobody recorded
-      it.
-    body: its name, or ''.
+    action: [N, A] float32; A is 0 if it was not recorded.
+    joint_velocity: [N, V] float32, rad/s and m/s; V is 0 if it was not
+      recorded.
+    body: name of the body, or ''.
   """
 
   action: np.ndarray
@@ -54,13 +54,12 @@ class Recording:
     )
 
   def between(self, frames: Sequence[int]) -> 'Recording':
-    """Leaves out frames: an entry becomes the mean over what it now spans.
+    """Leaves out frames; an entry becomes the mean over the time it spans.
 
     Args:
-      frames: increasing numbers of the frames that are kept. The entry of
-        frames[i] is the mean of the entries after frames[i-1], up to and
-        including frames[i]; so a velocity stays the mean velocity between two
-        frames.
+      frames: increasing numbers of the frames to keep. The entry of frames[i]
+        is the mean of the entries after frames[i-1], up to and including
+        frames[i], so a velocity stays the mean velocity between two frames.
 
     Returns:
       One entry for each of `frames`.
@@ -78,20 +77,20 @@ class Recording:
 
 
 def nothing(num_frames: int) -> Recording:
-  """Returns the recording of a video of which nobody recorded anything."""
+  """Returns the empty recording of a video."""
   none = np.zeros((num_frames, 0), np.float32)
   return Recording(none, none)
 
 
 def of_actions_taken(actions: npt.ArrayLike, body: str = '') -> Recording:
-  """Returns the recording of a data set of robots.
+  """Returns the recording of a robot data set.
 
-  Such data sets record at frame t the action that is taken there, which leads
-  to frame t + 1.
+  Such data sets record with frame t the action taken there, which leads to
+  frame t + 1.
 
   Args:
-    actions: [N, A] numbers; of the last frame nothing is seen.
-    body: its name.
+    actions: [N, A] numbers; the last one is not used.
+    body: name of the body.
 
   Raises:
     ValueError: if they have another shape or are not finite.
@@ -110,7 +109,7 @@ def of_actions_taken(actions: npt.ArrayLike, body: str = '') -> Recording:
 
 
 def path_of(video_path: pathlib.Path) -> pathlib.Path:
-  """Returns where the recording of a video lies, whether or not it is there."""
+  """Returns the path of the recording of a video, which may not exist."""
   return video_path.with_name(video_path.name + SUFFIX)
 
 
@@ -123,12 +122,12 @@ def write(video_path: pathlib.Path, recording: Recording) -> None:
 def read(video_path: pathlib.Path) -> Recording | None:
   """Reads the recording of a video; None without one.
 
-  That of a link lies beside the link or beside the video that it leads to.
+  For a link, the file lies beside the link or beside the video it leads to.
 
   Raises:
     ValueError: if the file is damaged, or holds neither actions nor velocities,
-      or they differ in length, are not numbers or not finite. The error names
-      the file, without its folder.
+      or they differ in length, are not numbers or are not finite. The error
+      names the file, without its folder.
   """
   for path in (path_of(video_path), path_of(video_path.resolve())):
     if os.path.isfile(path):  # false for a name that is too long
@@ -140,7 +139,7 @@ def _parse(path: pathlib.Path) -> Recording:
   try:
     with np.load(path, allow_pickle=False) as file:
       arrays = dict(file)
-  except Exception as error:  # of zip files and of arrays, of many kinds
+  except Exception as error:  # zip files and arrays raise many kinds of errors
     raise ValueError(
       f'{path.name} is damaged ({type(error).__name__}: {error})'
     ) from error

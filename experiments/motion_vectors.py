@@ -1,7 +1,7 @@
 """Vectors that describe the motion of every step of clips, for probes.
 
-By the index rule, entry t of a clip led to frame t. Entry 0 led to nothing that
-the clip shows, so all functions here return the T - 1 entries after it.
+By the index rule, entry t of a clip led to frame t. Entry 0 is empty, so all
+functions here return the T - 1 entries after it.
 """
 
 from collections.abc import Callable, Sequence
@@ -23,7 +23,7 @@ def load(workdir: str) -> pretrained.Pretrained:
   """Opens a pre-training of a system with an aggregated action.
 
   Raises:
-    ValueError: if it is none, or is damaged.
+    ValueError: if it is no such pre-training, or is damaged.
   """
   model = pretrained.load(workdir)
   if not hasattr(model.system, 'encode_motion'):
@@ -35,14 +35,14 @@ def load(workdir: str) -> pretrained.Pretrained:
 
 
 def of_tokens(model: pretrained.Pretrained) -> Vectors:
-  """Makes the function that reads what a DAE makes of motion.
+  """Makes a function that computes the tokens of a DAE.
 
   Args:
-    model: of a system with an aggregated action.
+    model: model of a system with an aggregated action.
 
   Returns:
-    A function whose answer has `a_agg` and, unless the model sees the whole
-    flow at once (E4), `local tokens`, their mean over keypoints.
+    A function that returns `a_agg` and, unless the model sees the whole flow at
+    once (E4), `local tokens`, the mean of the local tokens over keypoints.
   """
 
   @jax.jit
@@ -64,13 +64,13 @@ def of_tokens(model: pretrained.Pretrained) -> Vectors:
 
 
 def of_latents(model: pretrained.Pretrained) -> Vectors:
-  """Makes the function that reads the states of a model that sees no motion.
+  """Makes a function that computes the states of a model without motion.
 
   Args:
-    model: of IPV or APV.
+    model: model of IPV or APV.
 
   Returns:
-    A function whose answer has `z of ipv`, or `z of apv`: the features of z.
+    A function that returns `z of ipv`, or `z of apv`: the features of z.
   """
 
   @jax.jit
@@ -85,19 +85,19 @@ def of_latents(model: pretrained.Pretrained) -> Vectors:
 
 
 def of_flow(clips: Clips) -> dict[str, np.ndarray]:
-  """Reads plain flow: its mean and the mean speed, three numbers a step.
+  """Computes the mean flow and the mean speed, three numbers a step.
 
   Args:
     clips: examples of shards.
 
   Returns:
-    `flow at keypoints`, over those that are visible, and `flow of image`, over
-    all pixels.
+    `flow at keypoints`, over visible keypoints, and `flow of image`, over all
+    pixels.
   """
   at_keypoints, of_image = [], []
   for clip in clips:
     visible = clip['visible'][1:]
-    # Lost keypoints count where none is left.
+    # Lost keypoints count if no keypoint is visible.
     weights = np.where(visible.any(1, keepdims=True), visible, True)
     at_keypoints.append(_mean(report.flow_at_points(clip), weights))
     flow = clip['flow'][1:].astype(np.float64)
@@ -118,7 +118,7 @@ def _mean(flow: np.ndarray, weights: np.ndarray) -> np.ndarray:
 
 
 def _join(found: list[dict[str, Any]], count: int) -> dict[str, np.ndarray]:
-  """Joins batches, of which the last is filled up."""
+  """Joins batches, of which the last is padded."""
   return {
     name: np.concatenate([np.asarray(x[name], np.float32) for x in found])[
       :count

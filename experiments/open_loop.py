@@ -1,12 +1,12 @@
-"""Predictions of a pre-trained model, along its clips' motion and other motion.
+"""Predictions of a pre-trained model, along its clips' motion and controls.
 
-Models that follow the later motion of a clip also predict with that of a clip
-of another video, and with none: the clip's own up to the last frame seen, then
-no flow, points that stay, frames that stay.
+Models that follow the later motion of a clip also predict along two controls:
+the later motion of a clip of another video, and no motion. The second is the
+clip's own motion up to the last frame seen, then no flow, fixed points and
+repeated frames.
 
-Latents are modes (E9). What is left to chance, the context tokens that the
-decoder keeps and which other clip it is, is drawn `DRAWS` times from fixed
-seeds.
+Latents are modes (E9). The context tokens that the decoder keeps and the other
+clips are random. They are drawn `DRAWS` times from fixed seeds.
 """
 
 import functools
@@ -27,14 +27,14 @@ Clip = dict[str, Any]
 
 
 class Predictions(NamedTuple):
-  """What a model makes of clips.
+  """Reconstructions and predictions of clips.
 
   Attributes:
     seen: reconstructions of the first draw, [N, T, H, W, 3] uint8.
-    predicted: predictions of the first draw, behind reconstructions of the
-      frames seen.
-    sums: what is scored -> pixels -> [DRAWS, N] errors of the predicted frames,
-      see `scores.squared_errors`.
+    predicted: reconstructions of the frames seen, then predictions, of the
+      first draw.
+    sums: kind -> pixels -> [DRAWS, N] errors of the predicted frames, see
+      `scores.squared_errors`.
   """
 
   seen: np.ndarray
@@ -50,9 +50,9 @@ def predict(
   """Reconstructs and predicts clips, and sums errors.
 
   Args:
-    model: of any system that pre-trains.
+    model: model of any system that pre-trains.
     clips: examples of shards.
-    masks: pixels to [N, T - n, H, W] bool, of the frames after the n seen.
+    masks: pixels -> [N, T - n, H, W] bool, of the frames after the n seen.
   """
   run = jax.jit(
     functools.partial(
@@ -80,20 +80,20 @@ def predict(
 
 
 def copies(clips: Sequence[Clip]) -> np.ndarray:
-  """Repeats the last frame seen, behind the true ones: [N, T, H, W, 3]."""
+  """Repeats the last frame seen, after the true ones: [N, T, H, W, 3]."""
   n = evaluate.CONTEXT_STEPS
   return np.stack([_stay(clip['image'], n - 1) for clip in clips])
 
 
 def partners(videos: Sequence[str], draw: int) -> np.ndarray | None:
-  """Draws another clip for every clip, uniformly of those of other videos.
+  """Draws another clip for every clip, uniformly from other videos.
 
   Args:
-    videos: [N] which video each clip is of.
+    videos: [N] video of each clip.
     draw: number of the draw.
 
   Returns:
-    [N] places; None if all clips are of one video.
+    [N] indices of clips; None if all clips are of one video.
   """
   videos = np.asarray(videos)
   if (videos == videos[0]).all():
@@ -103,7 +103,7 @@ def partners(videos: Sequence[str], draw: int) -> np.ndarray | None:
 
 
 def without_later_motion(clip: Clip) -> Clip:
-  """Stops all that moves at the last frame seen."""
+  """Stops all motion at the last frame seen."""
   n = evaluate.CONTEXT_STEPS
   flow = clip['flow'].copy()
   flow[n:] = 0
@@ -111,7 +111,7 @@ def without_later_motion(clip: Clip) -> Clip:
     **clip,
     'image': _stay(clip['image'], n - 1),
     'flow': flow,
-    # Entry n holds the points in frame n - 1, the last one that is seen.
+    # Entry n holds the points in frame n - 1, the last frame seen.
     'points': _stay(clip['points'], n),
     'visible': _stay(clip['visible'], n),
   }
@@ -120,7 +120,7 @@ def without_later_motion(clip: Clip) -> Clip:
 def _drivers(
   model: pretrained.Pretrained, clips: Sequence[Clip], draw: int
 ) -> dict[str, Sequence[Clip] | None]:
-  """Clips whose later motion is followed, by what is scored."""
+  """Returns kind -> clips whose later motion is followed."""
   if not model.system.follows_motion:
     return {scores.PREDICTION: None}
   drivers = {scores.PREDICTION: clips}
@@ -131,7 +131,7 @@ def _drivers(
 
 
 def _frames(run, model, clips, driving, draw) -> tuple[np.ndarray, np.ndarray]:
-  """Reconstructed and predicted frames of all clips, [N, T, H, W, 3] uint8."""
+  """Reconstructs and predicts frames of all clips, [N, T, H, W, 3] uint8."""
   K, found = build.keypoints(model.config), []
   for first, batch, driver in _both(clips, driving, K):
     keys = noise.example_keys(jax.random.key(draw), first, len(batch.image))
@@ -142,7 +142,7 @@ def _frames(run, model, clips, driving, draw) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _both(clips, driving, num_keypoints) -> Iterable[tuple[int, Any, Any]]:
-  """Batches of clips and, if there are such, of those that drive them."""
+  """Yields batches of clips and, if given, of the clips that drive them."""
   batches = clip_batches.in_batches(clips, num_keypoints)
   if driving is None:
     return ((first, batch, None) for first, batch in batches)
@@ -160,5 +160,5 @@ def _sums(clips, frames, masks) -> dict[str, np.ndarray]:
 
 
 def _stay(array: np.ndarray, last: int) -> np.ndarray:
-  """Repeats entry `last` of [T, ...] in place of all that come after it."""
+  """Replaces all later entries of [T, ...] by entry `last`."""
   return array[np.minimum(np.arange(len(array)), last)]

@@ -1,18 +1,18 @@
-r"""Curves and tables of studies, beside the paper's numbers, on one page.
+r"""Draws curves and tables of studies, beside the paper's numbers, on one page.
 
   python -m experiments.plot_results --workdir=runs/studies
 
-reads the workdirs of the runs that experiments/study.py began there, finished
-or not, and writes into `results/` below it, or into --out,
+reads the workdirs of the runs of experiments/study.py, finished or not, and
+writes into `results/` below it, or into --out,
 
-  report.html                  everything on one page, with nothing beside it
+  report.html                  everything on one self-contained page
   <study>-<preset>*.png, .svg  its pictures
   <study>_evaluations.csv      one row per run and evaluation
   <study>_scores.csv           one row per run
 
-A score is that of a run's last evaluation, the mean of its episodes; beside it
-stands the mean of the last three evaluations (E8). Only runs that came to their
-end have one. Standard deviations are over seeds.
+A score is the mean over the episodes of a run's last evaluation; beside it
+stands the mean of the last three evaluations (E8). Only complete runs have a
+score. Standard deviations are over seeds.
 """
 
 import csv
@@ -42,13 +42,13 @@ def write(root: pathlib.Path, out: pathlib.Path) -> pathlib.Path:
 
   Args:
     root: workdir of studies.
-    out: folder for them, made if missing.
+    out: folder for them, created if missing.
 
   Returns:
     The path of the page.
 
   Raises:
-    ValueError: if no study was begun in `root`.
+    ValueError: if `root` holds no study.
   """
   studies = study_index.read(root)
   if not studies:
@@ -104,11 +104,11 @@ def _summary(
       ),
       report.Text(
         'Lines are means over seeds and bands one standard deviation, as in'
-        ' the paper. A score is that of the last evaluation of a run that came'
-        ' to its end, by the mean of its episodes; beside it stands the mean'
-        f' of the last {study_results.LAST} evaluations. Of interquartile'
-        ' means (IQM) and chances of improvement, intervals hold 95 % of a'
-        ' bootstrap that draws seeds within each task.'
+        ' the paper. A score is the mean over the episodes of the last'
+        ' evaluation of a complete run; beside it stands the mean of the last'
+        f' {study_results.LAST} evaluations. Interquartile means (IQM) and'
+        ' probabilities of improvement have 95 % intervals of a bootstrap that'
+        ' draws seeds within each task.'
         "\n\nOnly the preset 'paper' can be compared with the paper's numbers."
       ),
     ],
@@ -122,7 +122,7 @@ def _study(
   results: Results,
   out: pathlib.Path,
 ) -> report.Section:
-  """Curves, intervals and table of one study at one preset."""
+  """Makes curves, intervals and table of one study at one preset."""
   name = f'{study["name"]}-{preset}'
   labels = tuple(dict.fromkeys(row['label'] for row in rows))
   tasks = tuple(dict.fromkeys(row['task'] for row in rows))
@@ -217,9 +217,9 @@ def main() -> None:
 
 if __name__ == '__main__':
   _WORKDIR = flags.DEFINE_string(
-    'workdir', 'runs/studies', 'Of experiments.study.'
+    'workdir', 'runs/studies', 'Workdir of experiments.study.'
   )
   _OUT = flags.DEFINE_string(
-    'out', '', 'Folder; empty is results in --workdir.'
+    'out', '', 'Folder to write to; empty is results in --workdir.'
   )
   launch.run(main)

@@ -1,14 +1,14 @@
-"""Scores predictions body by body, where things move, with intervals and bars.
+"""Scores predictions of each body on moving pixels, with intervals and bars.
 
 A pixel of frame t moves if its own optical flow, entry t of the clip's `flow`,
 is longer than `MOVES`. Entry t led from frame t-1 to frame t, so the pixels
-that moving things leave count as moving. No prediction has a part in it.
+that moving things leave count as moving. Predictions have no influence on it.
 
 Videos are the independent unit. The error of a video is the mean over all such
-pixels of the predicted frames of all its clips, the error of a body is the mean
-over its videos, and averages over a set are means over its videos. A video in
-which no such pixel exists has no error. Intervals are 95 % percentile intervals
-of a bootstrap that draws videos; it has a seed of its own.
+pixels of the predicted frames of all its clips. The error of a body is the mean
+over its videos, and averages over a set are means over its videos. A video
+without such pixels has no error. Intervals are 95 % percentile intervals of a
+bootstrap over videos with a fixed seed.
 """
 
 import re
@@ -20,19 +20,19 @@ import numpy as np
 MOVES = 0.5  # pixels per frame                                    [N42]
 PIXELS = ('all', 'moving', 'still')
 
-# What is scored: copies of the last frame seen, reconstructions of all frames,
-# and predictions that follow the clip's own later motion, that of a clip of
-# another video, or none.
+# Kinds of frames that are scored: copies of the last frame seen,
+# reconstructions of all frames, and predictions that follow the clip's own
+# later motion, that of a clip of another video, or none.
 COPY = 'last seen frame'
 RECONSTRUCTION = 'reconstruction'
 PREDICTION = 'prediction'
 OTHER = "another clip's motion"
 STILL = 'no later motion'
 
-# Bars, as shares by which one error is below another.
+# Bars: shares by which one error must be below another.
 BELOW_COPYING = 0.25  # of moving pixels, on average
 BELOW_CONTROLS = 0.10  # own motion, on average
-_BODIES_NOT_BELOW = 1  # of moving pixels
+_BODIES_NOT_BELOW = 1  # bodies that may fail on moving pixels
 
 # The name of the file without its number, with the folder.
 BODY = r'(.*?)[_/-]*\d*(?:\.\w+)?$'
@@ -46,7 +46,7 @@ VideoErrors = Mapping[str, np.ndarray]
 
 
 def masks(flow: np.ndarray) -> dict[str, np.ndarray]:
-  """Tells moving from still pixels.
+  """Separates moving from still pixels.
 
   Args:
     flow: [..., H, W, 2] float, pixels per frame.
@@ -65,11 +65,11 @@ def squared_errors(
 
   Args:
     true: [N, T, H, W, 3] uint8.
-    frames: the same of a model.
-    chosen: name to [N, T, H, W] bool, from `masks`.
+    frames: frames of a model, of the same shape.
+    chosen: name -> [N, T, H, W] bool, from `masks`.
 
   Returns:
-    Name to [N] sums over the pixels chosen of the squared difference at 0..1,
+    Name -> [N], sums over the chosen pixels of the squared difference at 0..1,
     mean over channels.
   """
   sums = {name: np.zeros(len(true)) for name in chosen}
@@ -88,8 +88,8 @@ def by_video(
 
   Args:
     sums: [N] sums of errors of clips.
-    counts: [N] of how many pixels.
-    videos: [N] what video each is of.
+    counts: [N] numbers of pixels.
+    videos: [N] video of each clip.
 
   Returns:
     [V] means over pixels, in the order of `np.unique(videos)`.
@@ -105,19 +105,19 @@ def body_of(source_id: str, pattern: str) -> str:
   """Names the body that a video shows.
 
   Args:
-    source_id: of the video.
-    pattern: regular expression, searched in it. The first of its groups that
-      matched, and not the empty text, is the name; without any it is 'videos'.
+    source_id: source id of the video.
+    pattern: regular expression, searched in it. The name is the first group
+      that matched a text that is not empty; without one it is 'videos'.
 
   Raises:
-    ValueError: if the pattern is none, has no group, or is not found.
+    ValueError: if the pattern is invalid, has no group, or is not found.
   """
   try:
     found = re.search(pattern, source_id)
     groups = re.compile(pattern).groups
   except re.error as error:
     raise ValueError(
-      f'--body={pattern!r} is no regular expression: {error}.'
+      f'--body={pattern!r} is not a regular expression: {error}.'
     ) from error
   if not groups or not found:
     raise ValueError(
@@ -128,11 +128,11 @@ def body_of(source_id: str, pattern: str) -> str:
 
 
 def reduction(ours: np.ndarray, other: np.ndarray) -> dict[str, float]:
-  """By what share our mean error is below another.
+  """Computes the share by which our mean error is below another.
 
   Args:
-    ours: [V] errors of videos; those that are NaN are left out.
-    other: the same of what is compared with.
+    ours: [V] errors of videos; NaN are left out.
+    other: [V] errors to compare with.
 
   Returns:
     `value`, negative if ours is larger, and the ends of its interval, `low` and
@@ -152,7 +152,7 @@ def reduction(ours: np.ndarray, other: np.ndarray) -> dict[str, float]:
 def mean_of_videos(
   errors: Mapping[str, VideoErrors],
 ) -> dict[str, dict[str, float | None]]:
-  """By what is scored and pixels, None if no video has such a pixel."""
+  """Averages errors by kind and pixels; None if no video has such a pixel."""
   return {
     kind: {pixels: _mean(values) for pixels, values in found.items()}
     for kind, found in errors.items()
@@ -162,15 +162,15 @@ def mean_of_videos(
 def bodies_table(
   errors: Mapping[str, VideoErrors], bodies: np.ndarray
 ) -> dict[str, dict[str, dict[str, float | None]]]:
-  """Errors of every body.
+  """Averages the errors of every body.
 
   Args:
-    errors: by what is scored.
+    errors: errors by kind.
     bodies: [V] names.
 
   Returns:
-    Body to what is scored to pixels to the error; None if no video of the body
-    has such a pixel.
+    Body -> kind -> pixels -> error; None if no video of the body has such a
+    pixel.
   """
   return {
     str(body): mean_of_videos(_only(errors, bodies == body))
@@ -186,14 +186,14 @@ def bars(
   """Measures predictions against the bars.
 
   Args:
-    errors: by what is scored; those of `OTHER` and `STILL` may be missing.
+    errors: errors by kind; those of `OTHER` and `STILL` may be missing.
     bodies: [V] names.
     following: bodies whose camera follows them.
 
   Returns:
-    For every bar `bar`, what is asked; `passed`; and either `value`, `low` and
-    `high` of `reduction`, or `bodies`, those of `of` bodies that are not below
-    copying. Intervals do not decide whether a bar is passed.
+    For every bar `bar`, its requirement; `passed`; and either `value`, `low`
+    and `high` of `reduction`, or `bodies`, those of `of` bodies that are not
+    below copying. Intervals do not decide whether a bar is passed.
   """
   every = [str(body) for body in np.unique(bodies)]
   found = [
@@ -212,7 +212,7 @@ def bars(
 
 
 def _average(errors, pixels, other, least) -> dict[str, Any]:
-  """The bar of a reduction of at least `least`."""
+  """Measures the bar of a reduction of at least `least`."""
   found = reduction(errors[PREDICTION][pixels], errors[other][pixels])
   by = f' by {least:.0%}' if least else ''
   return {
@@ -223,7 +223,7 @@ def _average(errors, pixels, other, least) -> dict[str, Any]:
 
 
 def _each(errors, pixels, bodies, names, allowed) -> dict[str, Any]:
-  """The bar that no more than `allowed` bodies do worse than copying."""
+  """Measures the bar that at most `allowed` bodies do worse than copying."""
   table = bodies_table(errors, bodies)
   scored = [name for name in names if table[name][COPY][pixels] is not None]
   failed = [
@@ -252,12 +252,12 @@ def markdown(
   """Writes a table of bodies, and the bars.
 
   Args:
-    label: of the model.
-    errors: by what is scored.
+    label: label of the model.
+    errors: errors by kind.
     bodies: [V] names.
     shares: [V] shares of pixels that move.
     measured: from `bars`.
-    spread: pixels to the standard deviation over draws of the average error of
+    spread: pixels -> standard deviation over draws of the average error of
       predictions.
   """
   table = bodies_table(errors, bodies)

@@ -1,7 +1,7 @@
-"""What one process of preprocessing does: list, read, extract, write.
+"""The work of one process of preprocessing: list, read, extract, write.
 
-Apart from the command, since processes of a pool, jobs of an array and workers
-of Beam import this, and none of them needs a simulator.
+It is separate from the command, because processes of a pool, jobs of an array
+and workers of Beam import it, and none of them needs a simulator.
 """
 
 import dataclasses
@@ -40,12 +40,12 @@ from drp_jax.preprocess import (
 from drp_jax.train import logger, settings
 
 _RECORD = 'config.json'  # in the folder of the shards
-_MAX_BYTES = 2**31  # that decoding a video may use               [ours]
+_MAX_BYTES = 2**31  # memory limit of decoding a video            [ours]
 
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-  """What `shards.write_shards` needs to know, beside who writes which shard."""
+  """Arguments of `shards.write_shards` that all workers share."""
 
   listing: sources.Listing
   plan: clips.ClipPlan
@@ -60,7 +60,7 @@ def make_job(config: ml_collections.ConfigDict) -> Job:
     config: configs/preprocess.py.
 
   Raises:
-    ValueError: for settings or folders that do not fit, naming the key.
+    ValueError: for invalid settings or folders; the message names the key.
   """
   names = (config.extract.flow, config.extract.mask, config.extract.tracker)
   estimators = backends.make_backends(
@@ -102,7 +102,7 @@ def make_job(config: ml_collections.ConfigDict) -> Job:
 
 
 def list_videos(config: ml_collections.ConfigDict) -> sources.Listing:
-  """Lists what `config.source` and `config.path` say.
+  """Lists the videos of `config.source` in `config.path`.
 
   Raises:
     ValueError: for an unknown source, or as the function of the source.
@@ -122,7 +122,7 @@ def list_videos(config: ml_collections.ConfigDict) -> sources.Listing:
       if config.data.fps and _has_pictures(listing):
         raise ValueError(
           f'config.data.fps={config.data.fps} needs the times of frames, which'
-          ' cameras of dtype image have not; it must be 0.'
+          ' cameras of dtype image do not have; it must be 0.'
         )
       return listing
     case 'hdf5':
@@ -164,22 +164,22 @@ def read_frames(
 
   Args:
     video_id: a file, a part of one, a folder of pictures or a record.
-    decode: `video.decode`, here in a process that files from anywhere can do no
-      harm to. It is not used for local records.
-    count_frames: `frame_count.count_frames`, alike.
-    max_frames: of a longer video only so many are read, its first.
+    decode: `video.decode` in an isolated process, because files are not
+      trusted. It is not used for local records.
+    count_frames: `frame_count.count_frames`, likewise.
+    max_frames: maximum number of frames, from the first.
     centre_crop: see preprocess/video.py.
-    fps: frames per second to bring files to; 0 takes all.
-    with_scene: read what the simulator knows, too.
+    fps: frames per second to resample files to; 0 takes all frames.
+    with_scene: read the simulator's scene, too.
 
   Returns:
-    The footage, with what was recorded of its frames if that lies beside it.
+    The footage, with its recording if there is one.
 
   Raises:
-    ValueError: one with a `reason`, if it cannot be read.
+    ValueError: if it cannot be read; the error has a `reason`.
   """
   recording = None
-  total = 0  # frames of the video, where they are counted at all
+  total = 0  # frames of the video, if they are counted
   if isinstance(video_id, sources.Record):
     read = video.decode if video_id.is_local else decode
     images, numbers = read(video_id.reader, max_frames, centre_crop, 0.0, None)
@@ -213,25 +213,26 @@ def read_frames(
 def _count(
   count_frames: Callable[[Any, float], int], path: pathlib.Path, fps: float
 ) -> int | None:
-  """Frames of a file; None if they cannot be counted, which loses no clip."""
+  """Counts the frames of a file; None if that fails, which loses no clip."""
   try:
     return count_frames(path, fps)
-  except Exception:  # those of FFmpeg are of many kinds
+  except Exception:  # FFmpeg raises many kinds of errors
     return None
 
 
 def _recording(
   video_id: sources.Video, numbers: np.ndarray, num_frames: int | None
 ) -> recordings.Recording | None:
-  """Reads what was recorded of the frames that were taken; None if nothing.
+  """Reads the recording of the frames that were taken; None if there is none.
 
   Args:
     video_id: the video.
-    numbers: of the frames that were taken.
-    num_frames: how many the video has; None if nobody counted all of them.
+    numbers: numbers of the frames that were taken.
+    num_frames: number of frames of the video; None if they were not counted.
 
   Raises:
-    clips.UnusableVideo: 'bad_recording', if it is damaged or of other frames.
+    clips.UnusableVideo: 'bad_recording', if it is damaged or has another number
+      of entries than the video has frames.
   """
   place = f'{recordings.SUFFIX} file'
   try:
@@ -261,7 +262,7 @@ def _scene(video_id: sources.Video, num_frames: int) -> dict[str, Any]:
     scene = truth.load(video_id.path)
   if scene is None:
     raise clips.UnusableVideo(
-      'no_scene', "no simulator's state beside it, which 'sim' asks for"
+      'no_scene', "no simulator's state beside it, which 'sim' needs"
     )
   return {name: array[:num_frames] for name, array in scene.items()}
 
@@ -269,17 +270,17 @@ def _scene(video_id: sources.Video, num_frames: int) -> dict[str, Any]:
 def compare(config: ml_collections.ConfigDict) -> bool:
   """Compares settings with those that the shards were begun with.
 
-  What neither changes a clip nor its label may differ, and so may the folder of
-  the videos, as long as their content is the same: see `compare_videos`.
+  Settings that change neither clips nor labels may differ. So may the folder of
+  the videos, if their content is the same: see `compare_videos`.
 
   Args:
     config: configs/preprocess.py, with the final `data.num_shards`.
 
   Returns:
-    Whether the videos lie elsewhere than before.
+    Whether the videos are in another folder than before.
 
   Raises:
-    ValueError: if another setting differs, naming it.
+    ValueError: if another setting differs; the message names it.
   """
   folder = pathlib.Path(config.data.shards_dir)
   path = folder / _RECORD
@@ -300,10 +301,10 @@ def compare(config: ml_collections.ConfigDict) -> bool:
 def compare_videos(
   config: ml_collections.ConfigDict, videos: Sequence[sources.Video]
 ) -> None:
-  """Compares the content of videos with what finished shards were made of.
+  """Compares the content of videos with that recorded in finished shards.
 
   Raises:
-    ValueError: naming the first video that differs.
+    ValueError: if a video differs; the message names the first.
   """
   known = report.used_videos(config.data.shards_dir)
   for video_id in logger.progress(videos, 'compare', 'video'):
@@ -317,7 +318,7 @@ def compare_videos(
 
 
 def record(config: ml_collections.ConfigDict) -> None:
-  """Writes the settings that decide what the shards hold beside them."""
+  """Writes the settings of the shards into their folder."""
   value = json.loads(config.to_json())
   for key in (*settings.MAY_CHANGE, 'data.shards_dir'):
     *sections, name = key.split('.')
@@ -334,8 +335,8 @@ def work(config_json: str, worker: int, num_workers: int) -> None:
 
   Args:
     config_json: configs/preprocess.py as JSON.
-    worker: which of `num_workers`.
-    num_workers: of which none finishes the data set, unless it is alone.
+    worker: number of this worker.
+    num_workers: number of workers. Only a single worker finishes the data set.
   """
   config = ml_collections.ConfigDict(json.loads(config_json))
   job = make_job(config)

@@ -1,10 +1,10 @@
-"""How well vectors tell what a body does, on videos that were left out.
+"""Scores of probes: how well vectors predict motion on held-out videos.
 
-A probe is ridge regression. Its folds are of whole videos, and so are the inner
-folds that choose its strength: neighboring steps look alike, and steps of one
-video must not help each other. Intervals are 95 % percentile intervals of a
-bootstrap over videos; it has a seed of its own, so they are the same at every
-call.
+A probe is ridge regression. Its folds consist of whole videos, and so do the
+inner folds that choose its strength, because neighboring steps are similar and
+steps of one video must not help each other. Intervals are 95 % percentile
+intervals of a bootstrap over videos with a fixed seed, so they are the same at
+every call.
 """
 
 import dataclasses
@@ -21,13 +21,13 @@ _PERCENTILES = (2.5, 97.5)
 
 @dataclasses.dataclass(frozen=True)
 class Fit:
-  """Errors of a probe on M videos that were left out, summed by video.
+  """Errors of a probe on M held-out videos, summed by video.
 
   Attributes:
     error: [M, V] squared errors.
     spread: [M, V] squared errors of the mean of the training steps.
-    right: [M] steps whose class was named rightly.
-    steps: [M].
+    right: [M] number of steps with the right class.
+    steps: [M] number of steps.
     chance: share of the most frequent class in all steps.
   """
 
@@ -38,10 +38,10 @@ class Fit:
   chance: float
 
   def r2(self, weights: np.ndarray) -> np.ndarray:
-    """Computes R2, mean over what was predicted.
+    """Computes R2, mean over the predicted values.
 
     Args:
-      weights: [S, M], how often each video counts; of `draws`.
+      weights: [S, M], how often each video counts, from `draws`.
 
     Returns:
       [S]. 1 is perfect, and 0 is as good as the mean of the training steps.
@@ -52,7 +52,7 @@ class Fit:
     return np.nanmean(found, 1)
 
   def accuracy(self, weights: np.ndarray) -> np.ndarray:
-    """Computes the share of steps whose class was named rightly, [S]."""
+    """Computes the share of steps with the right class, [S]."""
     return weights @ self.right / (weights @ self.steps)
 
 
@@ -66,8 +66,8 @@ def fit(
 
   Args:
     vectors: [N, D], a representation of N steps.
-    values: [N, V], what is to be predicted.
-    classes: [N] int from 0, which of several actions each step is.
+    values: [N, V], values to predict.
+    classes: [N] int from 0, class of the action of each step.
     videos: [N] int from 0, the video of each step.
 
   Returns:
@@ -83,7 +83,7 @@ def fit(
     )
   scaled = values / values.std(0)
   predicted, mean = _held_out(vectors, scaled, videos)
-  # A linear classifier: one output for each class, of which the largest counts.
+  # A linear classifier: one output for each class, the largest wins.
   named, _ = _held_out(vectors, np.eye(classes.max() + 1)[classes], videos)
 
   def by_video(x: np.ndarray) -> np.ndarray:
@@ -101,14 +101,14 @@ def fit(
 
 
 def classes_of(values: np.ndarray, count: int) -> np.ndarray:
-  """Sorts what a body does into `count` actions by k-means.
+  """Clusters the values of a body into `count` actions by k-means.
 
-  As Shafiullah et al. (2022, Behavior Transformers) do with the continuous
+  Shafiullah et al. (2022, Behavior Transformers) do so with the continuous
   actions of robots.
 
   Args:
-    values: [N, V], of one body; V that vary.
-    count: of actions; fewer if there are no more different ones.
+    values: [N, V], of one body; all V vary.
+    count: number of actions; fewer if there are fewer different values.
 
   Returns:
     [N] int in [0, count).
@@ -121,11 +121,11 @@ def classes_of(values: np.ndarray, count: int) -> np.ndarray:
 
 
 def draws(num_videos: int) -> np.ndarray:
-  """Draws videos anew: [1 + S, M], how often each counts.
+  """Resamples videos: [1 + S, M], how often each counts.
 
-  The first row counts each video once: it gives the point, the others the
-  interval. They are the same for all representations, so differences of scores
-  are paired.
+  The first row counts each video once and gives the point estimate; the others
+  give the interval. They are the same for all representations, so differences
+  of scores are paired.
   """
   rng = np.random.default_rng(0)
   drawn = rng.multinomial(
@@ -169,8 +169,8 @@ def _folds(
 def _ridge(x: np.ndarray, y: np.ndarray, x_new: np.ndarray) -> np.ndarray:
   """Fits (x, y) with every one of STRENGTHS and predicts: [S, N, V].
 
-  In closed form, since one decomposition serves all strengths. Inputs are
-  standardized, so a strength means the same for all representations.
+  It uses the closed form, in which one decomposition serves all strengths.
+  Inputs are standardized, so a strength means the same for all representations.
   """
   middle, scale = x.mean(0), x.std(0)
   scale = np.where(scale > 0, scale, 1)

@@ -1,10 +1,10 @@
-"""Turns a finished fine-tuning into a record: a curve and how it came about.
+"""Records a finished fine-tuning: its curve and how it was made.
 
   python -m experiments.record_result --workdir=runs/walker_stand \
       --name=nano_walker_stand
 
 writes `<name>.csv` (one row per evaluation) and `<name>.json` (commit,
-hardware, hours, every setting and what was changed while it ran, a random
+hardware, hours, all settings with their changes during the run, and a random
 policy's returns) into experiments/results.
 """
 
@@ -24,7 +24,7 @@ from drp_jax.train import workdir as workdir_lib
 from experiments import finetune_work, launch
 
 _RESULTS = pathlib.Path(__file__).parent / 'results'
-_STOPPED = 600.0  # seconds without a line: the run did not run
+_STOPPED = 600.0  # seconds without a line that count as a stop
 _COLUMNS = ('return', 'return_std', 'return_min', 'return_max', 'success')
 
 
@@ -32,9 +32,9 @@ def record(workdir: str, name: str, random_episodes: int = 10) -> pathlib.Path:
   """Writes the record of one run.
 
   Args:
-    workdir: of a fine-tuning.
-    name: of the two files.
-    random_episodes: evaluation episodes that a random policy plays.
+    workdir: workdir of a fine-tuning.
+    name: name of the two files.
+    random_episodes: number of evaluation episodes of a random policy.
 
   Returns:
     The path of the CSV.
@@ -49,7 +49,7 @@ def record(workdir: str, name: str, random_episodes: int = 10) -> pathlib.Path:
     raise ValueError(f'--workdir={workdir!r} holds no evaluation.')
   config = json.loads(workdir_lib.read_config(folder).to_json())
   updates = {x['step']: int(x['updates']) for x in lines if 'updates' in x}
-  # Without the place it has on this machine.
+  # Without paths of this machine.
   config['init_from'] = pathlib.Path(config['init_from']).name
   path = _RESULTS / f'{name}.csv'
   with (
@@ -72,7 +72,7 @@ def record(workdir: str, name: str, random_episodes: int = 10) -> pathlib.Path:
           *(round(row[f'eval/{column}'], 2) for column in _COLUMNS),
         ]
       )
-  # Keys that the run did not know yet have their defaults.
+  # Keys that are newer than the run have their defaults.
   known = json.loads(base.get_config().to_json())
   known |= {**config, 'env': {**known['env'], **config['env']}}
   env = finetune_work.make_env(ml_collections.ConfigDict(known), draw=False)
@@ -95,7 +95,7 @@ def record(workdir: str, name: str, random_episodes: int = 10) -> pathlib.Path:
 
 
 def _hours(lines: list[dict[str, Any]], end: dict[str, Any]) -> float:
-  """Hours until the line `end`, without those in which the run stood still."""
+  """Computes the hours until the line `end`, without those of stops."""
   times = [line['wall_time'] for line in lines]
   times = [time for time in times if time <= end['wall_time']]
   gaps = np.diff(times)
@@ -107,7 +107,7 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-  flags.DEFINE_string('workdir', None, 'A finished fine-tuning.')
+  flags.DEFINE_string('workdir', None, 'Workdir of a finished fine-tuning.')
   flags.DEFINE_string('name', None, 'Name of the record.')
   flags.mark_flags_as_required(['workdir', 'name'])
   launch.run(main)

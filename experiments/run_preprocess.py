@@ -1,17 +1,19 @@
 r"""Turns videos into shards of atomic actions; see configs/preprocess.py.
 
-One machine: as it is; config.data.num_workers processes, and what was stopped
-goes on when run again.
+On one machine the command runs config.data.num_workers processes. If it was
+stopped, the same command resumes.
 
-Many machines with a file system in common: one job for each shard, in any order
-and again where one failed, then one that writes what holds for all. With SLURM:
+On many machines with a shared file system, run one job for each shard, in any
+order, and again if one failed. Then run one that finishes the data set. With
+SLURM:
 
   sbatch --array=0-999 --wrap='python -m experiments.run_preprocess ... \
       --config.shards=$SLURM_ARRAY_TASK_ID/1000'
   python -m experiments.run_preprocess ... --config.shards=finish/1000
 
-or the same on a runner of Apache Beam (extra [beam]; further flags of Beam in
-config.beam_options), whose workers must see the files and this project:
+Or use a runner of Apache Beam (extra [beam]; further flags of Beam in
+config.beam_options), whose workers must have access to the files and this
+project:
 
   python -m experiments.run_preprocess ... --config.beam_runner=FlinkRunner \
       --config.data.num_shards=1000
@@ -36,7 +38,7 @@ from drp_jax.preprocess import video
 from drp_jax.train import limits, logger, settings, workdir
 from experiments import launch, preprocess_work
 
-_RENDERS = '.renders.json'  # in config.path, with the settings of its renders
+_RENDERS = '.renders.json'  # in config.path, holds the settings of its renders
 
 
 def preprocess(config: ml_collections.ConfigDict) -> dict | None:
@@ -46,15 +48,15 @@ def preprocess(config: ml_collections.ConfigDict) -> dict | None:
     config: configs/preprocess.py.
 
   Returns:
-    The report that lies beside the shards; None if this was one job of an
+    The report, which is also written beside the shards; None for one job of an
     array, which writes no report.
 
   Raises:
-    ValueError: for settings or folders that do not fit, or that differ from
-      those that shards or renders were begun with, naming the key.
-    RuntimeError: if a process died again and again, another build runs in the
-      folder, or it cannot be written to.
-    SystemExit: with code 0, on SIGTERM; the shards that are whole are kept.
+    ValueError: for settings or folders that are invalid, or that differ from
+      those that shards or renders were begun with; the message names the key.
+    RuntimeError: if a process died repeatedly, if another build runs in the
+      folder, or if the folder is not writable.
+    SystemExit: with code 0, on SIGTERM; complete shards are kept.
   """
   limits.check_preprocessing(config)
   for key, folder in (
@@ -106,17 +108,17 @@ def _preprocess(config: ml_collections.ConfigDict) -> dict | None:
 
 @contextlib.contextmanager
 def _leaving_on_sigterm(shards_dir: str) -> Iterator[None]:
-  """Ends the process with code 0 when SIGTERM comes; its workers end with it.
+  """Ends the process with code 0 on SIGTERM; its workers end with it.
 
-  There is nothing to save: a shard is written whole, or begun anew.
+  There is nothing to save: a shard is written whole, or written again.
   """
 
   def leave(*_):
-    # `timeout` sends it twice; the second must not disturb what is closed.
+    # `timeout` sends it twice; the second must not disturb the shutdown.
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     print(
-      f'SIGTERM: whole shards are kept in {shards_dir}; the same command goes'
-      ' on.',
+      f'SIGTERM: complete shards are kept in {shards_dir}; the same command'
+      ' resumes.',
       file=sys.stderr,
     )
     raise SystemExit(0)
@@ -134,11 +136,12 @@ def parse_shards(text: str, num_shards: int) -> tuple[int | str, int]:
   """Reads `config.shards`.
 
   Args:
-    text: '' for all; '17/1000' for one; 'finish/1000' for none, but the rest.
-    num_shards: `config.data.num_shards`, which counts if `text` is empty.
+    text: '' for all shards; '17/1000' for one; 'finish/1000' to finish the data
+      set.
+    num_shards: `config.data.num_shards`, used if `text` is empty.
 
   Returns:
-    '', the number of the shard or 'finish'; how many shards there are.
+    '', the number of the shard or 'finish'; and the number of shards.
 
   Raises:
     ValueError: for any other text.
@@ -158,19 +161,20 @@ def parse_shards(text: str, num_shards: int) -> tuple[int | str, int]:
 
 
 def fetch(config: ml_collections.ConfigDict) -> None:
-  """Fills `config.path`, if `config.source` is one that makes its videos.
+  """Fills `config.path`, if `config.source` makes its own videos.
 
   'embedded': real clips of a package in real/, renders of robots in robots/, of
   scripted arms in arms/ and of pushes in pushes/.
   'sim': renders with the simulator's state beside them.
   'pushes': renders of three kinds of motion.
-  Beside every render lies what moved in it, see `drp_jax/recordings.py`.
+  The motion of every render is written beside it, see `drp_jax/recordings.py`.
   """
   if config.source not in ('embedded', 'sim', 'pushes'):
     return
-  # Here, since processes that only extract import this file as well.
-  from drp_jax.envs import pushes, renders
+  # Imported here, because processes that only extract import this file, too.
+  from drp_jax.envs import gl, pushes, renders
 
+  gl.load_triton()  # because this process may extract afterwards
   folder, length = pathlib.Path(config.path), config.data.clip_length
   _claim(folder, config)
 
@@ -213,11 +217,11 @@ def fetch(config: ml_collections.ConfigDict) -> None:
 def _claim(folder: pathlib.Path, config: ml_collections.ConfigDict) -> None:
   """Compares the settings of renders with those that the folder was begun with.
 
-  A render that exists is not made again, and its name does not tell its seed. A
-  folder from before these settings were recorded is taken for one of today's.
+  An existing render is not made again, and its name does not contain its seed.
+  An older folder without recorded settings is assumed to have today's.
 
   Raises:
-    ValueError: naming what differs.
+    ValueError: if settings differ; the message names them.
   """
   flat = settings.flat(config)
   own = (f'{config.source}.', 'source', 'seed')
@@ -240,7 +244,7 @@ def _claim(folder: pathlib.Path, config: ml_collections.ConfigDict) -> None:
 def _write_all(
   work: engines.Work, config: ml_collections.ConfigDict, num_shards: int
 ) -> None:
-  """Writes what shards are missing, here or where Beam's runner says."""
+  """Writes missing shards, on this machine or on Beam's runner."""
   num_workers = min(config.data.num_workers, num_shards)
   if config.beam_runner:
     options = [str(option) for option in config.beam_options]
@@ -258,7 +262,7 @@ def _write_all(
 
 
 def summary(report: dict[str, Any], shards_dir: str) -> str:
-  """Says in one line what became of the videos."""
+  """Summarizes a report in one line."""
   videos, clips = report['split_videos'], report['num_clips']
   parts = [
     f'{clips["train"]} training and {clips["validation"]} validation clips of'
@@ -298,7 +302,7 @@ def main() -> None:
     return
   if not report['num_clips']['validation']:
     print(
-      'WARNING: no clip is held out, so pre-training will measure nothing on'
+      'WARNING: no clip is held out, so pre-training will have no metrics of'
       ' held-out clips.',
       file=sys.stderr,
     )

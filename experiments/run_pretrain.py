@@ -7,15 +7,15 @@ from configs import base
 from experiments import launch
 
 _CONFIG = config_flags.DEFINE_config_file(
-  'config', 'configs/pretrain.py', 'Settings and preset.'
+  'config', 'configs/pretrain.py', 'Config file and preset, FILE:PRESET.'
 )
 _WORKDIR = flags.DEFINE_string(
-  'workdir', None, 'Where the run writes; an unfinished run goes on there.'
+  'workdir', None, 'Folder of the run; an unfinished run there resumes.'
 )
 
 
 def main() -> None:
-  from drp_jax.train import pretrain  # after `launch` may have begun anew
+  from drp_jax.train import pretrain  # after `launch` may have re-executed
 
   config = _CONFIG.value
   pretrain.pretrain(config, _WORKDIR.value, base.defaults(config))

@@ -1,10 +1,10 @@
-"""Scores of few seeds: interquartile means, intervals, who beats whom.
+"""Scores of few seeds: interquartile means, intervals, improvement.
 
-The measures and the stratified bootstrap of Agarwal et al. (2021, Deep RL at
-the edge of the statistical precipice). Intervals are 95 % percentile intervals
-of a bootstrap that draws seeds within each task. It has a seed of its own, so
-they are the same at every call. Of fewer than four scores the interquartile
-mean is the mean.
+These are the measures and the stratified bootstrap of Agarwal et al. (2021,
+Deep RL at the edge of the statistical precipice). Intervals are 95 % percentile
+intervals of a bootstrap that draws seeds within each task. It has a fixed seed,
+so they are the same at every call. The interquartile mean of fewer than four
+scores is their mean.
 """
 
 import numpy as np
@@ -17,7 +17,7 @@ _SEED = 0
 
 
 def iqm(scores: np.ndarray) -> Interval:
-  """Interquartile mean over seeds and tasks.
+  """Computes the interquartile mean over seeds and tasks.
 
   Args:
     scores: [runs, tasks].
@@ -27,10 +27,10 @@ def iqm(scores: np.ndarray) -> Interval:
 
 
 def iqm_curve(scores: np.ndarray) -> np.ndarray:
-  """Interquartile means along a curve.
+  """Computes interquartile means along a curve.
 
   Args:
-    scores: [runs, tasks, n]. A run is drawn with all of its steps.
+    scores: [runs, tasks, n]. A run is drawn with all its steps.
 
   Returns:
     [n, 3]: point, lower end, upper end.
@@ -41,7 +41,7 @@ def iqm_curve(scores: np.ndarray) -> np.ndarray:
 
 
 def improvement(ours: np.ndarray, other: np.ndarray) -> Interval:
-  """Chance that a run of ours beats one of another system, mean over tasks.
+  """Computes the chance that a run of ours beats another, mean over tasks.
 
   Equal scores count half.
 
@@ -56,14 +56,14 @@ def improvement(ours: np.ndarray, other: np.ndarray) -> Interval:
 
 
 def _resample(scores: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-  """[_REPS, runs, tasks, ...]: runs drawn anew, in every task by itself."""
+  """Resamples runs, in every task separately: [_REPS, runs, tasks, ...]."""
   runs, tasks = scores.shape[:2]
   chosen = rng.integers(runs, size=(_REPS, runs, tasks))
   return scores[chosen, np.arange(tasks)]
 
 
 def _iqm(scores: np.ndarray) -> np.ndarray:
-  """[reps, n] of [reps, runs, tasks, n]: means without the outer quarters."""
+  """Averages [reps, runs, tasks, n] without the outer quarters: [reps, n]."""
   reps, runs, tasks, n = scores.shape
   ordered = np.sort(scores.reshape(reps, runs * tasks, n), 1)
   cut = runs * tasks // 4
@@ -71,6 +71,6 @@ def _iqm(scores: np.ndarray) -> np.ndarray:
 
 
 def _chance(ours: np.ndarray, other: np.ndarray) -> np.ndarray:
-  """[reps] of [reps, runs, tasks] and [reps, other runs, tasks]."""
+  """Compares [reps, runs, tasks] with [reps, other runs, tasks]: [reps]."""
   difference = ours[:, :, None] - other[:, None]  # [reps, runs, others, tasks]
   return (np.sign(difference) / 2 + 0.5).mean((1, 2, 3))

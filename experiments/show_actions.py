@@ -1,4 +1,4 @@
-r"""Does the aggregated action know what moves, and where to (Fig. 14)?
+r"""Probes what the aggregated action knows about motion (Fig. 14).
 
   python -m experiments.run_preprocess --config=configs/preprocess.py:pushes \
       --config.path=runs/push_videos --config.data.shards_dir=runs/pushes
@@ -11,15 +11,15 @@ With Something-Something V2, the paper's three behaviors:
       --shards_dir=runs/ssv2 --split=validation --labels=93,94,109 \
       --out=runs/see
 
-A clip is the mean of its a_agg (E10). Writes tsne.png and tsne.svg and, since
-t-SNE measures nothing, probe.json: how many clips of videos that were left out
-a linear classifier and the nearest neighbors name rightly, in five folds;
-beside them the same with a model that has learned nothing, and with the mean
-flow at the keypoints.
+A clip is represented by the mean of its a_agg (E10). The command writes
+tsne.png and tsne.svg. A t-SNE measures nothing, so it also writes probe.json:
+the accuracy of a linear classifier and of nearest neighbors on held-out videos,
+in five folds. The controls are the same network untrained, and the mean flow at
+the keypoints.
 
-An untrained network passes that test. A harder one, on bodies that no model was
-trained on: do a_agg and the mean of the local tokens know the joint velocities
-and the actions of every step?
+An untrained network passes that test. A harder test uses bodies that no model
+was trained on: a_agg and the mean of the local tokens predict the joint
+velocities and the actions of every step.
 
   python -m experiments.run_preprocess \
       --config=configs/preprocess.py:unseen_bodies \
@@ -27,13 +27,12 @@ and the actions of every step?
   python -m experiments.show_actions --probe=action --workdir=runs/pretrain \
       --ipv=runs/pretrain_ipv --shards_dir=runs/unseen --out=runs/see
 
-Any shards will do whose videos had recordings beside them
-(`drp_jax/recordings.py`). Writes action_probe.json, and action_probe.md with
-the same as tables: R2 of ridge regression, and the share of steps of which a
-linear classifier says rightly which of 8 actions they are. Both are given for
-every body and as a mean over bodies, with 95 % intervals over videos. The
-controls are the same network untrained, the mean flow at the keypoints, the
-mean flow of the image, and the state z of IPV.
+Any shards work whose videos have recordings (`drp_jax/recordings.py`). The
+command writes action_probe.json, and the same as tables in action_probe.md: R2
+of ridge regression, and the accuracy of a linear classifier of 8 actions. Both
+are given for every body and as a mean over bodies, with 95 % intervals over
+videos. The controls are the same network untrained, the mean flow at the
+keypoints, the mean flow of the image, and the state z of IPV.
 """
 
 import json
@@ -68,19 +67,19 @@ def show(
   """Writes the picture and the scores.
 
   Args:
-    workdir: of a pre-training of a system with an aggregated action.
-    shards_dir: of clips with labels.
+    workdir: workdir of a pre-training with an aggregated action.
+    shards_dir: shards of clips with labels.
     split: 'train' or 'validation'.
-    labels: that are told apart; () for all there are.
-    names: of the labels, in their order; () for their numbers.
-    clips_per_label: at most so many, evenly spaced.
-    out: folder; made if it is not there.
+    labels: labels to distinguish; () for all.
+    names: names of the labels, in their order; () for their numbers.
+    clips_per_label: maximum number of clips, evenly spaced.
+    out: folder; created if missing.
 
   Returns:
-    Representation to `linear` and `neighbors`: accuracy in each fold.
+    Representation -> `linear` and `neighbors`: accuracy in each fold.
 
   Raises:
-    ValueError: for a workdir or shards that do not fit.
+    ValueError: for an unsuitable workdir or shards.
   """
   extras.require('show_actions', 'figures', 'sklearn')
   model = motion_vectors.load(workdir)
@@ -115,7 +114,7 @@ def show(
 
 
 def _tsne(vectors: np.ndarray) -> np.ndarray:
-  """[N, D] -> [N, 2]."""
+  """Embeds [N, D] in the plane, [N, 2]."""
   from sklearn import manifold, preprocessing
 
   x = preprocessing.StandardScaler().fit_transform(vectors)
@@ -126,22 +125,22 @@ def _tsne(vectors: np.ndarray) -> np.ndarray:
 def mean_actions(
   model: pretrained.Pretrained, clips: Sequence[dict]
 ) -> np.ndarray:
-  """One vector for every clip: the mean of a_agg over its motions, [N, D]."""
+  """Computes one vector per clip: the mean of a_agg over its motion, [N, D]."""
   return motion_vectors.of_tokens(model)(clips)['a_agg'].mean(1)
 
 
 def probe(
   vectors: np.ndarray, groups: np.ndarray, videos: np.ndarray
 ) -> dict[str, list[float]]:
-  """How well classes can be read from vectors.
+  """Measures how well classes can be read from vectors.
 
   Args:
     vectors: [N, D].
     groups: [N] int, the classes.
-    videos: [N], which video each is of; no video is in two folds.
+    videos: [N], video of each vector; no video is in two folds.
 
   Returns:
-    Accuracy on each fold left out, of a linear classifier (`linear`) and of the
+    Accuracy on each held-out fold, of a linear classifier (`linear`) and of
     nearest neighbors (`neighbors`).
 
   Raises:
@@ -184,7 +183,7 @@ def probe(
 
 
 def _labeled(source, labels, names, clips_per_label):
-  """Clips of some labels, the place of each one's label, the labels' names."""
+  """Returns clips of some labels, the index of each label, names of labels."""
   of_clip = np.array([int(source[i]['label']) for i in range(len(source))])
   there = sorted(set(of_clip.tolist()) - {-1})
   labels = list(labels) or there
@@ -208,7 +207,7 @@ def _labeled(source, labels, names, clips_per_label):
 
 
 def _mean_flow(clips: Sequence[dict]) -> np.ndarray:
-  """Mean flow at visible keypoints, and mean speed: [N, 3]."""
+  """Computes mean flow at visible keypoints, and mean speed: [N, 3]."""
   found = []
   for clip in clips:
     at_points = np.asarray(patches.crop(clip['flow'], clip['points'], 1))[1:]
@@ -249,20 +248,20 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-  _WORKDIR = flags.DEFINE_string('workdir', None, 'Of a pre-training.')
+  _WORKDIR = flags.DEFINE_string('workdir', None, 'Workdir of a pre-training.')
   _FLAGS = clip_flags.define(
-    'train', 200, 'Clips of each label or body at most.', least=5
+    'train', 200, 'Maximum number of clips per label or body.', least=5
   )
   _PROBE = flags.DEFINE_enum(
     'probe',
     'label',
     ['label', 'action'],
-    'What is to be told: labels of clips, or recorded actions of steps.',
+    'What to predict: labels of clips, or recorded actions of steps.',
   )
   _IPV = flags.DEFINE_string(
-    'ipv', '', 'Of a pre-training of IPV, a control of --probe=action.'
+    'ipv', '', 'Workdir of IPV, a control of --probe=action.'
   )
-  _LABELS = flags.DEFINE_list('labels', [], 'Numbers; by default all.')
-  _NAMES = flags.DEFINE_list('names', [], 'Of the labels, in their order.')
+  _LABELS = flags.DEFINE_list('labels', [], 'Numbers of labels; default: all.')
+  _NAMES = flags.DEFINE_list('names', [], 'Names of the labels, in order.')
   flags.mark_flags_as_required(['workdir'])
   launch.run(main)

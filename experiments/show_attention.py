@@ -1,13 +1,13 @@
-r"""Which keypoints does [MAT] look at?
+r"""Shows which keypoints [MAT] attends to.
 
   python -m experiments.show_attention --workdir=runs/pretrain \
       --shards_dir=runs/shards --out=runs/see
 
-Writes attention.png, of the clips that move most: flow with the windows of
-the patches, and for every block of the DAE the frame with discs as large as the
-attention that [MAT] pays to each keypoint; and attention.json, with the share
-that it pays to itself, and how attention goes with the speed of what it is paid
-to.
+writes two files. attention.png shows the clips that move most: flow with the
+windows of the patches and, for every block of the DAE, the frame with discs
+whose area is the attention of [MAT] to each keypoint. attention.json holds the
+share of attention that [MAT] gives to itself, and the correlation of attention
+with the speed of keypoints.
 """
 
 import json
@@ -25,8 +25,8 @@ from drp_jax.train import workdir as workdir_lib
 from drp_jax.viz import attention, contact_sheet, overlay, video
 from experiments import clip_batches, clip_flags, launch
 
-_SHOWN = 4  # clips of the picture
-_MOMENTS = 2  # of each
+_SHOWN = 4  # clips in the picture
+_MOMENTS = 2  # of each clip
 _SCALE = 3
 
 
@@ -36,19 +36,19 @@ def show(
   """Writes the picture and the numbers.
 
   Args:
-    workdir: of a pre-training of DRP.
-    shards_dir: of the clips.
+    workdir: workdir of a pre-training of DRP.
+    shards_dir: shards of the clips.
     split: 'train' or 'validation'.
-    num_clips: how many are looked at, evenly spaced.
-    out: folder; made if it is not there.
+    num_clips: number of clips, evenly spaced.
+    out: folder; created if missing.
 
   Returns:
     A number for every block: `on_itself`, [MAT]'s share; `evenness`, entropy
-    over that of even shares; `with_speed`, Spearman's rank correlation of a
-    keypoint's share with its speed within a frame, mean over frames.
+    divided by that of even shares; `with_speed`, Spearman's rank correlation of
+    a keypoint's share with its speed within a frame, mean over frames.
 
   Raises:
-    ValueError: for a workdir or shards that do not fit.
+    ValueError: for an unsuitable workdir or shards.
   """
   extras.require('show_attention', 'figures', 'scipy')
   model = pretrained.load(workdir)
@@ -79,7 +79,7 @@ def show(
 
 
 def _weights(model: pretrained.Pretrained, clips: list[dict]) -> np.ndarray:
-  """[N, T, L, K+1]."""
+  """Computes attention weights, [N, T, L, K+1]."""
   look = jax.jit(model.system.mat_attention)
   K = build.keypoints(model.config)
   found = [
@@ -117,7 +117,7 @@ def _numbers(clips: list[dict], weights: np.ndarray) -> dict[str, list[float]]:
 
 
 def _speeds(clip: dict, num_keypoints: int) -> np.ndarray:
-  """Pixels per frame at the keypoints, [T-1, K]."""
+  """Computes speeds at the keypoints, [T-1, K] pixels per frame."""
   points = clip['points'][:, :num_keypoints]
   at_points = np.asarray(patches.crop(clip['flow'], points, 1), np.float32)
   return np.linalg.norm(at_points[1:, :, 0, 0], axis=-1)
@@ -162,7 +162,9 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-  _WORKDIR = flags.DEFINE_string('workdir', None, 'Of a pre-training of DRP.')
+  _WORKDIR = flags.DEFINE_string(
+    'workdir', None, 'Workdir of a pre-training of DRP.'
+  )
   _FLAGS = clip_flags.define(
     'validation', 32, 'Number of clips to average over.'
   )

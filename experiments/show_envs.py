@@ -1,12 +1,12 @@
-r"""Contact sheets of environments, like Figs. 10 and 11 of the paper.
+r"""Draws contact sheets of environments, like Figs. 10 and 11 of the paper.
 
   python -m experiments.show_envs --tasks=walker_run,hopper_stand --out=runs/see
   python -m experiments.show_envs --out=runs/see --tasks=all \
       --config=configs/finetune_metaworld.py
 
 writes <task>.png for each: a row for every seed, with frames of the beginning
-of an episode of smooth random actions, as the agent sees them but twice as
-wide. Which suite, and how it looks, is said by --config.env.
+of an episode of smooth random actions, twice as wide as the agent sees them.
+--config.env sets the suite and its looks.
 """
 
 import pathlib
@@ -37,9 +37,9 @@ def show(
   """Writes a contact sheet of every task.
 
   Args:
-    config: of fine-tuning; its task is not looked at.
+    config: config of fine-tuning; its task is ignored.
     tasks: names in `config.env.suite`.
-    out: folder; made if it is not there.
+    out: folder; created if missing.
     num_seeds: rows of a sheet.
 
   Raises:
@@ -57,7 +57,7 @@ def show(
 
 
 def draw(env: gymnasium.Env, num_seeds: int) -> np.ndarray:
-  """The contact sheet of one environment, [H, W, 3] uint8."""
+  """Draws the contact sheet of one environment, [H, W, 3] uint8."""
   rows, titles = [], []
   for seed in range(num_seeds):
     rng = np.random.default_rng(seed)
@@ -68,7 +68,7 @@ def draw(env: gymnasium.Env, num_seeds: int) -> np.ndarray:
 
 
 def task_names(suite: str) -> Sequence[str]:
-  """All tasks of a suite that draws a scene for every episode.
+  """Lists all tasks of a suite that draws a scene for every episode.
 
   Raises:
     ValueError: another suite.
@@ -97,11 +97,11 @@ def main() -> None:
 
 if __name__ == '__main__':
   _CONFIG = config_flags.DEFINE_config_file(
-    'config', 'configs/finetune_dmcr.py', 'Settings and preset.'
+    'config', 'configs/finetune_dmcr.py', 'Config file and preset, FILE:PRESET.'
   )
   _TASKS = flags.DEFINE_list(
-    'tasks', None, 'Names; all; by default the one of the config.'
+    'tasks', None, 'Names, or all; the task of the config by default.'
   )
-  _OUT = flags.DEFINE_string('out', 'runs/see', 'Folder for what is written.')
-  _SEEDS = flags.DEFINE_integer('seeds', 6, 'Rows of a sheet.', 1)
+  _OUT = flags.DEFINE_string('out', 'runs/see', 'Folder to write to.')
+  _SEEDS = flags.DEFINE_integer('seeds', 6, 'Number of rows of a sheet.', 1)
   launch.run(main)

@@ -1,10 +1,10 @@
-r"""What pre-trained models predict, and what they see (Figs. 8, 15 and 16).
+r"""Shows predictions and reconstructions of models (Figs. 8, 15 and 16).
 
   python -m experiments.show_predictions --shards_dir=runs/shards \
       --models=DRP=runs/pretrain,IPV=runs/pretrain_ipv --out=runs/see
 
-Every model is shown the first frames of the same clips, then predicts the rest
-(E9). Writes
+Every model sees the first frames of the same clips, then predicts the rest
+(E9). The command writes
 
   bodies.md                  errors of every body on all and on moving pixels,
                              and whether the model passes each bar
@@ -13,16 +13,16 @@ Every model is shown the first frames of the same clips, then predicts the rest
   predictions.png and .webp  a clip each of some bodies: true frames,
                              reconstructions, predictions, copies
 
-prediction_scores.py says what is measured, open_loop.py what predictions
-follow. Frames and errors.csv are of the first draw.
+prediction_scores.py defines the measures, and open_loop.py the motions that
+predictions follow. Frames and errors.csv show the first draw.
 
-A body is what the source ids of videos share but for their numbers; --body
-joins or parts them. For the clips of configs/preprocess.py:bodies:
+A body is named by the source id of a video without its number; --body changes
+that. For the clips of configs/preprocess.py:bodies:
 
   --body='robots/(ball_in_cup|humanoid_CMU|[^_]+)_|^(arms|pushes)/|(real/\w+)'
   --following=dog,fish,hopper,humanoid,humanoid_CMU,swimmer
 
-Clips of another world, as of Meta-World (Fig. 8b), are another folder of
+Clips of another domain, such as Meta-World (Fig. 8b), need another folder of
 shards:
 
   python -m experiments.run_preprocess --config=configs/preprocess.py:sim \
@@ -48,18 +48,18 @@ from drp_jax.viz import video
 from experiments import clip_batches, clip_flags, launch, open_loop
 from experiments import prediction_scores as scores
 
-_SHOWN = 5  # bodies of a picture
+_SHOWN = 5  # bodies in a picture
 _FPS = 5
 
 
 class _HeldOut(NamedTuple):
-  """Names and masks of the clips that are predicted.
+  """Names and masks of the clips to predict.
 
   Attributes:
     clips: [N] examples of shards.
     videos: [N] source ids.
     bodies: [V] name of the body of each of `np.unique(videos)`.
-    masks: pixels to [N, T - n, H, W] bool, of the frames to be predicted.
+    masks: pixels -> [N, T - n, H, W] bool, of the frames to predict.
     following: bodies whose camera follows them.
   """
 
@@ -82,25 +82,25 @@ def show(
   """Writes pictures and errors.
 
   Args:
-    models: label to the workdir of a pre-training.
-    shards_dir: of the clips.
+    models: label -> workdir of a pre-training.
+    shards_dir: shards of the clips.
     split: 'train' or 'validation'.
-    num_clips: how many are looked at, evenly spaced.
-    body: names the body in a source id, see `scores.body_of`.
+    num_clips: number of clips, evenly spaced.
+    body: pattern of the body in a source id, see `scores.body_of`.
     following: bodies whose camera follows them.
-    out: folder; made if it is not there.
+    out: folder; created if missing.
 
   Returns:
-    What errors.json says. `errors`: label to mean `mse`, `psnr` (dB) and `ssim`
-    of predicted frames, and `recon_mse` and so on of reconstructions of all
-    frames. `scores`: label to `bars`, `bodies`, `mean` over videos and `spread`
-    over draws, see prediction_scores.py.
+    The content of errors.json. `errors`: label -> mean `mse`, `psnr` (dB) and
+    `ssim` of predicted frames, and `recon_mse` and so on of reconstructions of
+    all frames. `scores`: label -> `bars`, `bodies`, `mean` over videos and
+    `spread` over draws, see prediction_scores.py.
 
   Raises:
-    ValueError: for a workdir, shards or names of bodies that do not fit.
+    ValueError: for an unsuitable workdir, shards or names of bodies.
   """
   extras.require('show_predictions', 'figures', 'dm_pix')
-  for workdir in models.values():  # all must be made for such clips
+  for workdir in models.values():  # all must accept these clips
     length = workdir_lib.read_config(workdir).data.clip_length
     source = shards.open_split(shards_dir, split, length)
   clips = clip_batches.spaced(source, num_clips)
@@ -168,7 +168,7 @@ def _held_out(clips, body, following) -> _HeldOut:
 
 
 def _score(label, sums, copy_sums, held_out) -> tuple[str, dict[str, Any]]:
-  """The table of a model, and its numbers."""
+  """Makes the table of a model and its numbers."""
   counts = {
     pixels: mask.sum((1, 2, 3)) for pixels, mask in held_out.masks.items()
   }
@@ -211,7 +211,7 @@ def _score(label, sums, copy_sums, held_out) -> tuple[str, dict[str, Any]]:
 
 @jax.jit
 def _frame_errors(true: jax.Array, model: jax.Array) -> dict[str, jax.Array]:
-  """Of frames [T, H, W, 3] uint8 at 0..1: T numbers each."""
+  """Compares frames [T, H, W, 3] uint8, scaled to 0..1: [T] each."""
   import dm_pix
 
   true, model = true / 255.0, model / 255.0
@@ -223,11 +223,11 @@ def _frame_errors(true: jax.Array, model: jax.Array) -> dict[str, jax.Array]:
 
 
 def _errors(true: np.ndarray, model: np.ndarray) -> dict[str, np.ndarray]:
-  """Means over clips, [T] each."""
+  """Averages errors over clips, [T] each."""
   pairs = zip(true, model, strict=True)
   found = jax.device_get([_frame_errors(a, b) for a, b in pairs])
-  # A frame without any error, as of a clip that stands still, has infinite
-  # PSNR; 8 bits cannot tell it from 60 dB.
+  # A frame without error, as in a still clip, has infinite PSNR. With 8 bits it
+  # cannot be distinguished from 60 dB.
   for clip in found:
     clip['psnr'] = np.minimum(clip['psnr'], 60.0)
   return {name: np.mean([c[name] for c in found], 0) for name in found[0]}
@@ -269,7 +269,7 @@ def _draw(
 
 
 def _shown(held_out: _HeldOut) -> list[int]:
-  """Picks clips of some bodies, from those that move most to the stillest.
+  """Picks clips of some bodies, in order of decreasing motion.
 
   Each is the clip of its body that moves most.
   """
@@ -297,10 +297,10 @@ def _write_rows(path: pathlib.Path, errors: dict) -> None:
 
 
 def parse_models(entries: Sequence[str]) -> dict[str, str]:
-  """Reads LABEL=WORKDIR entries.
+  """Parses LABEL=WORKDIR entries.
 
   Raises:
-    ValueError: for an entry of another form, or a label that comes twice.
+    ValueError: for an entry of another form, or a repeated label.
   """
   models = {}
   for entry in entries:
@@ -332,7 +332,7 @@ if __name__ == '__main__':
     'validation', 64, 'Number of clips to average errors over.'
   )
   _BODY = flags.DEFINE_string(
-    'body', scores.BODY, 'Regular expression, a group of which names the body.'
+    'body', scores.BODY, 'Regular expression with a group that names the body.'
   )
   _FOLLOWING = flags.DEFINE_list(
     'following', (), 'Bodies whose camera follows them.'

@@ -1,12 +1,12 @@
-r"""Fine-tuning for hours while things go wrong; says whether it holds out.
+r"""Fine-tunes for hours under injected faults, and reports whether it survives.
 
   python -m experiments.soak --workdir=runs/soak --minutes=120
 
-A process of an environment is killed again and again, some episodes have a
-frame that is no image or a reward that is no number, and one minute in five
-another thread keeps the disk of the workdir busy. At the end the run is told to
-save, by SIGTERM as a scheduler does. The workdir then holds soak.csv (memory
-and steps, every ten seconds), soak.png and soak.json.
+Processes of environments are killed repeatedly, some episodes have an invalid
+frame or reward, and in one minute of five another thread keeps the disk of the
+workdir busy. At the end the run gets SIGTERM, as from a scheduler, and saves.
+The workdir then holds soak.csv (memory and steps, every ten seconds), soak.png
+and soak.json.
 """
 
 import csv
@@ -28,22 +28,24 @@ from drp_jax import files
 from drp_jax.envs import gl
 from experiments import finetune_work, launch
 
-_WORKDIR = flags.DEFINE_string('workdir', None, 'Where the run writes.')
-_MINUTES = flags.DEFINE_float('minutes', 120.0, 'For how long.')
+_WORKDIR = flags.DEFINE_string('workdir', None, 'Folder of the run.')
+_MINUTES = flags.DEFINE_float('minutes', 120.0, 'Minutes until SIGTERM.')
 _KILL_SECONDS = flags.DEFINE_float(
-  'kill_seconds', 180.0, 'Between kills of an environment.'
+  'kill_seconds', 180.0, 'Seconds between kills of an environment.'
 )
-_PRESET = flags.DEFINE_string('preset', 'nano', 'Of configs/finetune_dmcr.py.')
+_PRESET = flags.DEFINE_string(
+  'preset', 'nano', 'Preset of configs/finetune_dmcr.py.'
+)
 
 _SAMPLE_SECONDS = 10.0
-_BAD = 40  # one episode of so many has a bad frame, another a bad reward
+_BAD = 40  # one episode of this many has a bad frame, another a bad reward
 _BAD_STEP = 10
 _DISK_PERIOD, _DISK_BUSY = 300.0, 60.0  # seconds
 _BLOCK = bytes(2**24)
 
 
 class Faulty(gymnasium.Wrapper):
-  """An environment that goes wrong in episodes that their seeds choose."""
+  """An environment with faults in episodes that are chosen by their seeds."""
 
   def reset(self, *, seed=None, options=None):
     """Begins the episode and chooses by its seed what goes wrong in it."""
@@ -62,19 +64,19 @@ class Faulty(gymnasium.Wrapper):
 
 
 def open_env(config: ml_collections.ConfigDict) -> gymnasium.Env:
-  """Opens the environment of the soak, in its own process."""
+  """Opens the environment of the soak test, in its own process."""
   return Faulty(finetune_work.open_suite(config))
 
 
 class Troubles:
-  """The threads that make trouble and watch, until `end`."""
+  """Threads that inject faults and measure, until `end`."""
 
   def __init__(self, workdir: pathlib.Path, seconds: float, kill: float):
-    """Starts them.
+    """Starts the threads.
 
     Args:
-      workdir: of the run.
-      seconds: until this process gets SIGTERM.
+      workdir: folder of the run.
+      seconds: seconds until this process gets SIGTERM.
       kill: seconds between kills.
     """
     self._workdir = workdir
@@ -95,7 +97,7 @@ class Troubles:
       thread.start()
 
   def end(self) -> None:
-    """Waits for them."""
+    """Waits for the threads."""
     self._over.set()
     for thread in self._threads:
       thread.join()
@@ -131,12 +133,13 @@ class Troubles:
 
 
 def summary(workdir: pathlib.Path, troubles: Troubles) -> dict:
-  """What came of it.
+  """Summarizes the run.
 
   Returns:
-    Steps per second and megabytes of the tenths of the time, faults made,
-    episodes kept and dropped; `steps_in_order`, whether the metrics go forward
-    without an episode missing; `saved_step`, of the newest checkpoint.
+    Steps per second and megabytes in each tenth of the time, injected faults,
+    episodes kept and dropped; `steps_in_order`, whether the steps of the
+    metrics increase and no episode is missing; `saved_step`, step of the newest
+    checkpoint.
   """
   from drp_jax.train import checkpoint, logger
   from drp_jax.train import workdir as workdir_lib
@@ -198,7 +201,7 @@ def main() -> None:
   config.env.suite = 'dmc'
   config.task = 'walker_stand'
   config.env.num_envs = 2
-  config.finetune.num_steps = 10**9  # until it is told to end
+  config.finetune.num_steps = 10**9  # until SIGTERM
   gl.select_backend()  # once, not in every process
   troubles = Troubles(workdir, 60 * _MINUTES.value, _KILL_SECONDS.value)
   try:
@@ -222,17 +225,17 @@ def main() -> None:
 
 
 def _tenths(values: list[float]) -> list[float]:
-  """Means over tenths of the time."""
+  """Averages values over tenths of the time."""
   parts = np.array_split(np.asarray(values, float), min(10, len(values)) or 1)
   return [round(float(part.mean()), 2) for part in parts if len(part)]
 
 
 def _children() -> list[int]:
-  """Processes that this one started."""
+  """Lists the child processes."""
   found = []
   for path in pathlib.Path('/proc').glob('[0-9]*/stat'):
     try:
-      # After the name, which may hold anything: state, parent, ...
+      # State, parent and so on follow the name, which may contain anything.
       parent = path.read_text().rpartition(')')[2].split()[1]
     except OSError:  # it has ended
       continue
@@ -249,7 +252,7 @@ def _command(pid: int) -> str:
 
 
 def _megabytes(pid: int) -> float:
-  """Resident memory."""
+  """Reads the resident memory of a process."""
   try:
     pages = int(pathlib.Path(f'/proc/{pid}/statm').read_text().split()[1])
   except OSError:

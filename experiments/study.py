@@ -6,12 +6,12 @@ r"""Runs a matrix of systems, tasks, seeds and presets: the paper's figures.
       --preset=nano --config.shards_dir=shards/mine --config.seeds='(0, 1)' \
       --workdir=runs/studies --jobs=2
 
-Every run is a command of its own, which --dry-run prints, in a folder of its
-own below --workdir, with what it says in log.txt. Its folder is named after its
-settings, so studies in one --workdir share what they have in common, above all
-pre-trainings. Stopped (Ctrl-C and SIGTERM let the runs save) and started again,
-a study goes on; what is complete is not run again. A run that fails is
-reported, what needs it is left out, and the others go on.
+Every run is a separate command, which --dry-run prints, in a separate folder
+below --workdir, with its output in log.txt. The folder is named after the
+settings, so studies in one --workdir share common runs, above all
+pre-trainings. A stopped study (Ctrl-C and SIGTERM let the runs save) resumes
+when it is started again; complete runs are not run again. A run that fails is
+reported, runs that need it are left out, and the others continue.
 
 --devices=0,1,2,3 gives each of --jobs=4 a GPU. Curves and tables:
 experiments/plot_results.py.
@@ -42,19 +42,20 @@ _NO_STUDIES = (
   *('__init__', 'base', 'paper', 'printed', 'systems', 'throughput'),
 )
 _LOG = 'log.txt'
-_TAIL = 15  # lines of a failed run
-_POLL = 0.2  # seconds between looks at the runs
+_TAIL = 15  # lines to show of a failed run
+_POLL = 0.2  # seconds between checks of the runs
 
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-  """What the queue runs.
+  """A job of the queue.
 
   Attributes:
     name: folder of its workdir, below the root.
     args: its command.
-    needs: name of the job that has to be complete before; None for none.
-    complete: asks the workdir.
+    needs: name of the job that has to be complete before; None if there is
+      none.
+    complete: returns whether the workdir is complete.
   """
 
   name: str
@@ -78,10 +79,10 @@ def _say(text: str) -> None:
 
 
 class Queue:
-  """Runs jobs as processes, so many at a time.
+  """Runs jobs as processes, a limited number at a time.
 
   Attributes:
-    failed: name to why, of the jobs that failed or could not begin.
+    failed: name -> reason, for jobs that failed or could not begin.
   """
 
   def __init__(
@@ -94,10 +95,10 @@ class Queue:
     """Makes an empty queue.
 
     Args:
-      root: below it are the folders of the jobs.
-      num_slots: how many jobs at a time.
+      root: folder that holds the folders of the jobs.
+      num_slots: maximum number of jobs at a time.
       devices: CUDA_VISIBLE_DEVICES of the slots, in turn.
-      say: shows a line.
+      say: prints a line.
     """
     self.failed: dict[str, str] = {}
     self._root, self._num_slots, self._devices = root, num_slots, devices
@@ -106,10 +107,10 @@ class Queue:
     self._active: list[_Process] = []
 
   def run(self, jobs: Sequence[Job]) -> bool:
-    """Runs what is left of `jobs`, in order where they do not need others.
+    """Runs unfinished `jobs`, in order, each after the job that it needs.
 
     Returns:
-      Whether all was run, rather than stopped by a signal.
+      True if all were run, false if a signal stopped the queue.
     """
     names = {job.name for job in jobs}
     assert {job.needs for job in jobs} <= names | {None}
@@ -128,14 +129,14 @@ class Queue:
         if self._active:
           time.sleep(_POLL)
     finally:
-      for process in self._active:  # only after an error of our own
+      for process in self._active:  # only after an error in this process
         process.popen.terminate()
       for number, handler in before.items():
         signal.signal(number, handler)
     return not self._stopping
 
   def _begin(self, waiting: collections.deque[Job], done: set[str]) -> None:
-    """Starts what can be, and gives up what never can."""
+    """Starts jobs that can run, and gives up jobs that never can."""
     for job in tuple(waiting):
       if job.needs in self.failed:
         waiting.remove(job)
@@ -160,7 +161,7 @@ class Queue:
       env['CUDA_VISIBLE_DEVICES'] = self._devices[slot % len(self._devices)]
     with open(log, 'ab') as file:
       start = file.tell()
-      # Of a session of its own: Ctrl-C is ours to pass on, as SIGTERM.
+      # In its own session, so that we pass on Ctrl-C, as SIGTERM.
       popen = subprocess.Popen(
         job.args,
         stdin=subprocess.DEVNULL,
@@ -173,7 +174,7 @@ class Queue:
     return _Process(job, popen, slot, log, start, time.monotonic())
 
   def _collect(self) -> set[str]:
-    """Names of the jobs that became complete."""
+    """Returns the names of jobs that have become complete."""
     done = set()
     for process in tuple(self._active):
       code = process.popen.poll()
@@ -192,7 +193,7 @@ class Queue:
         if code == 0:
           why = 'ended, but its workdir is not complete'
         self._fail(process.job, f'{why} after {took}')
-        self._say(f'{_tail(process)}\nThe whole of it: {process.log}')
+        self._say(f'{_tail(process)}\nWhole log: {process.log}')
     return done
 
   def _fail(self, job: Job, why: str) -> None:
@@ -214,17 +215,16 @@ def run_study(
   num_slots: int,
   devices: Sequence[str] = (),
 ) -> None:
-  """Runs what is left of a study.
+  """Runs the unfinished runs of a study.
 
   Args:
     study: configs/studies/base.py.
-    directory: its workdir, which other studies may have in common.
-    num_slots: runs at a time.
+    directory: its workdir, which other studies may share.
+    num_slots: maximum number of runs at a time.
     devices: CUDA_VISIBLE_DEVICES of the slots, in turn.
 
   Raises:
-    ValueError: for settings that do not fit, and for folders begun with other
-      ones.
+    ValueError: for invalid settings, and for folders begun with other settings.
     RuntimeError: in the end, if runs failed.
   """
   root = pathlib.Path(directory)
@@ -270,11 +270,11 @@ def run_study(
       f' --workdir={directory}'
     )
   else:
-    print('Stopped; the same command goes on.')
+    print('Stopped; the same command resumes.')
 
 
 def describe(study: ml_collections.ConfigDict, directory: str) -> str:
-  """Every run of a study: how far it is, estimated hours, its command."""
+  """Lists the runs of a study: progress, estimated hours, command."""
   root = pathlib.Path(directory)
   found = study_runs.runs(study)
   rates = collections.defaultdict(list)
@@ -303,9 +303,9 @@ def describe(study: ml_collections.ConfigDict, directory: str) -> str:
     f'{kinds["pretrain"]} pre-trainings and {kinds["finetune"]} fine-tunings.'
     ' Estimated hours left, one run after the other:',
     *(f'  {hardware}: {_total(hours)}' for hardware, hours in left.items()),
-    'Estimates are made of throughput (configs/studies/throughput.json)'
-    " that was seen or, of accelerators, is a bound by the compiler's count; of"
-    ' systems and sizes that are not there it is unknown.',
+    'Estimates use the throughput in configs/studies/throughput.json. It was'
+    " measured or, for accelerators, is a bound by the compiler's count. Other"
+    ' systems and sizes are unknown.',
   ]
   return '\n'.join(lines)
 
@@ -321,7 +321,7 @@ def _total(hours: Sequence[float | None]) -> str:
 
 
 def names() -> Mapping[str, str]:
-  """The studies there are: `--config` of each to what it is."""
+  """Lists the studies: their `--config` -> what they compare."""
   found = {
     f'configs/studies/paper.py:{name}': study.what
     for name, study in paper.STUDIES.items()
@@ -342,12 +342,12 @@ def _state(run: study_runs.Run, root: pathlib.Path) -> str:
 
 
 def _left(run: study_runs.Run, root: pathlib.Path) -> float:
-  """The share of an unfinished run that is still to be done."""
+  """Returns the remaining share of an unfinished run."""
   return 1 - (study_runs.step(run, root) or 0) / run.num_steps
 
 
 def _tail(process: _Process) -> str:
-  """The last lines that the process wrote."""
+  """Returns the last lines that the process wrote."""
   with open(process.log, 'rb') as file:
     file.seek(process.log_start)
     text = file.read().decode('utf-8', 'replace')
@@ -361,9 +361,7 @@ def main() -> None:
       print(f'{path:32} {what}')
     return
   if _CONFIG.value is None:
-    raise ValueError(
-      '--config=FILE names a study; --list says which there are.'
-    )
+    raise ValueError('--config=FILE must name a study; --list names all.')
   study = _CONFIG.value
   if _PRESET.value:
     study.presets = tuple(_PRESET.value)
@@ -375,20 +373,20 @@ def main() -> None:
 
 if __name__ == '__main__':
   _CONFIG = config_flags.DEFINE_config_file(
-    'config', None, 'A study; --list says which there are.'
+    'config', None, 'Config of a study; --list names them.'
   )
-  _LIST = flags.DEFINE_bool('list', False, 'Name the studies, and end.')
+  _LIST = flags.DEFINE_bool('list', False, 'Name the studies and exit.')
   _DRY_RUN = flags.DEFINE_bool(
-    'dry-run', False, 'Print the runs and their commands, and end.'
+    'dry-run', False, 'Print the runs and their commands, and exit.'
   )
   _PRESET = flags.DEFINE_multi_enum(
-    'preset', [], base.PRESETS, 'Instead of config.presets; may be repeated.'
+    'preset', [], base.PRESETS, 'Replaces config.presets; may be repeated.'
   )
   _WORKDIR = flags.DEFINE_string(
-    'workdir', 'runs/studies', 'Folder of all runs, of several studies.'
+    'workdir', 'runs/studies', 'Folder of all runs; studies may share it.'
   )
-  _JOBS = flags.DEFINE_integer('jobs', 1, 'Runs at a time.', 1)
+  _JOBS = flags.DEFINE_integer('jobs', 1, 'Maximum number of runs at once.', 1)
   _DEVICES = flags.DEFINE_list(
-    'devices', [], 'CUDA_VISIBLE_DEVICES of the runs at a time, in turn.'
+    'devices', [], 'CUDA_VISIBLE_DEVICES of concurrent runs, in turn.'
   )
   launch.run(main)

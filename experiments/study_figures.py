@@ -1,4 +1,4 @@
-"""Pictures of a study: learning curves, and scores with intervals."""
+"""Draws learning curves of a study, and scores with intervals."""
 
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -19,13 +19,13 @@ def curves(
   tasks: Sequence[str],
   path: pathlib.Path,
 ) -> report.Figure:
-  """Draws learning curves, one panel a task, and their average.
+  """Draws learning curves, one panel per task, and their average.
 
   Args:
-    results: of one preset; at least one.
-    labels: of the systems, in order.
-    tasks: 'dmcr/walker_run', in order.
-    path: of the files, without their ending.
+    results: results of one preset; at least one.
+    labels: labels of the systems, in order.
+    tasks: tasks such as 'dmcr/walker_run', in order.
+    path: path of the files, without suffix.
   """
   panels = _panels(results, labels, tasks)
   return _picture(
@@ -33,7 +33,7 @@ def curves(
     path,
     'Learning curves of every system on every task',
     'Mean and standard deviation over'
-    f' {_seeds(results)}. A curve goes on while one of its runs does.',
+    f' {_seeds(results)}. A curve ends with the longest of its runs.',
   )
 
 
@@ -43,10 +43,10 @@ def robust(
   tasks: Sequence[str],
   path: pathlib.Path,
 ) -> list[report.Item]:
-  """IQM along the curves and at their end, and chances of improvement.
+  """Draws IQM along the curves and at their end, and chances of improvement.
 
-  Of every suite by itself; of the systems with two seeds or more on all of its
-  tasks. Arguments are those of `curves`.
+  Each suite is drawn separately, with the systems that have two seeds or more
+  on all its tasks. Arguments are those of `curves`.
   """
   panels, groups = [], []
   for suite in dict.fromkeys(task.partition('/')[0] for task in tasks):
@@ -72,10 +72,10 @@ def robust(
         learning_curves.draw_curves(panels, labels, 'environment steps'),
         path.with_name(f'{path.name}-iqm'),
         'Interquartile means over steps, with intervals',
-        'Interquartile mean over seeds and tasks with its 95 % interval, of'
-        ' the seeds that were evaluated on all tasks, as far as all of them'
-        ' have come. Scores are divided by the largest possible return;'
-        ' success is from 0 to 1.',
+        'Interquartile mean over seeds and tasks with its 95 % interval. It'
+        ' includes seeds that were evaluated on all tasks, up to the step that'
+        ' all of them have reached. Scores are divided by the largest possible'
+        ' return; success is from 0 to 1.',
       )
     )
   if groups:
@@ -86,8 +86,7 @@ def robust(
         'Scores of complete runs with intervals',
         'Complete runs: interquartile mean of the last evaluation, and the'
         f' chance that a run of {labels[0]} scores higher than one of another'
-        ' system, with 95 % intervals. Beyond the dashed line more often than'
-        ' not.',
+        ' system, with 95 % intervals. The dashed line marks even chances.',
       )
     )
   return items
@@ -96,7 +95,7 @@ def robust(
 def _panels(
   results: Results, labels: Sequence[str], tasks: Sequence[str]
 ) -> list[learning_curves.Panel]:
-  """One a task, and their average where all are scored alike."""
+  """Makes one panel per task, and an average if tasks are scored alike."""
   panels = [
     learning_curves.Panel(
       study_results.task_title(task),
@@ -123,7 +122,7 @@ def _panels(
 
 
 def _unit(suite: str) -> str:
-  """Of `Result.values`."""
+  """Returns the unit of `Result.values`."""
   return 'success, %' if suite == 'metaworld' else 'episode return'
 
 
@@ -170,7 +169,7 @@ def _chosen(
 
 
 def _matrix(results: Results, tasks: Sequence[str]) -> list[Results]:
-  """Rows of one result per task, of the seeds that have them all."""
+  """Returns rows of one result per task, for seeds that have all tasks."""
   by_seed = {}
   for result in results:
     by_seed.setdefault(result.seed, {})[result.task] = result
@@ -182,7 +181,7 @@ def _matrix(results: Results, tasks: Sequence[str]) -> list[Results]:
 
 
 def _averaged(matrix: Sequence[Results]) -> tuple[np.ndarray, np.ndarray]:
-  """Steps [n] and means over tasks [seeds, n], where all tasks have values."""
+  """Averages over tasks, at steps that all reached: [n] and [seeds, n]."""
   grid, values = study_results.on_common_steps(
     [result for row in matrix for result in row]
   )
@@ -211,7 +210,7 @@ def _iqm_curve(matrix: Sequence[Results]) -> learning_curves.Curve:
 def _picture(
   fig: figure.Figure, path: pathlib.Path, alt: str, caption: str
 ) -> report.Figure:
-  """Writes both files of a picture, and puts it on the page."""
+  """Writes both files of a picture, and returns it for the page."""
   svg = plot_style.svg(fig)
   files.write(path.with_name(f'{path.name}.svg'), svg)
   files.write(path.with_name(f'{path.name}.png'), plot_style.png(fig))

@@ -1,6 +1,6 @@
-"""Which runs belong to a study: a file beside them, for whoever reads them.
+"""Index file of the runs of a study, written beside them.
 
-So results can be read without the settings that made them.
+With it, results can be read without the settings that made them.
 """
 
 import json
@@ -18,12 +18,12 @@ _FOLDER = 'index'
 
 
 def write(study: ml_collections.ConfigDict, root: pathlib.Path) -> None:
-  """Writes `index/<name>.json`, or replaces in it what is run anew.
+  """Writes `index/<name>.json`, or updates its rows.
 
   Args:
     study: configs/studies/base.py.
-    root: workdir of the study. Places of the matrix that the file knows and
-      this study has not, as of another preset, stay.
+    root: workdir of the study. Rows of the file that are not in this study,
+      such as those of another preset, stay.
   """
   path = root / _FOLDER / f'{study.name}.json'
   path.parent.mkdir(parents=True, exist_ok=True)
@@ -49,7 +49,7 @@ def write(study: ml_collections.ConfigDict, root: pathlib.Path) -> None:
 
 
 def read(root: pathlib.Path) -> list[dict[str, Any]]:
-  """Reads what `write` wrote of all studies, in the order of their names."""
+  """Reads the index files of all studies, in the order of their names."""
   return [
     json.loads(path.read_text('utf-8'))
     for path in sorted((root / _FOLDER).glob('*.json'), key=_natural)

@@ -1,4 +1,4 @@
-"""What the runs of a study came to, from what lies in their workdirs."""
+"""Results of the runs of a study, read from their workdirs."""
 
 import dataclasses
 import pathlib
@@ -17,20 +17,20 @@ class Result:
   """Evaluations of one fine-tuning: means over their episodes.
 
   Attributes:
-    preset: of configs/base.py.
-    task: 'dmcr/walker_run'.
-    system: of configs/studies/systems.py.
-    label: the system's name for people.
-    seed: of the run.
-    folder: its workdir, below that of the study.
-    steps: [n], agent steps taken before, rising.
+    preset: preset of configs/base.py.
+    task: task, such as 'dmcr/walker_run'.
+    system: name in configs/studies/systems.py.
+    label: displayed name of the system.
+    seed: seed of the run.
+    folder: workdir of the run, below that of the study.
+    steps: [n], agent steps before each evaluation, ascending.
     env_steps: [n], the same in control steps of the environment.
-    episodes: [n], how many there were.
-    returns: [n], sums of rewards.
-    return_stds: [n], over the episodes.
+    episodes: [n], numbers of episodes.
+    returns: [n], means of the sums of rewards.
+    return_stds: [n], standard deviations over the episodes.
     successes: [n], shares of the episodes.
-    max_return: what no return exceeds.
-    complete: whether the last evaluation is that of the run's end.
+    max_return: upper limit of returns.
+    complete: whether the last evaluation is at the end of the run.
   """
 
   preset: str
@@ -55,14 +55,14 @@ class Result:
 
   @property
   def values(self) -> np.ndarray:
-    """[n], what the suite is scored by: returns, or success in per cent."""
+    """Scores of the suite, [n]: returns, or success in percent."""
     if self.suite == 'metaworld':
       return 100 * self.successes
     return self.returns
 
   @property
   def normalized(self) -> np.ndarray:
-    """[n], the same between 0 and 1."""
+    """Scores between 0 and 1, [n]."""
     if self.suite == 'metaworld':
       return self.successes
     return self.returns / self.max_return
@@ -82,7 +82,7 @@ def read(study: dict[str, Any], root: pathlib.Path) -> list[Result]:
   """Reads the runs of a study that were evaluated at least once.
 
   Args:
-    study: of `study_index.read`.
+    study: from `study_index.read`.
     root: workdir of the study.
 
   Returns:
@@ -126,16 +126,15 @@ def _read_run(row: dict[str, Any], folder: pathlib.Path) -> Result:
 def on_common_steps(
   results: Sequence[Result], normalized: bool = False
 ) -> tuple[np.ndarray, np.ndarray]:
-  """Brings curves that were measured at different steps together.
+  """Interpolates curves that were measured at different steps.
 
   Args:
     results: at least one.
-    normalized: whether to give values between 0 and 1.
+    normalized: whether to return values between 0 and 1.
 
   Returns:
-    Environment steps [n] at which any was measured, and values
-    [len(results), n], interpolated; NaN before a run's first evaluation and
-    after its last.
+    All environment steps [n] of an evaluation, and interpolated values
+    [len(results), n]; NaN before a run's first evaluation and after its last.
   """
   grid = np.unique(np.concatenate([result.env_steps for result in results]))
   values = [
@@ -152,6 +151,6 @@ def on_common_steps(
 
 
 def task_title(task: str) -> str:
-  """'Walker Run' of 'dmcr/walker_run'."""
+  """Returns a title: 'Walker Run' for 'dmcr/walker_run'."""
   name = task.partition('/')[2]
   return name.replace('_', ' ').replace('-', ' ').title()

@@ -1,4 +1,4 @@
-"""The runs of a study: their commands, their folders, how far they are."""
+"""The runs of a study: commands, folders, progress."""
 
 import ast
 import dataclasses
@@ -28,18 +28,18 @@ _FILES = {
   'dmcr': (finetune_dmcr, 'configs/finetune_dmcr.py'),
   'metaworld': (finetune_metaworld, 'configs/finetune_metaworld.py'),
 }
-# What fine-tunes in a suite, and settings that its config does not have.
+# Command that fine-tunes in a suite, and settings that its config lacks.
 _SUITES = {
   'dmcr': ('dmcr', ()),
   'dmc': ('dmcr', ('env.suite=dmc',)),
   'metaworld': ('metaworld', ()),
 }
-# Metrics that say how fast a stage goes.
+# Metrics of the speed of a stage.
 _RATES = {
   'pretrain': 'time/steps_per_second',
   'finetune': 'time/updates_per_second',
 }
-# Settings of a run's command that its config here lacks.
+# Settings of a run's command that are not in its config here.
 _PLACES = ('init_from', 'data.shards_dir', 'finetune.flow_scale')
 
 
@@ -51,13 +51,13 @@ class Run:
     stage: 'pretrain' or 'finetune'.
     module: the command.
     config_file: its --config.
-    settings: 'name=value', its other --config.* flags but those of places.
-    config: what all of these come to.
-    folder: its workdir, below that of the study. Made of the config, so that
-      studies with the same run share it.
-    needs: folder of the pre-training that it loads; None for none.
-    shards_dir: of a pre-training, and of a fine-tuning that takes the scale of
-      its flow from there, since it loads none; None for others.
+    settings: 'name=value', its other --config.* flags except paths.
+    config: the resulting config.
+    folder: its workdir, below that of the study. Its name depends on the
+      config, so studies with the same run share it.
+    needs: folder of the pre-training that it loads; None if there is none.
+    shards_dir: shards of a pre-training, or of a fine-tuning that loads no
+      pre-training and reads the flow scale there; None for others.
   """
 
   stage: str
@@ -71,13 +71,13 @@ class Run:
 
   @property
   def num_steps(self) -> int:
-    """Gradient steps, or agent steps of fine-tuning."""
+    """Number of gradient steps, or of agent steps in fine-tuning."""
     return self.config[self.stage].num_steps
 
 
 @dataclasses.dataclass(frozen=True)
 class Cell:
-  """A place in a study's matrix, and the fine-tuning that fills it."""
+  """A cell of a study's matrix, and its fine-tuning."""
 
   system: str
   task: str
@@ -87,13 +87,13 @@ class Cell:
 
 
 def cells(study: ml_collections.ConfigDict) -> list[Cell]:
-  """All places of the matrix, one seed of everything after the other.
+  """Lists all cells of the matrix, seed by seed.
 
   Args:
     study: configs/studies/base.py.
 
   Raises:
-    ValueError: for what there is not, naming the key of the study.
+    ValueError: for an unknown value; the message names the key of the study.
   """
   limits.check(study, ranges.STUDY)
   for key, allowed in (
@@ -120,7 +120,7 @@ def cells(study: ml_collections.ConfigDict) -> list[Cell]:
 
 
 def runs(study: ml_collections.ConfigDict) -> list[Run]:
-  """The different runs of a study, every pre-training before its first use.
+  """Lists the distinct runs of a study, pre-trainings before their first use.
 
   Raises:
     ValueError: for settings of a run that its command would refuse, or as
@@ -139,14 +139,14 @@ def runs(study: ml_collections.ConfigDict) -> list[Run]:
 
 
 def command(run: Run, root: pathlib.Path) -> list[str]:
-  """The arguments of a run's command, from 'python' on.
+  """Lists the arguments of a run's command, from 'python' on.
 
   Args:
     run: from `runs`.
     root: workdir of the study.
 
   Returns:
-    The list; what is not there yet stands in angle brackets.
+    The list; unknown values are in angle brackets.
   """
   args = ['python', '-m', run.module, f'--config={run.config_file}']
   args += [f'--config.{setting}' for setting in run.settings]
@@ -160,22 +160,22 @@ def command(run: Run, root: pathlib.Path) -> list[str]:
 
 
 def step(run: Run, root: pathlib.Path) -> int | None:
-  """Step of the newest checkpoint in the run's workdir; None without one."""
+  """Returns the step of the run's newest checkpoint; None without one."""
   folder = root / run.folder / 'checkpoints'
   steps = [int(p.name) for p in folder.glob('*') if p.name.isdecimal()]
   return max(steps, default=None)
 
 
 def complete(run: Run, root: pathlib.Path) -> bool:
-  """Whether the run's workdir says that it reached its end."""
+  """Returns whether the run is complete, by its workdir."""
   newest = step(run, root)
   return newest is not None and newest >= run.num_steps
 
 
 def changes(run: Run, root: pathlib.Path) -> list[str]:
-  """What the run's workdir was begun with that is different today.
+  """Lists settings of the run's workdir that differ from today's.
 
-  Where defaults have changed since, the folder's name does not tell.
+  The name of the folder does not show defaults that have changed since.
   """
   path = root / run.folder / 'config.json'
   if not path.exists():
@@ -190,11 +190,11 @@ def changes(run: Run, root: pathlib.Path) -> list[str]:
 
 
 def hours(run: Run, rates: Sequence[throughput.Throughput]) -> float | None:
-  """Estimated hours of a whole run; None where nothing was measured.
+  """Estimates the hours of a whole run; None if nothing was measured.
 
   Args:
     run: from `runs`.
-    rates: of one hardware; the first that fits counts.
+    rates: rates of one hardware; the first that matches is used.
   """
   for rate in rates:
     if _kind(run) == (rate.stage, rate.preset, rate.agent, rate.motion):
@@ -206,7 +206,7 @@ def hours(run: Run, rates: Sequence[throughput.Throughput]) -> float | None:
 def seen(
   found: Sequence[Run], root: pathlib.Path
 ) -> list[throughput.Throughput]:
-  """How fast those of the runs go that have begun here: medians."""
+  """Computes the median speeds of the runs that have begun here."""
   rates = {}
   for run in found:
     lines = logger.read_metrics(root / run.folder)
@@ -259,7 +259,7 @@ def _finetune(
   loaded = systems.SYSTEMS[system].pretraining
   pretraining = loaded and _pretrain(study, loaded, preset)
   needs = pretraining.folder if pretraining else None
-  # The scale of its flow, where no pre-training tells it: IPV's sees no flow.
+  # The flow scale, if no pre-training holds it; IPV's sees no flow.
   shards_dir = None
   if config.agent == 'drp' and not (
     pretraining and pretraining.config.agent == 'drp'
@@ -281,12 +281,12 @@ def _finetune(
 def _config(
   system: str, stage: str, preset: str, more: tuple[str, ...]
 ) -> tuple[str, tuple[str, ...], ml_collections.ConfigDict, str]:
-  """A run's --config, its settings, what they come to, its folder's name.
+  """Returns a run's --config, settings, resulting config and folder name.
 
   Args:
-    system: of configs/studies/systems.py.
+    system: name in configs/studies/systems.py.
     stage: 'pretrain', 'dmcr' or 'metaworld'.
-    preset: of configs/base.py.
+    preset: preset of configs/base.py.
     more: settings of the study.
   """
   module, file = _FILES[stage]
@@ -301,7 +301,7 @@ def _config(
     _set(config, setting)
   plain = module.get_config(preset)
   plain.agent = config.agent
-  # Under another name the same as the agent: K = 16 of Table 2 is DRP.
+  # Another name of the agent itself: K = 16 of Table 2 is DRP.
   label = config.agent if config == plain else system
   for setting in more:
     _set(config, setting)
@@ -309,10 +309,10 @@ def _config(
 
 
 def _set(config: ml_collections.ConfigDict, setting: str) -> None:
-  """Changes one value, as the command line does.
+  """Changes one value, like the command line.
 
   Raises:
-    ValueError: if there is no such key, or its values are of another type.
+    ValueError: if there is no such key, or its values have another type.
   """
   name, _, text = setting.partition('=')
   try:
@@ -337,7 +337,7 @@ def _check(run: Run) -> None:
 
 
 def _key(config: ml_collections.ConfigDict, others: list[str | None]) -> str:
-  """Names what a run does, by all that differs from the paper's defaults."""
+  """Hashes everything in which a run differs from the paper's defaults."""
   default, own = _defaults(), settings_lib.flat(config)
   content = {k: v for k, v in own.items() if v != default[k]}
   text = json.dumps([content, others], sort_keys=True)

@@ -1,4 +1,4 @@
-"""Tables of a study, beside the paper's numbers where it prints them."""
+"""Tables of a study, beside the paper's numbers if it prints them."""
 
 from collections.abc import Sequence
 
@@ -16,12 +16,12 @@ Results = Sequence[study_results.Result]
 def tables(
   name: str, places: Sequence[tuple[str, str]], results: Results
 ) -> list[report.Table]:
-  """Scores of every system and task; in Tables 1 to 4 beside the paper's.
+  """Makes tables of scores; Tables 1 to 4 show the paper's beside ours.
 
   Args:
-    name: of the study.
+    name: name of the study.
     places: system and task of every cell, in order.
-    results: of one preset.
+    results: results of one preset.
   """
   known = printed.TABLES.get(name, {})
   places = (*known, *places)
@@ -53,7 +53,7 @@ def tables(
 
 
 def _drops(tasks: Sequence[str], results: Results) -> report.Table:
-  """By how much less the systems reach without their dynamics model."""
+  """Computes how much the systems lose without their dynamics model."""
   rows = []
   for (whole, without), drops in printed.DROPS.items():
     row = [systems.SYSTEMS[without].label]
@@ -75,7 +75,7 @@ def _drops(tasks: Sequence[str], results: Results) -> report.Table:
     for who in ('paper', 'ours')
   ]
   return report.Table(
-    ['system', *header], rows, 'Δ dyn.: how far the mean score falls.'
+    ['system', *header], rows, 'Δ dyn.: decrease of the mean score.'
   )
 
 

@@ -25,6 +25,7 @@ import pytest  # noqa: E402
 import random_inputs  # noqa: E402
 
 from configs import preprocess as preprocess_config  # noqa: E402
+from drp_jax.envs import gl  # noqa: E402
 from drp_jax.preprocess import video  # noqa: E402
 from experiments import run_preprocess  # noqa: E402
 
@@ -38,6 +39,7 @@ jax.config.update('jax_debug_key_reuse', True)
 
 # Tracing makes objects by the million and no garbage among them: what is
 # imported is not looked through for it again and again, the rest more rarely.
+gl.load_triton()  # some tests render, others of the same process use torch
 gc.freeze()
 gc.set_threshold(100_000, 20, 50)
 

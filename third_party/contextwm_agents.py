@@ -90,6 +90,7 @@ def network_sizes(config) -> tuple[dict[str, Any], dict[str, Any]]:
   if c.agent == 'ipv':
     networks['encoder_ctx.ctx_cnn_depth'] = c.image.depth
     networks['encoder_ctx.ctx_res_layers'] = c.image.num_layers
+    networks['decoder_ctx.ctx_attmask'] = c.image.context_mask_ratio
   if c.agent in ('ipv', 'prelar'):
     heads['loss_scales.aux_reward'] = 1.0  # as their README says
   if c.behavior.continuation:

@@ -1,13 +1,13 @@
-r"""Checkpoints of the official PreLAR code, in our trees.
+r"""Converts checkpoints of the official PreLAR code to our parameter trees.
 
   python -m drp_jax.convert.prelar --checkpoint=variables.pt --out=runs/prelar
 
-The new folder is a workdir as pre-training leaves one, for `config.init_from`
-of `config.agent='prelar'`. Of theirs, the plain (not contextualized) world
-model with normally distributed latent actions is understood, as their README
-trains it. Strict: every array of the file is used, and none is missing. The
-original is at github.com/zhanglixuan0720/PreLAR; tests/parity/compare_prelar.py
-runs it beside ours.
+The new folder is like the workdir of a pre-training, for `config.init_from` of
+`config.agent='prelar'`. The plain (not contextualized) world model with
+normally distributed latent actions is supported, which PreLAR's README trains.
+The conversion is strict: every array of the file is used, and none is missing.
+The original is at github.com/zhanglixuan0720/PreLAR;
+tests/parity/compare_prelar.py runs it beside ours.
 """
 
 import dataclasses
@@ -41,7 +41,7 @@ SOURCE = weights.Source(
 )
 
 _PARTS = {**contextwm.PARTS, 'va_encoder_variables.pt': 'wm.va_encoder.'}
-# Names in ContextWM, of which PreLAR's code is a descendant -> names here.
+# Names in ContextWM, from which PreLAR's code is derived -> names here.
 _RENAMED = (
   (r'^wm\.encoder\.', 'wm.encoder._cnn_net.'),
   (r'^wm\.va_encoder\.tower\.', 'wm.va_encoder.va_encoder._cnn_net.'),
@@ -68,18 +68,18 @@ def read(path: str | pathlib.Path) -> dict[str, np.ndarray]:
 
 
 def convert(arrays: contextwm.Arrays) -> dict[str, Any]:
-  """Converts what the official pre-training saves.
+  """Converts the arrays that the official pre-training saves.
 
   Args:
     arrays: from `read`.
 
   Returns:
     {'params', 'batch_stats'} of `image_encoder`, `image_decoder`,
-    `latent_dynamics` and `inverse_dynamics`, of which fine-tuning does not load
-    the last.
+    `latent_dynamics` and `inverse_dynamics`. Fine-tuning does not load the
+    last.
 
   Raises:
-    ValueError: naming the arrays that are missing, unknown or of another shape.
+    ValueError: names the arrays that are missing, unknown or of another shape.
   """
   sizes = _sizes(arrays)
   rules = pretraining_rules(sizes)
@@ -90,7 +90,7 @@ def convert(arrays: contextwm.Arrays) -> dict[str, Any]:
 
 
 def pretraining_rules(sizes: contextwm.Sizes) -> list[contextwm.Rule]:
-  """Rules for `variables.pt` of pre-training."""
+  """Returns the rules for `variables.pt` of pre-training."""
   tower = contextwm.tower_rules(
     'wm.va_encoder.tower.', 'inverse_dynamics', sizes
   )
@@ -116,7 +116,7 @@ def pretraining_rules(sizes: contextwm.Sizes) -> list[contextwm.Rule]:
 
 
 def world_model_rules(sizes: contextwm.Sizes) -> list[contextwm.Rule]:
-  """Rules for what both stages have: encoder, decoder, dynamics."""
+  """Returns the rules for encoder, decoder and dynamics, in both stages."""
   return [_renamed(rule) for rule in contextwm.world_model_rules(sizes)]
 
 
@@ -144,7 +144,7 @@ def _sizes(arrays: contextwm.Arrays) -> contextwm.Sizes:
 
 
 def _expected(params: dict[str, Any], sizes: contextwm.Sizes) -> dict[str, Any]:
-  """The variables that our modules have, of which only the widths are read."""
+  """Returns the variables of our modules, of which only the widths are read."""
   depth = params['image_encoder']['conv_in']['kernel'].shape[-1]
   Z, hidden = params['latent_dynamics']['action_in']['kernel'].shape
   own = params['inverse_dynamics']['encoder']
@@ -153,7 +153,7 @@ def _expected(params: dict[str, Any], sizes: contextwm.Sizes) -> dict[str, Any]:
   def tower(depth):
     return image_encoder.ImageEncoder(depth, sizes.num_layers)
 
-  head = heads.ScalarHead(1, 1)  # has no part in pre-training, as the policy
+  head = heads.ScalarHead(1, 1)  # not part of pre-training, like the policy
   model = latent_action_model.LatentActionModel(
     image_encoder=tower(depth),
     image_decoder=image_decoder.ImageDecoder(

@@ -1,23 +1,26 @@
 """Cuts videos into clips and makes one example of each.
 
-The one split rule: of every video, the last `validation_fraction` of its frames
-(but at least one clip of T frames) are validation, the frames before them
-training, so the two share no frame. A video that is too short for that is not
-cut in two: all its clips go to one split. `whole_splits` says which, for all
-videos of a set at once: those that come first in an order that `seed` shuffles,
-`validation_fraction` of them and at least one, are validation. With
-`hold_out='videos'` no video is cut in two; with a fraction of 0 all is for
-training. Cameras that filmed one episode are held out together. Where the data
-set itself says which split a video belongs to (the lists of Something-Something
-V2, A14), all of its clips go there. No clip goes on beyond a hard cut, and
-validation frames begin so early that a clip fits into one of their shots.
+There is one split rule. The last `validation_fraction` of a video's frames (at
+least one clip of T frames) are validation frames and the others are training
+frames, so the splits share no frame. A video that is too short for that is not
+cut in two: all its clips go to one split. `whole_splits` chooses this split for
+all videos of a data set at once. It shuffles them by `seed` and makes the first
+`validation_fraction` of them, at least one, validation videos. With
+`hold_out='videos'` no video is cut in two. With a fraction of 0 all clips are
+training clips. Cameras that filmed one episode are held out together. If the
+data set assigns a video to a split (the lists of Something-Something V2, A14),
+all its clips go there. No clip crosses a hard cut, and validation frames begin
+early enough for a clip to fit into one of their shots.
 
 Videos that give no clip are left out with a reason: one word for counting, then
-what happened, "too_short: has 3 frames". The words are those of the reader
-(`preprocess/video.py`: missing, unreadable, no_video, empty, corrupt, ...), of
-extraction (no_motion), of the process that decodes (`preprocess/isolated.py`:
-crash, too_slow) and, of this file, too_short, no_permission, read_error (any
-other exception while reading) and refused (any other reason of extraction).
+what happened, "too_short: has 3 frames". The words come from
+
+  the reader (`preprocess/video.py`): missing, unreadable, no_video, empty,
+    corrupt, ...
+  extraction: no_motion
+  the process that decodes (`preprocess/isolated.py`): crash, too_slow
+  this file: too_short, no_permission, read_error (any other exception while
+    reading), refused (any other reason of extraction)
 """
 
 import dataclasses
@@ -39,18 +42,18 @@ _SYSTEM_ERRORS = (
   (PermissionError, 'no_permission'),
 )
 
-# Any exception means that the video is unusable; its `reason`, if it has one,
-# is the word that is counted, its `detail` what is reported beside it.
+# Any exception means that the video is unusable. Its `reason`, if it has one,
+# is the word to count it under; its `detail` is reported beside the word.
 ReadFrames = Callable[[sources.Video], schema.Footage]
 # (T frames, rng) -> arrays of schema.clip_fields(T);
-# ValueError means that the clip is unusable, for example that nothing moves;
-# with a `reason` as above.
+# ValueError means that the clip is unusable, for example because nothing moves;
+# it may have a `reason` as above.
 Extract = Callable[[schema.Footage, np.random.Generator], dict[str, np.ndarray]]
 Example = dict[str, Any]
 
 
 class UnusableVideo(ValueError):
-  """This video gives no clip.
+  """A video that gives no clip.
 
   Attributes:
     reason: one word, for counting.
@@ -67,19 +70,20 @@ class UnusableVideo(ValueError):
 
 @dataclasses.dataclass(frozen=True)
 class ClipPlan:
-  """What decides the content of every clip, beside the videos.
+  """Settings that, with the videos, determine the content of every clip.
 
   Attributes:
     clip_length: T, frames of a clip.
     clip_stride: frames between the starts of neighboring clips; T for clips
       that share no frame.
     validation_fraction: in [0, 1), see the top of this file.
-    seed: of the random choices of extraction, and of the videos held out whole.
-    extractor: names and versions of what extracts, stored with every clip.
+    seed: seed of the random choices of extraction, and of the choice of videos
+      that are held out whole.
+    extractor: names and versions of the back-ends, stored with every clip.
     hold_out: what is held out, 'frames' or whole 'videos'.
     recorded: whether clips have the fields of `schema.recorded_fields` and the
-      name of the body. Folders of shards that were begun before there were such
-      fields go on without them.
+      name of the body. Folders of shards that were begun before these fields
+      existed resume without them.
   """
 
   clip_length: int
@@ -131,16 +135,16 @@ def whole_splits(
   plan: ClipPlan,
   groups: Mapping[str, str] | None = None,
 ) -> dict[str, str]:
-  """Says where the clips of a video go that is not cut in two.
+  """Assigns videos that are not cut in two to splits.
 
-  It depends on the plan and the set of ids alone, so every process of a build
-  says the same.
+  The result depends only on the plan and the set of ids, so all processes of a
+  build compute the same.
 
   Args:
-    source_ids: of all videos that are cut by the same rule.
-    plan: how.
-    groups: source id -> group, of videos that are in one. All videos of a group
-      go to one split, and the rule counts groups.
+    source_ids: ids of all videos that are cut by the same rule.
+    plan: how to cut them.
+    groups: source id -> group, for videos that belong to one. All videos of a
+      group go to one split, and the rule counts groups.
 
   Returns:
     Source id -> split. At least one group is for training, and at least one
@@ -165,12 +169,15 @@ def whole_splits(
 
 
 def tail(num_frames: int, plan: ClipPlan, cuts: Sequence[int] = ()) -> int:
-  """Validation frames at the end of a video; 0 if it is not cut in two.
+  """Counts the validation frames at the end of a video.
 
   Args:
-    num_frames: of the video.
+    num_frames: length of the video.
     plan: how to cut it.
     cuts: see `schema.Footage`.
+
+  Returns:
+    Their number; 0 if the video is not cut in two.
   """
   T = plan.clip_length
   whole = plan.validation_fraction == 0 or plan.hold_out == 'videos'
@@ -189,10 +196,10 @@ def clip_starts(
   whole: str | None = 'train',
   cuts: Sequence[int] = (),
 ) -> list[tuple[str, int]]:
-  """Says where the clips of a video of `num_frames` frames lie.
+  """Places the clips of a video.
 
   Args:
-    num_frames: of the video.
+    num_frames: length of the video.
     plan: how to cut it.
     split: where all its clips go, or None for the rule at the top of this file.
     whole: where they go by that rule if the video is not cut in two; not read
@@ -200,7 +207,7 @@ def clip_starts(
     cuts: see `schema.Footage`; no clip goes on beyond one.
 
   Returns:
-    (split, first frame) of every clip, in the order of time.
+    (split, first frame) of every clip, in order of time.
   """
   held_out = tail(num_frames, plan, cuts)
   if split is not None or not held_out:
@@ -220,7 +227,7 @@ def clip_starts(
 def _starts(
   begin: int, end: int, plan: ClipPlan, cuts: Sequence[int]
 ) -> list[int]:
-  """First frames of the clips in a range of frames."""
+  """Returns the first frames of the clips in a range of frames."""
   return [
     start
     for first, after in _shots(begin, end, cuts)
@@ -229,7 +236,7 @@ def _starts(
 
 
 def _shots(begin: int, end: int, cuts: Sequence[int]) -> list[tuple[int, int]]:
-  """First frame and the one after the last of all shots in a range."""
+  """Returns (first frame, frame after the last) of all shots in a range."""
   borders = [begin, *(cut for cut in cuts if begin < cut < end), end]
   return list(itertools.pairwise(borders))
 
@@ -237,7 +244,7 @@ def _shots(begin: int, end: int, cuts: Sequence[int]) -> list[tuple[int, int]]:
 def clip_rng(
   seed: int, source_id: str, first_frame: int
 ) -> np.random.Generator:
-  """Generator of one clip, so that its record depends on no other clip."""
+  """Returns the generator of one clip, so clips do not depend on each other."""
   # Not hash(): Python salts it anew in every process.
   digest = hashlib.sha256(f'{source_id}:{first_frame}'.encode()).digest()
   return np.random.default_rng([seed, int.from_bytes(digest[:8], 'little')])
@@ -254,16 +261,16 @@ def examples(
   """Makes the examples of one video that belong to one of `splits`.
 
   Args:
-    video: to be cut.
-    plan: how.
+    video: the video to cut.
+    plan: how to cut it.
     read_frames: see `ReadFrames`.
     extract: see `Extract`.
     splits: some of `SPLITS`.
-    whole: its split if it is not cut in two, of `whole_splits`.
+    whole: its split from `whole_splits`, used if it is not cut in two.
 
   Yields:
-    (split, example), in the order of time; the example is None where `extract`
-    found the clip unusable.
+    (split, example), in order of time; the example is None if `extract` found
+    the clip unusable.
 
   Raises:
     UnusableVideo: if it cannot be read, has no shot of T frames, or (after the
@@ -308,10 +315,10 @@ def examples(
 
 
 def _recorded(clip: schema.Footage) -> Example:
-  """Returns what the source recorded; 0 wide where it recorded nothing."""
+  """Returns the recorded fields of a clip, of width 0 if nothing is known."""
   recording = clip.recording or recordings.nothing(len(clip))
   action, velocity = recording.action.copy(), recording.joint_velocity.copy()
-  # They led from a frame that the clip does not show.
+  # These led from a frame that the clip does not show.
   action[0] = velocity[0] = 0
   return {
     'action': action,
@@ -323,7 +330,7 @@ def _recorded(clip: schema.Footage) -> Example:
 def _read(
   video: sources.Video, plan: ClipPlan, read_frames: ReadFrames
 ) -> schema.Footage:
-  """Frames of a video, image [N, 64, 64, 3] uint8 with a shot of N >= T."""
+  """Reads the frames of a video, [N, 64, 64, 3] uint8 with a shot >= T."""
   try:
     video.sha256  # noqa: B018, an unreadable file shows here
     footage = read_frames(video)
@@ -332,7 +339,7 @@ def _read(
   except Exception as error:  # decoders raise all sorts for a broken file
     kinds = [w for kind, w in _SYSTEM_ERRORS if isinstance(error, kind)]
     reason = _reason(error, kinds[0] if kinds else 'read_error')
-    # Not the whole message of the system, which says where the file lies.
+    # The system's whole message would contain the path of the file.
     text = getattr(error, 'strerror', None) or error
     detail = getattr(error, 'detail', f'{type(error).__name__}: {text}')
     raise UnusableVideo(reason, detail) from error
@@ -354,8 +361,8 @@ def _read(
 
 
 def _reason(error: Exception, default: str) -> str:
-  """The word that an exception is counted under."""
+  """Returns the word to count an exception under."""
   reason = getattr(error, 'reason', None)
-  # Others have a `reason` too, UnicodeDecodeError for one, but a sentence.
+  # Other exceptions, such as UnicodeDecodeError, have a sentence as `reason`.
   is_word = isinstance(reason, str) and reason.isidentifier()
   return reason if is_word else default

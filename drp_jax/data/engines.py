@@ -1,8 +1,8 @@
-"""Who runs a build: processes of this machine, or Apache Beam.
+"""Engines that run a build: processes of this machine, or Apache Beam.
 
 Both call the same `work(worker, num_workers)`, which does one share of the work
-and leaves behind whole files or none; so it does no harm to call it again for a
-worker that died.
+and writes each file whole or not at all. It is therefore safe to call it again
+for a worker that died.
 """
 
 import collections
@@ -12,25 +12,25 @@ from multiprocessing import connection, process
 
 from drp_jax import extras, processes
 
-# work(worker, num_workers); a function of a module, or a partial of one, since
-# it travels to other processes.
+# work(worker, num_workers). It is pickled for other processes, so it must be a
+# function of a module or a partial of one.
 Work = Callable[[int, int], None]
 
-_MAX_DEATHS = 3  # of one worker, by signals; what kills it more often stays
+_MAX_DEATHS = 3  # deaths of one worker by signals, before the build gives up
 
 
 def run_processes(work: Work, num_workers: int) -> None:
-  """Calls `work` for every worker, each in a process of its own.
+  """Calls `work` for every worker, each in a separate process.
 
-  A worker that is killed (out of memory, say) is started again. If this process
-  ends, however it ends, so do the workers.
+  A worker that is killed, for example when memory runs out, is started again.
+  The workers end with this process, however it ends.
 
   Args:
-    work: gets worker = 0 .. num_workers - 1.
+    work: is called with worker = 0 .. num_workers - 1.
     num_workers: how many run at once.
 
   Raises:
-    RuntimeError: if a worker is killed again and again.
+    RuntimeError: if a worker is killed `_MAX_DEATHS` times.
     Exception: the first that `work` raises; the other workers are stopped.
   """
   # Spawned: JAX and OpenCV threads do not survive a fork.
@@ -69,7 +69,7 @@ def run_processes(work: Work, num_workers: int) -> None:
         start(worker)
   finally:
     for child, _ in running.values():
-      child.kill()  # it takes no notice of SIGTERM
+      child.kill()  # workers ignore SIGTERM
       child.join()
 
 
@@ -78,13 +78,13 @@ def run_beam(
 ) -> None:
   """Calls `work(shard, num_shards)` for every shard on a runner of Apache Beam.
 
-  Only numbers of shards go through Beam: workers read videos and write shards
-  on a file system that all of them see. So no runner has to hold clips in
-  memory, a shard is what is retried, and a job that failed goes on.
+  Only numbers of shards go through Beam. Workers read videos and write shards
+  on a shared file system, so no runner has to hold clips in memory. Beam
+  retries single shards, and a failed job resumes.
 
   Args:
-    work: must be importable where Beam's workers run.
-    num_shards: how many.
+    work: must be importable on Beam's workers.
+    num_shards: number of shards.
     runner: 'DirectRunner', 'FlinkRunner', ...
     options: Beam's own flags, '--direct_num_workers=2'.
 

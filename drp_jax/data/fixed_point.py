@@ -2,11 +2,11 @@
 
 import numpy as np
 
-# Pixels, and how many steps in either direction.
+# Pixels per step, and the number of steps in either direction.
 _STEP = 1 / 8
 _LIMIT = 127
-# float16 vectors, as four bytes, by the two bytes of their steps: ten times as
-# fast as arithmetic with float16.
+# Table from the two bytes of a vector's steps to the four bytes of its float16
+# vector. Looking it up is ten times as fast as arithmetic with float16.
 _VECTORS = (
   np.multiply(
     np.arange(2**16, dtype=np.uint16).view(np.int8), _STEP, dtype=np.float32
@@ -17,7 +17,7 @@ _VECTORS = (
 
 
 def encode(flow: np.ndarray) -> np.ndarray:
-  """Rounds float16 pixels to int8 steps, beyond the range to its end."""
+  """Rounds float16 pixels to int8 steps; values out of range are clipped."""
   steps = np.rint(flow.astype(np.float32) / _STEP)
   return np.clip(steps, -_LIMIT, _LIMIT).astype(np.int8)
 

@@ -1,4 +1,4 @@
-"""Folders of video files, of one such folder for each class, of pictures."""
+"""Folders of video files, with or without classes, and folders of pictures."""
 
 import dataclasses
 import os
@@ -19,14 +19,14 @@ def class_folders(folder: str | os.PathLike) -> sources.Listing:
   """Lists the videos of a folder that holds one folder for each class.
 
   Returns:
-    Videos whose label is the place of the class's folder among all of them in
-    the order of their names, from 0. Folders that hold no video or cannot be
-    listed and links that lead nowhere count as well: a label depends on nothing
-    but the names of the folders.
+    Videos. A label is the position of the class's folder among all folders in
+    order of their names, from 0. Folders without a video, folders that cannot
+    be listed and dangling links count as well, so a label depends only on the
+    names of the folders.
 
   Raises:
-    ValueError: if there is no such folder, no video in it, or one that lies in
-      no class's folder.
+    ValueError: if there is no such folder, if it holds no video, or if a video
+      lies outside the folders of the classes.
   """
   tree = walk.Walk(sources.existing_folder(folder))
   listing = _folder_videos(tree, folder)
@@ -52,17 +52,17 @@ def frame_folders(folder: str | os.PathLike) -> sources.Listing:
   """Lists the folders below `folder` that hold pictures, one video each.
 
   Returns:
-    Folders as videos; `sources.pictures` gives the frames of one.
+    Folders as videos; `sources.pictures` lists the frames of one.
 
   Raises:
-    ValueError: if there is no such folder, or no picture below it, or pictures
-      lie in `folder` itself.
+    ValueError: if there is no such folder, if there is no picture below it, or
+      if pictures lie in `folder` itself.
   """
   tree = walk.Walk(sources.existing_folder(folder))
   found = []
   for below in tree:
     files = below.files + below.links
-    # Two names of one picture are two frames, so links are not looked through.
+    # Two names of one picture are two frames, so links are not resolved.
     frames = [file for file in files if sources.is_picture(file)]
     if frames and not below.name:
       raise ValueError(

@@ -1,10 +1,10 @@
-"""Episodes in HDF5 files: robomimic, LIBERO, stable-worldmodel and their like.
+"""Episodes in HDF5 files, such as robomimic, LIBERO and stable-worldmodel.
 
-A key path says where the frames are. A `*` in it stands for the episodes of a
-file: 'data/*/obs/agentview_image' of robomimic, 'data/*/obs/agentview_rgb' of
-LIBERO. Without a `*` the array is one episode, 'observations/images/top' of
-ALOHA, unless `ep_len` and `ep_offset` beside it cut it into many, 'pixels' of
-stable-worldmodel. Frames are read a few at a time.
+A key path names the frames. A `*` in it matches the episodes of a file:
+'data/*/obs/agentview_image' of robomimic, 'data/*/obs/agentview_rgb' of LIBERO.
+Without a `*` the array is one episode ('observations/images/top' of ALOHA),
+unless `ep_len` and `ep_offset` beside it divide it into many ('pixels' of
+stable-worldmodel). Frames are read a few at a time.
 """
 
 import contextlib
@@ -23,9 +23,9 @@ from drp_jax import extras, recordings
 from drp_jax.data import names, sources, walk
 
 _SUFFIXES = ('.h5', '.hdf5')
-_MAX_BYTES = 2**26  # that are read at once, unless a frame has more [ours]
-_FRAMES = 16  # that are read at once, or what a chunk has more     [ours]
-_LOOKED_AT = 1000  # names in files, to tell what they hold         [ours]
+_MAX_BYTES = 2**26  # read at once, unless one frame has more       [ours]
+_FRAMES = 16  # read at once, or a whole chunk if it has more       [ours]
+_LOOKED_AT = 1000  # names in files, to list their arrays of frames [ours]
 _NUMBERED = r'(?<=/)[^/]*\d+(?=/)'  # 'demo_12' in 'data/demo_12/obs'
 
 
@@ -34,10 +34,10 @@ class _Frames:
   """Frames of one episode, a `sources.Reader` that can be sent to processes.
 
   Attributes:
-    path: of the file.
-    key: of the array in it.
+    path: path of the file.
+    key: key path of the array in it.
     start: number of the episode's first frame in the array.
-    num_frames: how many frames the episode has.
+    num_frames: number of frames of the episode.
     label: class of the episode.
   """
 
@@ -77,12 +77,12 @@ def hdf5_episodes(
     folder: holds files with one of `_SUFFIXES`.
     images: key path of the frames, see the top of this file: an array
       [N, H, W, 3] uint8, or [N] of the bytes of picture files.
-    actions: key path of what drove the robot, [N, A] numbers, with a `*` if
-      `images` has one; '' for none. Episodes may lack it.
+    actions: key path of the actions, [N, A] numbers, with a `*` if `images` has
+      one; '' for none. Episodes may lack it.
 
   Returns:
-    Records `<file>/<episode>`. If `images` has a `*`, their label is the place
-    of their file among all files, since such files hold one task each.
+    Records `<file>/<episode>`. If `images` has a `*`, their label is the
+    position of their file among all files, since such files hold one task each.
 
   Raises:
     ValueError: if there is no such folder, no file in it, or no episode.
@@ -123,7 +123,7 @@ def hdf5_episodes(
 
 
 def _keys(name: str, path: str) -> list[str]:
-  """Splits a key path; raises ValueError if it is none."""
+  """Splits a key path; raises ValueError if it is invalid."""
   keys = [key for key in path.split('/') if key]
   stars = [key for key in keys[:-1] if key == '*']
   if not keys or len(stars) > 1 or path.count('*') != len(stars):
@@ -195,7 +195,7 @@ def _children(file: Any, key: str) -> list[str]:
 
 
 def _problem(file: Any, key: str) -> str:
-  """Says why an array holds no frames; '' if it does."""
+  """Returns why an array holds no frames; '' if it holds frames."""
   array = file.get(key)
   if not hasattr(array, 'dtype'):
     return f'no_images: no array {key!r}'
@@ -208,12 +208,12 @@ def _problem(file: Any, key: str) -> str:
 
 
 def _holds_frames(array: Any) -> bool:
-  """Says whether an array is [N, H, W, 3] uint8 or holds picture files."""
+  """Returns whether an array is [N, H, W, 3] uint8 or holds picture files."""
   is_bytes = array.dtype == np.uint8
   match array.ndim:
     case 4:
       return is_bytes and array.shape[-1] == 3
-    case 2:  # all as long as the longest
+    case 2:  # bytes of pictures, padded to the longest
       return is_bytes
     case 1:
       return array.dtype.kind in 'SO'
@@ -239,7 +239,7 @@ def _image_keys(paths: Iterable[pathlib.Path]) -> list[str]:
 
 
 def _step(array: Any) -> int:
-  """Says how many frames to read at once: whole chunks, if they are small."""
+  """Returns how many frames to read at once: whole chunks if they are small."""
   chunk = array.chunks[0] if array.chunks else 1
   step = chunk * -(-_FRAMES // chunk)
   frame_bytes = array.dtype.itemsize * math.prod(array.shape[1:])
@@ -249,9 +249,9 @@ def _step(array: Any) -> int:
 def _open(path: pathlib.Path) -> Any:
   """Opens a file for reading; raises OSError if it cannot be read."""
   import h5py
-  import hdf5plugin  # noqa: F401, brings the filters of compressed arrays
+  import hdf5plugin  # noqa: F401, registers filters of compressed arrays
 
-  open(path, 'rb').close()  # raises errors that name no folder
+  open(path, 'rb').close()  # its errors, unlike h5py's, do not name the folder
   return h5py.File(path, 'r', rdcc_nbytes=_MAX_BYTES, locking='best-effort')
 
 

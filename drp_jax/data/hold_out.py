@@ -1,10 +1,10 @@
-"""Fills a split that came out empty with whole videos of the other.
+"""Fills an empty split with whole videos of the other split.
 
-Which videos are held out whole is decided before any of them is read
-(`clips.whole_splits`), since the shards of a data set are written independently
-of each other. Only when all are written is it known which videos could be used.
-If those that were held out gave no clip, or no others did, the same rule is
-applied once more, now to the videos that gave one, and their clips move.
+The shards of a data set are written independently of each other. The videos to
+hold out are therefore chosen before any of them is read (`clips.whole_splits`).
+Which videos are usable is known only after all shards are written. If one split
+has no clip then, the same rule is applied again, to the videos that gave clips,
+and their clips move.
 """
 
 import dataclasses
@@ -20,16 +20,16 @@ def settle(
   plan: clips.ClipPlan,
   num_shards: int,
 ) -> None:
-  """Moves clips so that neither split is empty, where that is possible.
+  """Moves clips so that neither split is empty, if that is possible.
 
-  A call that was killed is finished by the next one: what is moved does not
-  depend on what has been moved already.
+  If a call is killed, the next one finishes its work, because the choice of
+  clips does not depend on what has been moved already.
 
   Args:
-    shards_dir: all of whose shards are there.
-    videos: all that were cut.
-    plan: how.
-    num_shards: of the data set.
+    shards_dir: folder in which all shards are complete.
+    videos: all videos that were cut.
+    plan: how they were cut.
+    num_shards: number of shards of the data set.
   """
   tallies = report.tallies(shards_dir, num_shards)
   first = first_splits(videos, plan)
@@ -44,7 +44,7 @@ def settle(
 def first_splits(
   videos: Sequence[sources.Video], plan: clips.ClipPlan
 ) -> dict[str, str]:
-  """Splits, while no video has been read, of those that are not cut in two."""
+  """Chooses splits for videos not cut in two, before any video is read."""
   ids = [video.source_id for video in videos if video.split is None]
   return clips.whole_splits(ids, plan, sources.groups(videos))
 
@@ -55,7 +55,7 @@ def _wanted(
   plan: clips.ClipPlan,
   groups: Mapping[str, str],
 ) -> dict[str, str]:
-  """Source id of each video that was not cut in two -> its split."""
+  """Returns source id -> split, for each video that was not cut in two."""
   counts = dict.fromkeys(clips.SPLITS, 0)  # as they were before any move
   usable = []
   for tally in tallies:
@@ -79,7 +79,7 @@ def _rewrite(
   old: report.Tally,
   splits: dict[str, str],
 ) -> None:
-  """Writes a shard anew, of whose videos some change their split."""
+  """Rewrites a shard in which some videos change their split."""
   (gains,) = {
     splits[name]
     for name, (split, _) in old.whole.items()
@@ -93,7 +93,7 @@ def _rewrite(
     flow_count=0,
   )
   members = set()
-  # The file that loses clips comes last: a kill in between loses none.
+  # The file that loses clips is replaced last, so a kill in between loses none.
   with shard_files.shard_writers(
     shards_dir, shard, num_shards, plan, first=gains
   ) as writers:

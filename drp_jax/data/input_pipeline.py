@@ -1,7 +1,7 @@
 """Batches of clips for pre-training, with a position that can be saved.
 
-grain in threads of this process only: its state is then one index, which fits
-any number of threads, and a killed run leaves no worker behind.
+grain runs in threads of this process only. Its state is then one index, valid
+for any number of threads, and a killed run leaves no worker process behind.
 """
 
 import os
@@ -14,7 +14,7 @@ from drp_jax.data import schema, shards
 with extras.brings('data', __name__):
   import grain
 
-_NUM_THREADS = 4  # More were no faster on two cores: decompression bound.
+_NUM_THREADS = 4  # more were not faster on two cores, bound by decompression
 _PREFETCH = 64  # clips, at most 40 MB
 
 Batch = dict[str, np.ndarray]
@@ -30,33 +30,33 @@ def make_iterator(
   host: int = 0,
   num_hosts: int = 1,
 ) -> grain.DatasetIterator:
-  """Iterates for ever over the shuffled clips of a split.
+  """Iterates endlessly over the shuffled clips of a split.
 
   Every clip comes once per pass, in an order that differs between passes. Every
-  host reads its own part of every batch, a run of B / num_hosts clips; together
-  the parts are the batch that a single host would read. So a run gives the same
-  numbers on any number of hosts, and may go on with another one.
+  host reads its part of every batch, B / num_hosts consecutive clips. Together
+  the parts are the batch that a single host would read. A run therefore
+  computes the same numbers on any number of hosts and may resume with another.
 
   Args:
-    shards_dir: what `shards.write_shards` finished.
+    shards_dir: folder that `shards.write_shards` has finished.
     split: 'train' or 'validation'.
     clip_length: T, frames that every clip must have.
     batch_size: B, clips over all hosts.
-    num_keypoints: K <= Kmax. They are stored in random order, so the first K
-      are a fair sample. None leaves out all motion.
-    seed: of the order.
-    host: which of `num_hosts` this is.
+    num_keypoints: K <= Kmax. Keypoints are stored in random order, so the first
+      K are a fair sample. None leaves out all motion.
+    seed: seed of the order.
+    host: number of this host, in 0..num_hosts-1.
     num_hosts: hosts that share the batch; divides `batch_size`.
 
   Returns:
     An iterator over dicts of this host's B / num_hosts clips: `image`
     [b, T, 64, 64, 3] uint8 and, unless K is None, `flow` [b, T, 64, 64, 2]
     float16, `points` [b, T, K, 2] float32, `visible` [b, T, K] bool. Its
-    `get_state()` is a small dict of JSON values; `set_state` of it goes on
-    exactly there.
+    `get_state()` is a small dict of JSON values; `set_state` resumes exactly
+    there.
 
   Raises:
-    ValueError: if a number does not fit, or as `shards.open_split`.
+    ValueError: if a number is not allowed, or as `shards.open_split`.
   """
   if batch_size < 1 or batch_size % num_hosts:
     raise ValueError(
@@ -89,21 +89,20 @@ def sample(
   """Reads the first clips that `make_iterator` gives a single host, each once.
 
   Args:
-    shards_dir: as in `make_iterator`, like the others.
+    shards_dir: as in `make_iterator`.
     split: 'train' or 'validation'.
     clip_length: T.
     batch_size: B, clips.
-    num_batches: how many batches at most.
+    num_batches: maximum number of batches.
     num_keypoints: K, or None.
-    seed: of the order.
+    seed: seed of the order.
 
   Returns:
-    Batches of B clips. Where the split holds fewer clips than asked for, there
-    are fewer batches, and the last one may be smaller.
+    Batches of B clips. If the split holds fewer clips than requested, there are
+    fewer batches, and the last one may be smaller.
 
   Raises:
-    ValueError: as `make_iterator`, but not for a split that is smaller than a
-      batch.
+    ValueError: as `make_iterator`, except for a split smaller than a batch.
   """
   clips = _shuffled(shards_dir, split, clip_length, num_keypoints, seed)
   count = min(num_batches * batch_size, len(clips))
@@ -117,7 +116,7 @@ def _shuffled(
   num_keypoints: int | None,
   seed: int,
 ) -> grain.MapDataset:
-  """Shuffled clips of a split, with what batches hold of them."""
+  """Shuffles the clips of a split, and selects the fields of a batch."""
   K = num_keypoints
   if K is not None and not 1 <= K <= schema.MAX_KEYPOINTS:
     raise ValueError(

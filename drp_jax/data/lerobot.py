@@ -4,7 +4,7 @@
 dtype 'video' or 'image' is a camera. Up to v2.1 each episode has a video file
 for each camera, and a parquet file for its pictures. From v3.0 on a file holds
 many episodes, and `meta/episodes/*/*.parquet` says which file an episode is in
-and when it begins. What each camera filmed of each episode is a video.
+and when it begins. One camera of one episode is one video.
 """
 
 import dataclasses
@@ -27,7 +27,7 @@ _INFO = 'meta/info.json'
 _EPISODES = 'meta/episodes.jsonl'  # up to v2.1
 _EPISODE_FILES = 'meta/episodes/*/*.parquet'
 _ACTION = 'action'
-_ROWS = 16  # pictures in memory, beside a page of the file         [ours]
+_ROWS = 16  # pictures in memory, besides one page of the file      [ours]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,9 +35,9 @@ class _Rows:
   """Rows of one episode in a parquet file, one for each frame.
 
   Attributes:
-    path: of the file.
+    path: path of the file.
     episode: number of the episode.
-    num_frames: how many rows the episode has.
+    num_frames: number of rows of the episode.
   """
 
   path: pathlib.Path
@@ -48,12 +48,12 @@ class _Rows:
     """Yields the values of a column in the order of time.
 
     Args:
-      name: of the column.
-      leaf: part of the column to read, '.bytes'; '' is all of it.
+      name: name of the column.
+      leaf: part of the column to read, such as '.bytes'; '' is all of it.
 
     Raises:
       FileNotFoundError: if the parquet file is missing.
-      ValueError: if it is damaged or holds other rows than it should.
+      ValueError: if it is damaged or has a wrong number of rows.
     """
     if not os.path.isfile(self.path):
       raise FileNotFoundError(errno.ENOENT, 'no such file')
@@ -89,7 +89,7 @@ class _Pictures:
   """Pictures of one camera in one episode, a `sources.Reader`.
 
   Attributes:
-    rows: of the episode.
+    rows: rows of the episode.
     camera: name of the column.
     label: class of the episode.
   """
@@ -118,11 +118,12 @@ class _Episode:
   """One episode.
 
   Attributes:
-    index: its number.
-    num_frames: how many it has.
-    task: its text; those of several tasks are joined by '; '.
+    index: number of the episode.
+    num_frames: number of frames.
+    task: text of the task; several texts are joined by '; '.
     places: camera -> name of the file below the folder, and the time stamp in
-      seconds at which the episode begins in it; None if the file is its own.
+      seconds at which the episode begins in it; None if the file holds only
+      this episode.
     data: name of the parquet file.
   """
 
@@ -134,17 +135,16 @@ class _Episode:
 
 
 def lerobot_videos(folder: str | os.PathLike, camera: str) -> sources.Listing:
-  """Lists what the cameras filmed of every episode.
+  """Lists a video for each camera of every episode.
 
   Args:
-    folder: the data set, which holds `meta/info.json`.
-    camera: name of its feature, 'observation.images.top'; '' is all cameras
-      but those of depth.
+    folder: folder of the data set, which holds `meta/info.json`.
+    camera: name of its feature, such as 'observation.images.top'; '' is all
+      cameras except depth cameras.
 
   Returns:
-    Videos `<camera>/<episode>`. Their label is the place of the episode's task
-    among the texts of all tasks in the order of the alphabet. Videos of one
-    episode are a group.
+    Videos `<camera>/<episode>`. Their label is the position of the episode's
+    task in the sorted list of all tasks. Videos of one episode are a group.
 
   Raises:
     ValueError: if there is no such folder, version, camera or video, or the
@@ -178,7 +178,7 @@ def lerobot_videos(folder: str | os.PathLike, camera: str) -> sources.Listing:
   for episode in episodes:
     for name, (file, start) in episode.places.items():
       if file in tree.not_taken:
-        continue  # It is there, but cannot be read.
+        continue  # The file exists but cannot be read.
       path = found.get(file, root / names.from_text(file))
       label = labels.get(episode.task, -1)
       data = root / names.from_text(episode.data)
@@ -195,7 +195,7 @@ def _video(
   start: float | None,
   label: int,
 ) -> sources.Video:
-  """Says where the frames of one camera in one episode are."""
+  """Locates the frames of one camera in one episode."""
   group = f'{rows.episode:06d}'
   source_id = f'{names.to_text(camera)}/{group}'
   recorded = None
@@ -243,7 +243,7 @@ def _choose(
   """Chooses cameras.
 
   Returns:
-    Their names, and name -> reason of the cameras that are not taken.
+    Names of the chosen cameras, and name -> reason of the others.
   """
   cameras = [
     name
@@ -273,7 +273,7 @@ def _choose(
 
 
 def _is_depth(feature: Mapping[str, Any]) -> bool:
-  """Says whether a camera gives distances, by any name that versions use."""
+  """Returns whether a camera records depth, by the key of any version."""
   known = {**(feature.get('video_info') or {}), **(feature.get('info') or {})}
   return bool(known.get('is_depth_map') or known.get('video.is_depth_map'))
 
@@ -282,7 +282,7 @@ def _read_episodes(
   root: pathlib.Path, info: Mapping[str, Any], cameras: Sequence[str]
 ) -> Iterator[_Episode]:
   """Reads all episodes; raises many kinds of errors if they are damaged."""
-  # Camera -> what its columns begin with.
+  # Camera -> prefix of its columns.
   parts = {
     camera: f'videos/{camera}'
     for camera in cameras
@@ -305,7 +305,7 @@ def _file(
   part: str,
   camera: str = '',
 ) -> str:
-  """Fills a template in: the name of a file of an episode, as text."""
+  """Fills in a template; returns the name of an episode's file, as text."""
   index = row['episode_index']
   values = {'video_key': camera, 'episode_index': index}
   if _is_old(info):
@@ -317,14 +317,14 @@ def _file(
 
 
 def _is_old(info: Mapping[str, Any]) -> bool:
-  """Says whether each episode has files of its own."""
+  """Returns whether each episode has separate files."""
   return str(info['codebase_version']).startswith('v2.')
 
 
 def _read_rows(
   root: pathlib.Path, info: Mapping[str, Any], parts: Sequence[str]
 ) -> Iterator[dict[str, Any]]:
-  """Yields what is known of each episode, without its statistics."""
+  """Yields the metadata of each episode, without its statistics."""
   if _is_old(info):
     with open(root / _EPISODES, encoding='utf-8') as lines:
       yield from (json.loads(line) for line in lines if line.strip())

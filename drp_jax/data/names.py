@@ -1,9 +1,9 @@
 r"""Names of files as text: unique, reversible, safe in JSON and in lines.
 
-A name on disk is bytes. Text in shards and reports is UTF-8, one name a line.
-So bytes that are not UTF-8 and control characters become `\xNN`, as in a Python
-literal; a backslash that already begins such a group becomes `\x5c`. All other
-names stay as they are.
+A name on disk consists of bytes. Text in shards and reports is UTF-8, one name
+per line. Bytes that are not UTF-8 and control characters therefore become
+`\xNN`, as in a Python literal; a backslash that already begins such a group
+becomes `\x5c`. All other names are unchanged.
 """
 
 import os
@@ -12,13 +12,13 @@ import re
 _ESCAPED = re.compile(r'\\x([0-9a-f]{2})')
 _UNSAFE = re.compile(
   '[\x00-\x1f\x7f]'  # control characters
-  '|[\udc80-\udcff]'  # what os.fsdecode makes of bytes that are not UTF-8
+  '|[\udc80-\udcff]'  # os.fsdecode's codes for bytes that are not UTF-8
   r'|\\(?=x[0-9a-f]{2})'
 )
 
 
 def to_text(name: str) -> str:
-  """Escapes a name or path as the functions of `os` give it.
+  """Escapes a name or path that a function of `os` returned.
 
   Returns:
     Text that can be encoded as UTF-8 and holds no control character.

@@ -1,9 +1,9 @@
-"""The books of a folder of shards: its plan, what is done, the final report.
+"""Records of a folder of shards: its plan, its progress, the final report.
 
-Beside the shards lie plan.json (what the folder was begun with),
-progress/<shard>.json (that shard is whole, and what is in it) and, once all are
-there, report.json. All are written atomically and do not depend on how often
-the writer was interrupted.
+The folder holds plan.json (the settings and videos that it was begun with),
+progress/<shard>.json for each complete shard (its content) and, once all shards
+are complete, report.json. All are written atomically and do not depend on how
+often the writer was interrupted.
 """
 
 import collections
@@ -27,25 +27,25 @@ PLAN_FILE = 'plan.json'
 
 @dataclasses.dataclass
 class Tally:
-  """What went into one shard.
+  """Counts of what one shard contains.
 
   Attributes:
     num_clips: split -> clips written.
     clips_left_out: clips that extraction refused.
     videos: [source id, sha256] of the videos that gave a clip.
-    left_out: {source_id, reason} of the others; a reason begins with a word
-      for counting, "too_short: has 3 frames".
+    left_out: {source_id, reason} of the other videos; a reason begins with a
+      word for counting, "too_short: has 3 frames".
     cut_short: {source_id, read, unread} of videos of which only the first
-      frames were read; `unread` is None if nobody counted them.
-    cuts: source id -> hard cuts, of videos that have any.
-    split_videos: split -> videos that gave a clip to it; empty if the shard is
-      older than this count.
-    whole: source id -> [split, clips] of those of `videos` whose clips all went
-      to one split by the rule of `clips.whole_splits`.
+      frames were read; `unread` is None if they were not counted.
+    cuts: source id -> number of hard cuts, for videos that have any.
+    split_videos: split -> number of videos that gave a clip to it; empty if the
+      shard is older than this count.
+    whole: source id -> [split, clips], for those of `videos` whose clips all
+      went to one split by the rule of `clips.whole_splits`.
     flow_energy: sum of (u^2 + v^2) / 2 over the visible keypoints of training
       clips, (pixels per frame)^2.
-    flow_count: how many keypoints that are.
-    recorded_videos: videos with recorded actions or joint velocities.
+    flow_count: number of these keypoints.
+    recorded_videos: number of videos with recorded actions or joint velocities.
   """
 
   num_clips: dict[str, int] = dataclasses.field(
@@ -74,7 +74,7 @@ class Tally:
       self.flow_count += count
 
   def add_footage(self, video: sources.Video, footage: schema.Footage) -> None:
-    """Notes whether all of a video was read, its cuts and its recording."""
+    """Adds a video's unread frames, its cuts and its recording."""
     self.recorded_videos += footage.recording is not None
     if footage.cuts:
       self.cuts[video.source_id] = len(footage.cuts)
@@ -90,12 +90,12 @@ class Tally:
   def add_video(
     self, video: sources.Video, num_clips: dict[str, int], whole: bool
   ) -> None:
-    """Notes a video that gave clips.
+    """Adds a video that gave clips.
 
     Args:
-      video: that is done.
-      num_clips: split -> clips that it gave.
-      whole: whether it could have given them to the other split as well.
+      video: the video.
+      num_clips: split -> number of its clips.
+      whole: whether its clips could have gone to the other split as well.
     """
     self.videos.append([video.source_id, video.sha256])
     for split in clips.SPLITS:
@@ -117,7 +117,7 @@ def flow_energy(example: clips.Example) -> tuple[float, int]:
     example: see `flow_at_points`, and `visible` [T, K].
 
   Returns:
-    The sum, and how many keypoints it is over.
+    The sum, and the number of these keypoints.
   """
   at_points = flow_at_points(example)
   energy = (at_points**2).sum(-1)[example['visible'][1:]] / 2
@@ -125,10 +125,10 @@ def flow_energy(example: clips.Example) -> tuple[float, int]:
 
 
 def flow_at_points(example: clips.Example) -> np.ndarray:
-  """Flow at the keypoints of a clip.
+  """Reads the flow at the keypoints of a clip.
 
-  Entry 0, which holds zeros, is left out. A point stands for the pixel it
-  rounds to (A5), at the border for the nearest one (A4).
+  Entry 0, which holds zeros, is left out. A point is rounded to a pixel (A5),
+  at the border to the nearest one (A4).
 
   Args:
     example: `flow` [T, H, W, 2], `points` [T, K, 2].
@@ -150,10 +150,10 @@ def begin(
   num_shards: int,
   worker: int,
 ) -> None:
-  """Writes plan.json, or checks that a restart follows the one that is there.
+  """Writes plan.json, or checks that a restart follows the existing one.
 
   Raises:
-    ValueError: if it differs, naming what.
+    ValueError: if they differ; the message names the differences.
   """
   source_ids = '\n'.join(_plan_line(video) for video in videos)
   new = {
@@ -186,16 +186,16 @@ def begin(
 
 
 def _plan_line(video: sources.Video) -> str:
-  """What of a video is known before it is read."""
+  """Describes a video by what is known before it is read."""
   if video.split is None:
     return video.source_id
   return f'{video.source_id} {video.split}'
 
 
 def keeps_recordings(shards_dir: str | os.PathLike) -> bool:
-  """Says whether clips in this folder have `schema.recorded_fields`.
+  """Returns whether clips in this folder have `schema.recorded_fields`.
 
-  They do, unless the folder was begun before there were such fields.
+  They do, unless the folder was begun before these fields existed.
   """
   path = pathlib.Path(shards_dir, PLAN_FILE)
   return not path.exists() or json.loads(path.read_text()).get(
@@ -204,21 +204,21 @@ def keeps_recordings(shards_dir: str | os.PathLike) -> bool:
 
 
 def is_done(shards_dir: pathlib.Path, shard: int) -> bool:
-  """Whether this shard is whole, in all splits."""
+  """Returns whether this shard is complete, in all splits."""
   return _progress_path(shards_dir, shard).exists()
 
 
 def mark_done(
   shards_dir: pathlib.Path, shard: int, tally: Tally, worker: int
 ) -> None:
-  """States that the files of this shard are whole."""
+  """Records that the files of this shard are complete."""
   _write_json(
     _progress_path(shards_dir, shard), dataclasses.asdict(tally), worker
   )
 
 
 def used_videos(shards_dir: str | os.PathLike) -> dict[str, str]:
-  """Source id to SHA-256 of the videos in the shards that are whole."""
+  """Returns source id -> SHA-256, for videos in complete shards."""
   found = {}
   for path in sorted(pathlib.Path(shards_dir, 'progress').glob('*.json')):
     found |= dict(json.loads(path.read_text())['videos'])
@@ -228,12 +228,12 @@ def used_videos(shards_dir: str | os.PathLike) -> dict[str, str]:
 def shard_lengths(
   shards_dir: pathlib.Path, split: str, num_shards: int
 ) -> list[int]:
-  """Clips of `split` in every shard."""
+  """Returns the number of clips of `split` in every shard."""
   return [t.num_clips[split] for t in tallies(shards_dir, num_shards)]
 
 
 def tallies(shards_dir: pathlib.Path, num_shards: int) -> list[Tally]:
-  """Reads what is in every shard."""
+  """Reads the tallies of all shards."""
   return [
     Tally(**json.loads(_progress_path(shards_dir, shard).read_text()))
     for shard in range(num_shards)
@@ -250,28 +250,28 @@ def merge(
 
   Returns:
     A dict of the plan's settings and
-      num_clips: split -> clips.
-      num_videos: videos that gave clips.
-      split_videos: split -> videos that gave clips to it; None if a shard is
-        older than this count.
-      held_out_videos: validation videos that were not cut in two.
-      cut_short: [{source_id, read, unread}] of videos of which only the first
+      num_clips: split -> number of clips.
+      num_videos: number of videos that gave clips.
+      split_videos: split -> number of videos that gave clips to it; None if a
+        shard is older than this count.
+      held_out_videos: number of validation videos that were not cut in two.
+      cut_short: [{source_id, read, unread}], for videos of which only the first
         `read` frames were read.
-      cuts: source id -> hard cuts, of videos that have any.
-      recorded_videos: videos with recorded actions or joint velocities.
-      clips_left_out: clips that extraction refused.
-      left_out: [{source_id, reason}] of the videos that gave none.
+      cuts: source id -> number of hard cuts, for videos that have any.
+      recorded_videos: number of videos with recorded actions or velocities.
+      clips_left_out: number of clips that extraction refused.
+      left_out: [{source_id, reason}], for videos that gave no clip.
       flow_scale: sigma of A3, pixels per frame: the root of the mean of
         (u^2 + v^2) / 2 of the flow at the visible keypoints of the training
         clips, that is the root mean square of one flow component.
       videos_sha256: digest of the (source id, sha256) of all used videos.
     and, with a listing,
       not_taken: name below the folder -> reason, see `walk`.
-      ignored: suffix -> files that are of no use to the source.
+      ignored: suffix -> number of files that the source does not use.
       classes: names of the classes in the order of their labels.
 
   Raises:
-    ValueError: if there is no training clip, or no visible keypoint that moves.
+    ValueError: if there is no training clip, or no visible keypoint moves.
   """
   parts = tallies(shards_dir, num_shards)
   left_out = sorted(
@@ -323,10 +323,10 @@ def merge(
 
 
 def count_reasons(left_out: Sequence[dict[str, str]]) -> dict[str, int]:
-  """Counts entries of `left_out` by the word that their reasons begin with.
+  """Counts entries of `left_out` by the first word of their reasons.
 
   Returns:
-    Word -> videos, the most frequent first.
+    Word -> number of videos, the most frequent first.
   """
   words = (entry['reason'].partition(':')[0] for entry in left_out)
   return dict(collections.Counter(sorted(words)).most_common())
@@ -343,7 +343,7 @@ def read_report(shards_dir: str | os.PathLike) -> dict[str, Any]:
   """Reads report.json, see `merge`.
 
   Raises:
-    ValueError: if there is none, that is if the shards are not finished.
+    ValueError: if there is none, because the shards are not finished.
   """
   path = pathlib.Path(shards_dir, 'report.json')
   if not path.is_file():
@@ -355,7 +355,7 @@ def read_report(shards_dir: str | os.PathLike) -> dict[str, Any]:
 
 
 def process_id() -> str:
-  """Differs between all processes that may write into a folder at once."""
+  """Returns an id, unique among processes that may write into a folder."""
   return f'{platform.node()}-{os.getpid()}'
 
 
@@ -372,7 +372,7 @@ def _progress_path(shards_dir: pathlib.Path, shard: int) -> pathlib.Path:
 
 
 def _write_json(path: pathlib.Path, value: dict[str, Any], worker: int) -> None:
-  """Writes a file that is either whole or not there."""
+  """Writes a file whole or not at all."""
   # Others may write the same file, with the same content, at the same time.
   content = json.dumps(value, indent=1, sort_keys=True).encode()
   files.write(path, content, f'.{worker}-{process_id()}')

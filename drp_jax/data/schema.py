@@ -1,4 +1,4 @@
-"""The data contract, stated once: what a clip and a replay step hold.
+"""The data contract: the arrays of a clip and of a replay step.
 
 The index and unit rules are those of `drp_jax/types.py`. Patches are not
 stored; the training step crops them from `flow` at `points`, so patch size and
@@ -21,19 +21,19 @@ FORMAT_VERSION = '1.0.0'
 
 @dataclasses.dataclass(frozen=True)
 class Field:
-  """Shape and type of one array; None is any length."""
+  """Shape and type of one array; a length of None allows any length."""
 
   shape: tuple[int | None, ...]
   dtype: np.dtype
 
 
 class Span(NamedTuple):
-  """Part of a video file, around which lies what does not belong to it.
+  """Part of a video file that is one video.
 
   Attributes:
     start: time stamp of its first frame, seconds.
     end: time stamp after its last frame, seconds.
-    num_frames: how many frames it has, at a constant rate.
+    num_frames: number of its frames, at a constant rate.
   """
 
   start: float
@@ -43,14 +43,15 @@ class Span(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Footage:
-  """Frames before extraction and, of a simulator, what is true of them.
+  """Frames before extraction and, from a simulator, the state of its scene.
 
   Attributes:
     image: [N, H, W, 3] uint8 RGB.
-    scene: name -> [N, ...] of a simulator; None of a real video.
-    unread: frames of the video after these; None if nobody counted them.
-    cuts: first frames of all shots but the first; see `cuts.find_cuts`.
-    recording: of N frames, what the source recorded; None if nothing.
+    scene: name -> [N, ...] from a simulator; None for a real video.
+    unread: number of frames that follow in the video; None if not counted.
+    cuts: first frames of all shots except the first; see `cuts.find_cuts`.
+    recording: recorded actions and velocities of the N frames; None if the
+      source recorded nothing.
   """
 
   image: np.ndarray
@@ -63,7 +64,7 @@ class Footage:
     return len(self.image)
 
   def __getitem__(self, frames: slice | list[int]) -> 'Footage':
-    """Some of the frames."""
+    """Returns some of the frames."""
     scene = self.scene
     if scene is not None:
       scene = {name: array[frames] for name, array in scene.items()}
@@ -74,9 +75,9 @@ class Footage:
 
 
 def clip_fields(num_frames: int) -> dict[str, Field]:
-  """Arrays of one example of the shards: a clip of `num_frames` frames.
+  """Returns the fields of one example of the shards, a clip.
 
-  Keypoints come in random order, so the first K of Kmax are a fair sample.
+  Keypoints are in random order, so the first K of Kmax are a fair sample.
   """
   T, S, K = num_frames, IMAGE_SIZE, MAX_KEYPOINTS
   return {
@@ -89,10 +90,10 @@ def clip_fields(num_frames: int) -> dict[str, Field]:
 
 
 def recorded_fields(num_frames: int) -> dict[str, Field]:
-  """Arrays that a clip may have as well; no model is trained on them.
+  """Returns optional fields of a clip, on which no model is trained.
 
-  Shards from before these were stored lack them. Where a source recorded
-  nothing, the second axis has length 0; see `recordings.Recording`.
+  Older shards lack them. If a source recorded nothing, the second axis has
+  length 0; see `recordings.Recording`.
   """
   T = num_frames
   return {
@@ -104,15 +105,15 @@ def recorded_fields(num_frames: int) -> dict[str, Field]:
 def replay_fields(
   num_keypoints: int | None, action_size: int
 ) -> dict[str, Field]:
-  """Arrays of one step of an episode in the replay buffer.
+  """Returns the fields of one step of an episode in the replay buffer.
 
   Args:
-    num_keypoints: K; None for systems that see no motion, whose steps hold
-      neither `flow` nor `points`, `visible` and `window_step`.
+    num_keypoints: K; None for systems that see no motion, whose steps have no
+      `flow`, `points`, `visible` and `window_step`.
     action_size: A.
 
   Returns:
-    Field name to what it is at one step.
+    Name -> field at one step.
   """
   S, K, A = IMAGE_SIZE, num_keypoints, action_size
   motion = {
@@ -136,9 +137,9 @@ def check(arrays: dict[str, np.ndarray], fields: dict[str, Field], what: str):
   """Raises ValueError, naming the field, unless `arrays` match `fields`.
 
   Args:
-    arrays: name to array.
-    fields: what is expected, from `clip_fields` or `replay_fields`.
-    what: where the arrays came from, for the message.
+    arrays: name -> array.
+    fields: expected fields, from `clip_fields` or `replay_fields`.
+    what: origin of the arrays, for the message.
   """
   missing = sorted(fields.keys() - arrays.keys())
   if missing:

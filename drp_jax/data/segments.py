@@ -1,10 +1,10 @@
-"""Draws which steps of which episodes make up the segments of a batch.
+"""Draws the steps of episodes that make up the segments of a batch.
 
-Two rules. Where every episode is as long as a segment, a segment lies within
-one episode: the episode is drawn uniformly, then the start in it. This is the
-rule of the paper's lineage, and holds in its suites. Otherwise a segment runs
-across the ends of episodes (see `across_ends`), so that short episodes, and the
-last steps of all, are drawn as often as any other step.
+There are two rules. If every episode is at least as long as a segment, a
+segment lies within one episode: the episode is drawn uniformly, then the start
+in it. This is the rule of the paper's lineage, and it applies in its suites.
+Otherwise a segment runs across the ends of episodes (see `across_ends`), so
+that short episodes and last steps are drawn as often as any other step.
 """
 
 from typing import NamedTuple
@@ -16,7 +16,7 @@ class Piece(NamedTuple):
   """Consecutive steps of one episode.
 
   Attributes:
-    episode: its index.
+    episode: index of the episode.
     offset: first step, counted within the episode.
     length: number of steps.
   """
@@ -40,9 +40,9 @@ def within_episodes(
     lengths: [E] int, steps of each episode, none below `length`.
     count: number of segments.
     length: T, steps of a segment.
-    prioritize_ends: as IPV in Meta-World, start = min(U{0..n}, n - T) in an
-      episode of n steps, so that its end comes up more often (about 10 % of the
-      draws with n = 501, T = 50). Otherwise uniform.
+    prioritize_ends: draw start = min(U{0..n}, n - T) in an episode of n steps,
+      as IPV in Meta-World, so that its end is drawn more often (in about 10 %
+      of the draws with n = 501, T = 50). Otherwise the start is uniform.
 
   Returns:
     One piece for each segment.
@@ -66,26 +66,26 @@ def across_ends(
 
   The first step is uniform over all stored steps. Whenever an episode ends
   before the segment is full, the next one is drawn uniformly over all episodes,
-  with replacement, and begins at its first step; so one short episode is enough
-  to draw from. Then **every entry of every segment is each of the N stored
-  steps with probability 1/N, exactly**: entry
-  t + 1 is step o + 1 > 0 of an episode if entry t was its step o (1/N), and
-  step 0 if entry t was the last step of any of the E episodes and this one was
-  drawn (E / N times 1/E).
+  with replacement, and begins at its first step. One short episode is therefore
+  enough to draw from. Then **every entry of every segment is each of the N
+  stored steps with probability exactly 1/N**. Entry t + 1 is step o + 1 > 0 of
+  an episode if entry t was its step o (probability 1/N). It is step 0 if entry
+  t was the last step of any of the E episodes and this episode was drawn
+  (E / N times 1/E).
 
   A segment holds the end of an episode of n steps with probability about T / n.
-  This is what `prioritize_ends` arranges within episodes, so there is no such
-  option here.
+  This is the effect of `prioritize_ends` within episodes, so that option does
+  not exist here.
 
   Args:
-    rng: advanced by a draw of `count` numbers, and by one more for each time
+    rng: advanced by a draw of `count` numbers, and by another draw each time
       that some segments are not full yet.
     lengths: [E] int, steps of each episode.
     count: number of segments.
     length: T, steps of a segment.
 
   Returns:
-    The pieces of each segment, in order; together T steps.
+    The pieces of each segment, in order; together they have T steps.
   """
   ends = np.cumsum(lengths)
   steps = rng.integers(ends[-1], size=count)

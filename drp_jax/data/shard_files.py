@@ -1,7 +1,8 @@
-"""The files of a folder of shards: their names, what is in them, metadata.
+"""The files of a folder of shards: names, content, metadata.
 
-A shard is two ArrayRecord files, one for each split, with one record for each
-clip; beside them lie the JSON files that TFDS reads. All appear whole.
+A shard consists of two ArrayRecord files, one for each split, with one record
+for each clip. The folder also holds the JSON files that TFDS reads. Every file
+is written whole or not at all.
 """
 
 import contextlib
@@ -22,18 +23,19 @@ with extras.brings('data', __name__):
 
 NAME = 'atomic_actions'
 FORMAT = 'array_record'
-LAST_FILE = 'dataset_info.json'  # of those that TFDS needs
+LAST_FILE = 'dataset_info.json'  # written last of the files that TFDS needs
 
 
 def features(
   num_frames: int, recorded: bool = False
 ) -> tfds.features.FeaturesDict:
-  """Features of one example: `schema.clip_fields` and where it came from.
+  """Returns the features of one example: `schema.clip_fields` and its origin.
 
-  `first_frame` and `num_frames` are the range in the video, `label` is -1 for
-  none, `sha256` is of the video file, `extractor` a JSON text of names and
-  versions. With `recorded` there are also `schema.recorded_fields`, as wide as
-  each clip's body needs (N43), and `body`, its name.
+  `first_frame` and `num_frames` give the range in the video. `label` is -1 if
+  there is none. `sha256` is the digest of the video file. `extractor` is a JSON
+  text of names and versions. With `recorded` there are also
+  `schema.recorded_fields`, as wide as each clip's body needs (N43), and `body`,
+  its name.
   """
   fields = schema.clip_fields(num_frames)
   texts = ['source_id', 'sha256', 'extractor']
@@ -58,7 +60,7 @@ def features(
 
 
 def template(shards_dir: pathlib.Path) -> tfds.core.ShardedFileTemplate:
-  """Names of the files of all shards."""
+  """Returns the template of the names of all shards."""
   return tfds.core.ShardedFileTemplate(
     data_dir=shards_dir, dataset_name=NAME, filetype_suffix=FORMAT
   )
@@ -67,7 +69,7 @@ def template(shards_dir: pathlib.Path) -> tfds.core.ShardedFileTemplate:
 def shard_path(
   shards_dir: pathlib.Path, split: str, shard: int, num_shards: int
 ) -> pathlib.Path:
-  """Path of one split of a shard."""
+  """Returns the path of one split of a shard."""
   of_split = template(shards_dir).replace(split=split)
   path = of_split.sharded_filepath(shard_index=shard, num_shards=num_shards)
   return pathlib.Path(path)
@@ -81,7 +83,7 @@ def read_shard(
   A clip that is in both is yielded once, with the last of `clips.SPLITS`.
 
   Raises:
-    ValueError: if a record is not what was written.
+    ValueError: if a record is corrupt.
   """
   spec = features(plan.clip_length, plan.recorded)
   with contextlib.ExitStack() as stack:
@@ -111,9 +113,9 @@ def shard_writers(
   Args:
     shards_dir: folder of the data set.
     shard: number of the shard.
-    num_shards: of how many.
+    num_shards: number of shards of the data set.
     plan: how clips are cut.
-    first: the split whose file is replaced before that of the other.
+    first: the split whose file is replaced first.
   """
   spec = features(plan.clip_length, plan.recorded)
   serializer = example_serializer.ExampleSerializer(spec.get_serialized_info())
@@ -147,8 +149,8 @@ def _append(
   example: clips.Example,
 ) -> None:
   record = serializer.get_tf_example(spec.encode_example(example))
-  # Otherwise the order of the fields differs from process to process, and with
-  # it the bytes of a shard.
+  # Otherwise the order of the fields, and so the bytes of a shard, would differ
+  # from process to process.
   writer.write(record.SerializeToString(deterministic=True))
 
 
@@ -157,9 +159,9 @@ def write_metadata(
   plan: clips.ClipPlan,
   split_infos: list[tfds.core.SplitInfo],
 ) -> None:
-  """Writes what `tfds.folder_dataset.write_metadata` does, whole or not at all.
+  """Writes the files of `tfds.folder_dataset.write_metadata`, each whole.
 
-  That function writes in place, so a kill may leave half a file.
+  That function writes in place, so a kill may leave a partial file.
   """
   info = tfds.core.DatasetInfo(
     builder=dataset_info.DatasetIdentity(
@@ -175,7 +177,7 @@ def write_metadata(
   unfinished = shards_dir / '.metadata'
   unfinished.mkdir(exist_ok=True)
   info.write_to_directory(unfinished)
-  # Last the one that `open_split` looks for.
+  # The file that `open_split` looks for is moved last.
   written = sorted(unfinished.iterdir(), key=lambda p: p.name == LAST_FILE)
   for path in written:
     os.replace(path, shards_dir / path.name)

@@ -1,9 +1,9 @@
-"""Contract between lists of videos and what reads them.
+"""Contract between lists of videos and the code that reads them.
 
-Each source has a file of its own: `folders`, `ssv2`, `tfds_records`, `lerobot`,
-`hdf5`. It lists videos and decodes none of them. A `VideoId` names a file, a
-part of one or a folder of pictures. A `Record` holds a reader that yields the
-frames of one episode of a data set. `drp_jax/preprocess` makes images of both.
+Each source is a module: `folders`, `ssv2`, `tfds_records`, `lerobot`, `hdf5`.
+It lists videos and decodes none of them. A `VideoId` names a file, a part of
+one or a folder of pictures. A `Record` holds a reader that yields the frames of
+one episode of a data set. `drp_jax/preprocess` makes images of both.
 """
 
 import dataclasses
@@ -24,7 +24,7 @@ from drp_jax.data import schema, walk
 VIDEO_SUFFIXES = ('.avi', '.gif', '.mkv', '.mov', '.mp4', '.webm')
 PICTURE_SUFFIXES = ('.jpeg', '.jpg', '.png')
 
-# Reads what a data set recorded of each frame of a video.
+# Reads the recording of a video from its data set.
 Recorded = Callable[[], recordings.Recording]
 
 
@@ -33,18 +33,18 @@ class VideoId:
   """One video: a file, a part of a file, or a folder of pictures.
 
   Attributes:
-    source_id: name in the data set, unique; the path relative to the folder,
+    source_id: unique name in the data set: the path relative to the folder,
       with forward slashes, as text (`names.to_text`).
-    path: where the file or the folder is.
+    path: path of the file or the folder.
     label: class of the video, -1 if it has none.
-    split: 'train' or 'validation' if the data set says which, None if the
-      split rule of `clips` is to cut the video in two.
+    split: 'train' or 'validation' if the data set assigns it, None to apply the
+      split rule of `clips`.
     span: part of the file that is this video, None if it is the whole file.
-    group: name of what several videos show at once, such as an episode that
-      several cameras filmed; '' if this video shows something else than all
-      others. A group is held out as a whole.
-    recorded: of the data set; None if it recorded nothing. A file beside the
-      video may do so, see `recordings.read`.
+    group: name shared by videos of the same events, such as an episode that
+      several cameras filmed; '' if no other video shows them. A group is held
+      out as a whole.
+    recorded: reads the data set's recording; None if there is none. There may
+      be a file beside the video instead, see `recordings.read`.
   """
 
   source_id: str
@@ -57,7 +57,7 @@ class VideoId:
 
   @functools.cached_property
   def sha256(self) -> str:
-    """Digest of the content, computed when first asked for.
+    """Digest of the content, computed at the first access.
 
     It covers the bytes of a file, with the times of a part of it, or the
     digests of a folder's pictures in order.
@@ -87,17 +87,17 @@ class Reader(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class Record:
-  """One video inside a data set that is no video file.
+  """One video inside a data set, without a video file.
 
   Attributes:
-    source_id: as in `VideoId`, like the others; the name of the data set, then
-      that of the episode.
+    source_id: as in `VideoId`: the name of the data set, then that of the
+      episode.
     reader: yields its frames.
     split: as in `VideoId`.
     group: as in `VideoId`.
-    is_local: whether the reader can only be used in this process, since it
-      holds open files.
-    recorded: of the data set; None if it recorded nothing.
+    is_local: whether the reader works in this process only, because it holds
+      open files.
+    recorded: as in `VideoId`.
   """
 
   source_id: str
@@ -114,7 +114,7 @@ class Record:
 
   @functools.cached_property
   def sha256(self) -> str:
-    """Digest of the frames as they are read, computed when first asked for."""
+    """Digest of the frames as they are read, computed at the first access."""
     digest = hashlib.sha256()
     for frame in self.reader:
       is_array = isinstance(frame, np.ndarray)
@@ -127,12 +127,12 @@ Video = VideoId | Record
 
 @dataclasses.dataclass(frozen=True)
 class Listing:
-  """What a source found.
+  """Result of a source.
 
   Attributes:
-    videos: to be cut into clips, sorted by source id.
+    videos: videos to cut into clips, sorted by source id.
     not_taken: name below the folder -> reason, see `walk`.
-    ignored: suffix -> how many files have it and are of no use to the source.
+    ignored: suffix -> number of such files, which the source does not use.
     classes: names of the classes in the order of their labels.
   """
 
@@ -143,48 +143,48 @@ class Listing:
 
 
 def pictures(folder: str | os.PathLike) -> list[pathlib.Path]:
-  """Pictures of a frame folder in natural order: frame_2 before frame_10."""
+  """Lists the pictures of a folder in natural order: frame_2, frame_10."""
   with os.scandir(folder) as entries:
     found = [e.name for e in entries if is_picture(e.name) and e.is_file()]
   return [pathlib.Path(folder, name) for name in sorted(found, key=_natural)]
 
 
 def groups(videos: Sequence[Video]) -> Mapping[str, str]:
-  """Maps source ids to groups, of the videos that are in one."""
+  """Maps source ids to groups, for videos that belong to one."""
   return {video.source_id: video.group for video in videos if video.group}
 
 
 def file_sha256(path: pathlib.Path) -> str:
-  """Digest of a file's bytes.
+  """Computes the digest of a file's bytes.
 
   Raises:
-    FileNotFoundError: if there is no such file, or what is there is none.
+    FileNotFoundError: if there is no such file, or if it is not a regular one.
   """
-  if not os.path.isfile(path):  # A pipe would wait for somebody to write.
+  if not os.path.isfile(path):  # reading a pipe would block
     raise FileNotFoundError(errno.ENOENT, 'no such file', os.fspath(path))
   with open(path, 'rb') as file:
     return hashlib.file_digest(file, 'sha256').hexdigest()
 
 
 def _shared_sha256(path: pathlib.Path) -> str:
-  """Digest of a file that holds many videos, computed once."""
+  """Computes, once, the digest of a file that holds many videos."""
   status = path.stat()
   return _known_sha256(path, status.st_size, status.st_mtime_ns)
 
 
 @functools.lru_cache(maxsize=16)
 def _known_sha256(path: pathlib.Path, size: int, mtime_ns: int) -> str:
-  del size, mtime_ns  # another file under the same name has others
+  del size, mtime_ns  # part of the key, since a file may be replaced
   return file_sha256(path)
 
 
 def find_files(
   tree: walk.Walk, wanted: Callable[[str], bool]
 ) -> dict[str, pathlib.Path]:
-  """Walks; returns name -> path of the files whose name is wanted.
+  """Walks the tree; returns name -> path of the files whose name is wanted.
 
-  Each file is there once: by its own name if the walk comes to it, else by the
-  first link to it.
+  Each file is listed once: by its own name if the walk reaches it, otherwise by
+  the first link to it.
   """
   found, links, owners = {}, {}, {}
   for folder in tree:
@@ -210,7 +210,7 @@ def find_files(
 def make_listing(
   tree: walk.Walk, videos: Sequence[Video], classes: Sequence[str] = ()
 ) -> Listing:
-  """Sorts videos, and adds what a walk noted."""
+  """Sorts videos, and adds what a walk skipped and ignored."""
   return Listing(
     sorted(videos, key=lambda video: video.source_id),
     dict(sorted(tree.not_taken.items())),
@@ -220,17 +220,17 @@ def make_listing(
 
 
 def first_reasons(tree: walk.Walk) -> str:
-  """Says what was found instead, for a message."""
+  """Returns text for a message about what was found instead."""
   first = list(tree.not_taken.items())[:3]
   text = '; '.join(f'{name}: {reason}' for name, reason in first)
   return f' ({text})' if text else ''
 
 
 def existing_folder(folder: str | os.PathLike) -> pathlib.Path:
-  """Returns `config.path`.
+  """Returns `config.path` as a path.
 
   Raises:
-    ValueError: if it is no folder.
+    ValueError: if it is not a folder.
   """
   folder = pathlib.Path(folder)
   if not os.path.isdir(folder):
@@ -241,13 +241,13 @@ def existing_folder(folder: str | os.PathLike) -> pathlib.Path:
 
 
 def is_picture(name: str) -> bool:
-  """Says whether a file is a picture, by its name."""
-  # Dot files are what other systems leave beside pictures.
+  """Returns whether a file is a picture, by its name."""
+  # Some systems leave dot files beside pictures.
   return name.lower().endswith(PICTURE_SUFFIXES) and not name.startswith('.')
 
 
 def _natural(name: str) -> list[tuple[int, str]]:
-  """Sorts numbers in names by value, and 01 before 1."""
+  """Returns a key that sorts numbers in names by value, and 01 before 1."""
   return [
     (int(part), part) if part.isdecimal() else (-1, part)
     for part in re.split(r'(\d+)', name)

@@ -18,16 +18,17 @@ def ssv2_videos(
 ) -> sources.Listing:
   """Lists the videos of the annotations.
 
-  A video that an annotation names and that is not there is listed too, as
-  `<id>.webm`: it will be counted among those that cannot be read. Of two files
-  of one video in different containers one is taken, if possible the .webm.
+  An annotated video without a file is listed too, as `<id>.webm`, and will be
+  counted as unreadable. If a video exists in several containers, one file is
+  listed, preferably the .webm.
 
   Args:
-    folder: of `<id>.webm`, or `<id>` with another of `sources.VIDEO_SUFFIXES`.
+    folder: holds `<id>.webm`, or `<id>` with another suffix of
+      `sources.VIDEO_SUFFIXES`.
     annotations: folder of `...train.json` and `...validation.json` (lists of
       {id, template}) and `...labels.json` (template without brackets -> number
       of the class).
-    splits: some of `SPLITS`; a video's clips all go to its own (A14).
+    splits: some of `SPLITS`; all clips of a video go to its split (A14).
 
   Returns:
     Videos with label and split.
@@ -65,7 +66,7 @@ def ssv2_videos(
       f' of the annotations, <id>{_AS_DISTRIBUTED} or <id> with another of'
       f' {", ".join(sources.VIDEO_SUFFIXES)}{sources.first_reasons(tree)}.'
     )
-  # What was noted is not missing: it is there, but cannot be read.
+  # Skipped files are not missing: they exist but cannot be read.
   noted = {os.path.splitext(n)[0] for n in tree.not_taken if is_wanted(n)}
   videos = []
   for stem, (label, split) in annotated.items():
@@ -94,7 +95,7 @@ def _read_annotations(
         )
       stem = names.to_text(str(entry['id']))
       if stem in annotated:
-        raise ValueError(f'{path.name}: video {entry["id"]} is there twice.')
+        raise ValueError(f'{path.name}: video {entry["id"]} is listed twice.')
       annotated[stem] = int(labels[template]), split
   return annotated
 

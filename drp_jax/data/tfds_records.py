@@ -1,8 +1,8 @@
-"""Records of a prepared TFDS data set, also RLDS episodes, without TensorFlow.
+"""Records of a prepared TFDS data set or RLDS episodes, without TensorFlow.
 
 A video is a feature of shape [T, H, W, 3]. In RLDS it is a picture in the
-nested `steps`, 'steps/observation/image'. The other features of a record are
-not decoded, and nested steps are decoded one by one.
+nested `steps`, such as 'steps/observation/image'. The other features of a
+record are not decoded, and nested steps are decoded one by one.
 """
 
 import dataclasses
@@ -27,7 +27,7 @@ class _Frames:
   """Frames of one record, a `sources.Reader`.
 
   Attributes:
-    records: the data set as bytes, by number; it is open.
+    records: the open data set; maps numbers to bytes.
     index: number of the record.
     video: decodes the frames.
     label_feature: decodes the class, None if there is none.
@@ -48,7 +48,7 @@ class _Frames:
 
   @functools.cached_property
   def label(self) -> int:
-    """Class of the record, -1 if it has none; read when first asked for."""
+    """Class of the record, -1 if it has none; read at the first access."""
     if self.label_feature is None:
       return -1
     return int(self.label_feature.steps(self.records[self.index]))
@@ -75,19 +75,20 @@ class _Actions:
 
 
 class _Feature:
-  """Decodes one feature of a record and nothing else of it.
+  """Decoder of one feature of a record.
 
   Attributes:
-    shape: axes of the sequences or steps that it is nested in, then its own.
-    dtype: of its elements.
-    inside: names that lead from a nested step to it; none without steps.
+    shape: axes of the sequences or steps around the feature, then its own axes.
+    dtype: type of its elements.
+    inside: names that lead from a nested step to the feature; empty without
+      steps.
   """
 
   def __init__(self, features: tfds.features.FeaturesDict, path: str):
     """Finds a feature.
 
     Args:
-      features: of the data set.
+      features: features of the data set.
       path: names of nested features, joined by slashes; one of `_paths`.
     """
     self._outside, self.inside = path.split('/'), []
@@ -105,7 +106,7 @@ class _Feature:
     self.dtype = found.np_dtype
 
   def steps(self, record: bytes) -> Any:
-    """Decodes the feature; if it is nested, gives the steps that hold it."""
+    """Decodes the feature; if it is nested, returns the steps that hold it."""
     example = self._features.deserialize_example_np(record)
     return _walk(example, self._outside)
 
@@ -121,19 +122,19 @@ def tfds_records(
   """Lists the records of a prepared data set.
 
   Args:
-    name: of the data set, 'name' or 'name/config'.
+    name: name of the data set, 'name' or 'name/config'.
     data_dir: the folder in which TFDS keeps its data sets.
-    split: one of the data set's own, a slice of one, several of these or all:
+    split: a split of the data set, a slice of one, several of these or all:
       'train', 'train[:10%]', 'train+test', 'all'.
     video_feature: path of a feature of shape [T, H, W, 3] and dtype uint8, or
-      of [H, W, 3] in nested steps, 'steps/observation/image'.
-    label_feature: path of a scalar of integers, or '' for none.
-    action_feature: path of what drove the robot, [T, A] numbers, or [A] in
-      nested steps, 'steps/action'; '' for none.
+      of [H, W, 3] in nested steps, such as 'steps/observation/image'.
+    label_feature: path of an integer scalar, or '' for none.
+    action_feature: path of the actions, [T, A] numbers, or [A] in nested steps,
+      such as 'steps/action'; '' for none.
 
   Raises:
-    ValueError: if the data set, split or feature is not there, or its files are
-      not ArrayRecord.
+    ValueError: if the data set, split or feature does not exist, or its files
+      are not ArrayRecord.
   """
   where = f'config.tfds.name={name!r} in config.path={os.fspath(data_dir)!r}'
   try:
@@ -168,7 +169,7 @@ def tfds_records(
   )
   try:
     num_records = builder.info.splits[split].num_examples
-  except Exception as error:  # of texts that are no split, of many kinds
+  except Exception as error:  # an invalid split raises many kinds of errors
     raise ValueError(
       f'{where}: config.tfds.split={split!r} must be of '
       f'{list(builder.info.splits)}, a slice of one (train[:10%]), several '
@@ -207,7 +208,7 @@ def _find(
   is_possible: Callable[[_Feature], bool],
   message: str,
 ) -> _Feature:
-  """Finds a feature; raises ValueError, with all that are possible."""
+  """Finds a feature; raises ValueError that lists all possible features."""
   possible = {
     path: found
     for path in _paths(features)
@@ -219,7 +220,7 @@ def _find(
 
 
 def _paths(feature: Any, path: str = '') -> Iterator[str]:
-  """Yields the paths of all features that hold no others."""
+  """Yields the paths of all features that contain no other features."""
   if isinstance(feature, tfds.features.FeaturesDict):
     for name in feature:
       yield from _paths(feature[name], f'{path}/{name}' if path else name)
@@ -230,14 +231,14 @@ def _paths(feature: Any, path: str = '') -> Iterator[str]:
 
 
 def _holds_others(feature: Any) -> bool:
-  """Says whether the elements of a sequence have features of their own."""
+  """Returns whether the elements of a sequence contain other features."""
   return isinstance(
     feature, tfds.features.Dataset | tfds.features.Sequence
   ) and isinstance(feature.feature, tfds.features.FeaturesDict)
 
 
 def _narrow(feature: Any, path: Sequence[str]) -> Any:
-  """Leaves out of a feature what does not lead to a path."""
+  """Removes from a feature everything outside a path."""
   if not path:
     return feature
   if _holds_others(feature):

@@ -1,18 +1,17 @@
-"""The one walk through a folder of files that all sources of videos share.
+"""Walks a folder of files, for all sources of videos.
 
-Links are followed. A folder is entered once, however many names lead to it: the
-name with the fewest links in it counts, of these the first that a walk in the
-order of names comes to. So the names do not depend on the order in which the
-system lists files, and loops end. Everything that is neither a file nor a
-folder that can be listed is noted with its reason: one word for counting, then
-what happened.
+Links are followed. A folder is entered once, however many names lead to it, by
+the name with the fewest links in it; ties go to the first name in order. Names
+therefore do not depend on the order in which the system lists files, and loops
+end. Everything else that is neither a file nor a readable folder is recorded
+with its reason: one word for counting, then what happened.
 
-  dangling       a link to what is not there
+  dangling       a link whose target does not exist
   loop           a link that leads back to itself or to a folder around it
-  duplicate      another name of what is listed already
+  duplicate      another name of a listed file or folder
   not_a_file     a named pipe, socket or device
-  no_permission  what may not be listed or looked at
-  read_error     any other answer of the system
+  no_permission  an entry that may not be listed or examined
+  read_error     any other error of the system
 """
 
 import collections
@@ -40,8 +39,8 @@ class Folder(NamedTuple):
 
   Attributes:
     name: its path below the root as text, with forward slashes; '' is the root.
-    path: where it is.
-    files: names of files, as `os` gives them.
+    path: its path on disk.
+    files: names of files, as `os` returns them.
     links: names of links to files.
   """
 
@@ -51,12 +50,12 @@ class Folder(NamedTuple):
   links: list[str]
 
   def name_of(self, file: str) -> str:
-    """Path below the root of one of its files, as text."""
+    """Returns the path below the root of one of its files, as text."""
     return _join(self.name, file)
 
 
 class _Way(NamedTuple):
-  """A folder or a link to one that is still to be entered."""
+  """A folder that has not been entered yet, or a link to one."""
 
   name: str
   path: pathlib.Path
@@ -64,15 +63,15 @@ class _Way(NamedTuple):
 
 
 class Walk:
-  """One walk; iterate over it once, then read what it noted.
+  """One walk; iterate over it once, then read its attributes.
 
   Attributes:
     not_taken: name -> reason.
-    ignored: suffix in lower case -> files that the source has no use for.
+    ignored: suffix in lower case -> number of files that the source ignores.
     top_folders: names of the folders in the root as text, whether or not they
       can be listed.
-    top_lost: names of the links in the root of which nobody can say whether
-      they lead to a folder.
+    top_lost: names of the links in the root whose target cannot be examined, so
+      it may be a folder.
   """
 
   def __init__(self, root: str | os.PathLike):
@@ -93,7 +92,7 @@ class Walk:
     """
     ways, links = [_Way('', self._root, None)], []
     while ways or links:
-      if not ways:  # Names with one link more come after all the others.
+      if not ways:  # names with one more link follow after all others
         ways, links = sorted(links, reverse=True), []
       way = ways.pop()
       key = self._enter(way)
@@ -121,15 +120,15 @@ class Walk:
       yield Folder(way.name, way.path, files, file_links)
 
   def skip(self, name: str, reason: str) -> None:
-    """Notes why something is not taken."""
+    """Records why an entry is not taken."""
     self.not_taken[name] = reason
 
   def ignore(self, file: str) -> None:
-    """Counts a file that the source has no use for."""
+    """Counts a file that the source ignores."""
     self.ignored[names.to_text(suffix(file))] += 1
 
   def _enter(self, way: _Way) -> _Key | None:
-    """Marks a folder as seen; None, with a note, if it cannot be entered."""
+    """Marks a folder as seen; None, recorded, if it cannot be entered."""
     try:
       status = os.stat(way.path)
     except OSError as error:
@@ -162,7 +161,7 @@ class Walk:
       return None
 
   def _kind(self, way: _Way, entry: os.DirEntry) -> str:
-    """What an entry is; notes what is neither a file nor a folder."""
+    """Returns the kind of an entry; records other than files and folders."""
     name = _join(way.name, entry.name)
     link = entry.is_symlink()
     try:
@@ -180,12 +179,12 @@ class Walk:
 
 
 def suffix(name: str) -> str:
-  """Suffix of a file's name in lower case, '.mp4'; '' if it has none."""
+  """Returns the suffix of a name in lower case, such as '.mp4', or ''."""
   return os.path.splitext(name)[1].lower()
 
 
 def _mode(entry: os.DirEntry) -> int:
-  """Type of an entry that is no link, most often known without asking."""
+  """Returns the type of an entry that is not a link, usually without a call."""
   if entry.is_file(follow_symlinks=False):
     return stat.S_IFREG
   if entry.is_dir(follow_symlinks=False):
@@ -204,5 +203,5 @@ def _reason(error: OSError) -> str:
   if isinstance(error, PermissionError):
     return f'no_permission: {error.strerror}'
   if isinstance(error, FileNotFoundError | NotADirectoryError):
-    return 'dangling: what it names is not there'
+    return 'dangling: its target does not exist'
   return f'read_error: {error.strerror}'

@@ -1,4 +1,4 @@
-"""Simulated robots: what an agent sees and does, several at once."""
+"""Simulated robots as environments, several at once."""
 
 from drp_jax import extras
 

@@ -1,16 +1,16 @@
 """DMC Remastered: tasks of the suite that look different in every episode.
 
 The dynamics and rewards are the suite's. The look (see `drp_jax.envs.looks`)
-is written into the compiled model, and its two textures are uploaded to the GL
-context that is open already, which costs milliseconds where the original builds
-a new environment in hundreds (benchmarks/envs.py).
+is written into the compiled model, and its two textures are uploaded to the
+open GL context. This takes milliseconds; the original builds a new environment,
+which takes hundreds of milliseconds (benchmarks/envs.py).
 
-Unlike the original: file order is sorted (T8), every environment has a
-generator of its own (T9), factors are independent, the size of the shadow map
-is a setting (see `looks.Look.shadow_size`), and what does not vary looks as in
-the suite, whose camera of ball_in_cup and pendulum, light of reacher and floor
-differ a little from the original's. There are no negative visual seeds, which
-draw colors for sky and floor.
+Differences from the original: files are sorted (T8), every environment has its
+own generator (T9), factors are independent, and the size of the shadow map is a
+setting (see `looks.Look.shadow_size`). Everything that does not vary looks as
+in the suite, whose camera of ball_in_cup and pendulum, light of reacher and
+floor differ slightly from the original's. Negative visual seeds, which draw
+colors for sky and floor, do not exist.
 """
 
 from typing import Any
@@ -20,9 +20,9 @@ import numpy as np
 
 from drp_jax.envs import dmc, looks, mounts, textures
 
-# The original's, with which the experiments use walker_run, hopper_stand and
-# cheetah_run [IPV]. The suite's cartpoles with two and three poles, too long
-# for these ranges, are not among them.
+# The original's domains; the experiments use walker_run, hopper_stand and
+# cheetah_run [IPV]. The suite's cartpoles with two and three poles are too long
+# for these ranges and left out.
 TASKS = (
   'ball_in_cup_catch',
   'cartpole_balance',
@@ -48,7 +48,7 @@ TASKS = (
   'walker_walk',
 )
 
-# Meters, of the one floor that the original widens; the suite's is 0.8.
+# Meters, of the only floor that the original widens; the suite's is 0.8.
 CHEETAH_FLOOR_HALF_WIDTH = 15.0
 
 NUM_CONTROL_STEPS = 1000
@@ -58,13 +58,13 @@ LIGHT = 0  # every model has one
 
 
 def default_factors(task: str) -> tuple[str, ...]:
-  """The factors of the experiments: all, but the hopper's camera stays (D13).
+  """Returns the factors of the experiments: all, but no camera of hopper (D13).
 
   Args:
-    task: of `TASKS`.
+    task: one of `TASKS`.
 
   Returns:
-    Names of `looks.FACTORS`.
+    Names in `looks.FACTORS`.
   """
   if task.startswith('hopper'):
     return tuple(name for name in looks.FACTORS if name != 'camera')
@@ -77,8 +77,8 @@ def build_environment(
   """Loads a task with a model whose textures can be replaced.
 
   Args:
-    task: domain and task, 'walker_run', of `TASKS`.
-    factors: those of `looks.FACTORS` that will vary; what does not keeps the
+    task: domain and task, such as 'walker_run', one of `TASKS`.
+    factors: those of `looks.FACTORS` that will vary; the others keep the
       suite's look.
     texture_size: side of the textures, in texels.
 
@@ -126,17 +126,17 @@ def build_environment(
   return control.Environment(
     physics,
     stock.task,
-    time_limit=(NUM_CONTROL_STEPS - 0.5) * step,  # safe from rounding
+    time_limit=(NUM_CONTROL_STEPS - 0.5) * step,  # robust to rounding
     control_timestep=step,
   )
 
 
 class DMCR(gymnasium.Wrapper):
-  """A task of the suite, with a look drawn anew in every episode.
+  """A task of the suite with a new look in every episode.
 
   `reset(seed)` draws a visual seed in 1..10^6 and a dynamics seed in 1..10^5
-  from `default_rng(seed)`; without a seed that generator runs on. Both are in
-  the `info` of reset. Otherwise like `dmc.DMC`.
+  from `default_rng(seed)`; without a seed the generator continues. Both seeds
+  are in the `info` of reset. Everything else is as in `dmc.DMC`.
   """
 
   def __init__(
@@ -151,11 +151,11 @@ class DMCR(gymnasium.Wrapper):
     """Opens the task.
 
     Args:
-      task: domain and task, 'walker_run', of `TASKS`.
+      task: domain and task, such as 'walker_run', one of `TASKS`.
       factors: which of `looks.FACTORS` vary; None is `default_factors`.
       shadow_size: see `dmc.DMC`.
       texture_size: side of sky and floor textures, in texels. The original's
-        are 800 and 300, from which 256 differs by 2 to 3 gray levels of 255.
+        are 800 and 300; images with 256 differ by 2 to 3 gray levels of 255.
       texture_folder: the user's textures, or '' for our own; see
         `drp_jax.envs.textures`.
       draw: see `dmc.DMC`; the episodes are the same.
@@ -228,7 +228,7 @@ class DMCR(gymnasium.Wrapper):
       )
 
   def _light(self, look: looks.Look):
-    """Writes the headlight, and what varies of the scene's light."""
+    """Writes the headlight and the varying part of the scene's light."""
     model = self._physics.model
     model.vis.headlight.ambient = look.ambient
     model.vis.headlight.diffuse = look.diffuse

@@ -1,15 +1,15 @@
-"""Several environments at once, each in a process of its own.
+"""Runs several environments at once, each in its own process.
 
 Episodes come in rounds: `reset` begins one in every environment, and the next
-round begins when all are over. So an episode is a function of its seed and its
-actions, however many run beside it. An environment that fails (an exception, a
-reward that is not finite, a frame of another type or shape, the death of its
-process, no answer within its time) loses its episode and gets a new process;
-the others go on.
+round begins when all are over. An episode is therefore a function of its seed
+and its actions, whatever the number of environments. An environment fails if it
+raises an exception, returns a reward that is not finite or a frame of another
+type or shape, does not answer in time, or its process dies. It then loses its
+episode and gets a new process, and the others continue.
 
-`gymnasium.vector.AsyncVectorEnv` begins each episode as soon as it can and
-gives up with the first failure. Its shared memory would save a copy of 12 kB,
-some ten microseconds of a step.
+`gymnasium.vector.AsyncVectorEnv` begins each episode as soon as possible and
+ends at the first failure. Its shared memory would save a copy of 12 kB, some
+ten microseconds per step.
 """
 
 import collections
@@ -30,28 +30,28 @@ from drp_jax.envs import worker as worker_lib
 
 logger = logging.getLogger(__name__)
 
-MAX_FAILURES = 10  # in a row, without an episode that was finished   [ours]
-_PATIENCE = 5.0  # seconds in which workers may end by themselves
-_POLL = 0.1  # seconds between questions whether to wait on
+MAX_FAILURES = 10  # in a row, without a finished episode             [ours]
+_PATIENCE = 5.0  # seconds that workers have to end by themselves
+_POLL = 0.1  # seconds between checks whether to stop waiting
 
 Answer = worker_lib.Opened | worker_lib.Frame | worker_lib.Failure
 
 
 @dataclasses.dataclass(frozen=True)
 class Frames:
-  """One step of N environments; rows of those without a frame are zeros.
+  """One step of N environments; rows of environments without a frame are zeros.
 
   Attributes:
     arrived: [N] bool, whether there is a frame. There is none after the last
-      one of an episode.
+      frame of an episode.
     failed: [N] bool, whether the environment failed in this step.
     image: [N, 64, 64, 3] uint8.
     reward: [N] float32, received on arriving in the frame.
     is_last: [N] bool, the episode is over.
-    is_terminal: [N] bool, it is over for good, not for want of time.
-    success: [N] bool, whether the environment says so in this step.
+    is_terminal: [N] bool, the episode is terminated, not truncated.
+    success: [N] bool, whether the environment reports success in this step.
     scene: name -> [number of frames, ...], see `drp_jax/envs/scene.py`; None
-      unless it was asked for.
+      unless requested.
   """
 
   arrived: np.ndarray
@@ -67,8 +67,8 @@ class Frames:
 class Driver:
   """N environments in processes that are spawned, never forked.
 
-  A round is `reset`, then `send` and `receive` until no episode goes on.
-  Between these two the caller may do something else.
+  A round is `reset`, then `send` and `receive` until all episodes are over.
+  Between `send` and `receive` the caller may do other work.
 
   Attributes:
     num_envs: N.
@@ -86,13 +86,13 @@ class Driver:
 
     Args:
       make_env: opens an environment with observations uint8 [64, 64, 3] and
-        actions float32 [A] in [-1, 1]. It runs in the workers: what is defined
-        in the main file is sent to them, what is in a module is imported.
+        actions float32 [A] in [-1, 1]. It runs in the workers: definitions of
+        the main file are sent to them, and modules are imported there.
       num_envs: N.
-      scenes: whether frames come with what the simulator knows of them, by a
-        method `scene()` of the unwrapped environment.
-      max_seconds: that `make_env`, a reset or a step may take; what takes
-        longer has failed.
+      scenes: whether frames come with their scene, from a method `scene()` of
+        the unwrapped environment.
+      max_seconds: time limit of `make_env`, of a reset and of a step; an
+        environment that takes longer fails.
 
     Raises:
       ValueError: if N is not positive, or from `make_env`.
@@ -104,7 +104,7 @@ class Driver:
     self._task = cloudpickle.dumps((make_env, scenes))
     self._max_seconds = max_seconds
     self._running = np.zeros(num_envs, bool)
-    self._failures = 0  # since the last episode that was finished
+    self._failures = 0  # since the last finished episode
     self._workers = [_Worker(self._task) for _ in range(num_envs)]
     try:
       answers = self._collect(range(num_envs))
@@ -118,13 +118,13 @@ class Driver:
           )
         assert isinstance(opened, worker_lib.Opened)
         self.action_size = opened.action_size
-    except BaseException:  # a signal's, too
+    except BaseException:  # including those of signals
       self.close()
       raise
 
   @property
   def pids(self) -> list[int]:
-    """Of the processes."""
+    """Process ids of the workers."""
     return [worker.process.pid for worker in self._workers]
 
   def reset(
@@ -135,9 +135,9 @@ class Driver:
     """Begins episodes and waits for their first frames.
 
     Args:
-      seeds: of at most N episodes; the first goes to environment 0, and so on.
-        None begins no episode there.
-      stop: as for `receive`.
+      seeds: seeds of at most N episodes, for environments 0, 1 and so on. A
+        seed of None begins no episode.
+      stop: as in `receive`.
 
     Returns:
       The frames, or None, as `receive`.
@@ -153,10 +153,10 @@ class Driver:
     return self.receive(stop)
 
   def send(self, actions: np.ndarray) -> None:
-    """Begins a step of all environments whose episodes go on.
+    """Begins a step of all environments whose episodes continue.
 
     Args:
-      actions: [N, A] float32; the rows of the others are not read.
+      actions: [N, A] float32; rows of other environments are not read.
     """
     for index in np.flatnonzero(self._running):
       self._workers[index].send('step', actions[index])
@@ -165,11 +165,11 @@ class Driver:
     """Waits for the frames of the step that was begun.
 
     Args:
-      stop: asked again and again while frames are waited for, whether to give
-        them up.
+      stop: called repeatedly while waiting; true ends the wait.
 
     Returns:
-      The frames; None if `stop` said so. Then the driver can only be closed.
+      The frames; None if `stop` ended the wait. Then the driver can only be
+      closed.
 
     Raises:
       RuntimeError: environments failed `MAX_FAILURES` times, and none finished
@@ -228,8 +228,8 @@ class Driver:
     """Waits for the answers of workers, in the order of `indices`.
 
     Returns:
-      Index -> answer to the last thing asked for, or why there is none; None if
-      `stop` said so.
+      Index -> answer to the last request, or a `Failure`; None if `stop` ended
+      the wait.
     """
     answers: dict[int, Any] = dict.fromkeys(indices)
     waited = dict.fromkeys(answers, 0.0)  # seconds
@@ -238,7 +238,7 @@ class Driver:
       worker = self._workers[index]
       before = time.monotonic()
       ready = worker.pipe.poll(_POLL)
-      # A process that is suspended, and then waits on, has not waited so long.
+      # Time during which this process was suspended does not count.
       seconds = min(time.monotonic() - before, 2 * _POLL)
       waited = {other: w + seconds for other, w in waited.items()}
       if ready or worker.has_ended():
@@ -247,7 +247,7 @@ class Driver:
       elif waited[index] > self._max_seconds:
         answers[index] = _late(worker.asked[0], self._max_seconds)
       failed = isinstance(answers[index], worker_lib.Failure)
-      # What ends this process may have made it fail.
+      # The signal that ends this process may have caused the failure.
       if (failed or not ready) and stop():
         return None
       if failed or not worker.asked:
@@ -255,7 +255,7 @@ class Driver:
     return answers
 
   def _restart(self, index: int, failure: worker_lib.Failure) -> None:
-    """Replaces a worker. The new one opens its environment in the meantime."""
+    """Replaces a worker; the new one opens its environment concurrently."""
     self._failures += 1
     processes.kill(self._workers[index].process)
     if self._failures >= MAX_FAILURES:
@@ -265,7 +265,7 @@ class Driver:
         f' episode in between. The last time:\n{failure.details}'
       )
     logger.warning(
-      'An environment failed and is started anew; its episode is dropped: %s',
+      'An environment failed and is restarted; its episode is dropped: %s',
       failure.message,
     )
     self._workers[index].pipe.close()
@@ -276,9 +276,9 @@ class _Worker:
   """The driver's end of one process; see `drp_jax/envs/worker.py`.
 
   Attributes:
-    process: that runs the environment.
-    pipe: to it.
-    asked: what it has not answered yet, the oldest first.
+    process: process that runs the environment.
+    pipe: pipe to the process.
+    asked: requests without an answer, oldest first.
   """
 
   def __init__(self, task: bytes):
@@ -290,13 +290,13 @@ class _Worker:
     self.pipe.send_bytes(task)
 
   def send(self, what: str, request: int | np.ndarray) -> None:
-    """Asks for a step; that nobody listens will show in `take`."""
+    """Requests a step; a dead worker is noticed in `take`."""
     self.asked.append(what)
     with contextlib.suppress(OSError):
       self.pipe.send(request)
 
   def take(self, ready: bool) -> Answer:
-    """The next answer, if there is one; who has died leaves a `Failure`."""
+    """Returns the next answer, if any; a `Failure` if the worker is dead."""
     self.asked.popleft()
     if ready:
       with contextlib.suppress(EOFError, OSError):
@@ -306,11 +306,11 @@ class _Worker:
     return worker_lib.Failure(message, message, wrong_setting=False)
 
   def has_ended(self) -> bool:
-    """Whether the process has; what it started may still hold the pipe."""
+    """Returns whether the process has ended; children may hold the pipe."""
     return self.process.poll() is not None
 
 
 def _late(what: str, seconds: float) -> worker_lib.Failure:
-  """Of an environment that did not answer in time."""
+  """Makes the failure of an environment that did not answer in time."""
   message = f'{what} took longer than config.env.max_seconds={seconds:g}.'
   return worker_lib.Failure(message, message, wrong_setting=False)

@@ -1,18 +1,21 @@
 """Chooses MuJoCo's OpenGL back end before mujoco is imported.
 
-MuJoCo reads `MUJOCO_GL` once, when it is imported, and with a back end that is
-not there it fails later with an error that names no cure. So the candidates are
-tried in a child process that renders one image, and the first that works goes
-into the environment, where processes started from here find it again.
+MuJoCo reads `MUJOCO_GL` once, when it is imported. If that back end is missing,
+it fails later with an error that names no remedy. The candidates are therefore
+tried in a child process that renders one image. The first that works is set in
+the environment variable, which processes started from here inherit.
 
-Several rendering processes on one machine: set `LP_NUM_THREADS=1`, else each
-software renderer starts a thread per core.
+If several processes render on one machine, set `LP_NUM_THREADS=1`. Otherwise
+each software renderer starts a thread per core.
 
   python -m drp_jax.envs.gl
 
-prints the back end and exits with 0, or what to install and exits with 1.
+prints the back end and exits with 0, or prints what to install and exits with
+1.
 """
 
+import importlib
+import importlib.util
 import logging
 import os
 import subprocess
@@ -31,7 +34,7 @@ CURE = (
   ' none, libegl1 libgl1 libgl1-mesa-dri'
 )
 
-# The value of MUJOCO_GL that rendered an image in this process or its parent.
+# Environment variable with the value of MUJOCO_GL that rendered an image.
 _TRIED = 'DRP_JAX_TRIED_GL'
 
 _TIMEOUT = 60  # seconds; a first import on a cold disk takes several
@@ -53,7 +56,7 @@ with mujoco.Renderer(model, 8, 8) as renderer:
 
 
 def works(backend: str) -> bool:
-  """Tells whether `backend` renders an image, tried in a child process."""
+  """Returns whether `backend` renders an image, tried in a child process."""
   path = os.pathsep.join(sys.path)
   env = {**os.environ, 'PYTHONPATH': path, 'MUJOCO_GL': backend}
   if backend in ('egl', 'osmesa'):
@@ -79,12 +82,12 @@ def works(backend: str) -> bool:
 def select_backend(candidates: tuple[str, ...] = CANDIDATES) -> str:
   """Sets `MUJOCO_GL` to the first back end that works.
 
-  Call it before mujoco or dm_control is imported. The answer is kept in the
-  environment: later calls, and child processes, do not probe again.
+  Call it before mujoco or dm_control is imported. The result is kept in an
+  environment variable, so later calls and child processes do not probe again.
 
   Args:
     candidates: values of `MUJOCO_GL` in the order to try. If the user has set
-      it, only that value is.
+      the variable, only that value is tried.
 
   Returns:
     The value of `MUJOCO_GL`.
@@ -113,8 +116,20 @@ def select_backend(candidates: tuple[str, ...] = CANDIDATES) -> str:
   raise RuntimeError(CURE)
 
 
+def load_triton() -> None:
+  """Loads torch's compiler, if installed, before a software renderer.
+
+  Mesa and triton each contain an LLVM, and triton's has to be loaded first.
+  After OSMesa has rendered an image, `import triton`, which torch models do,
+  ends in a segmentation fault (Mesa 25 with LLVM 19, triton 3.7). Builds of
+  torch without CUDA have no triton.
+  """
+  if importlib.util.find_spec('triton'):
+    importlib.import_module('triton')
+
+
 def main(argv: list[str]) -> int:
-  """Prints the back end, or the cure; tries `argv` instead of the defaults."""
+  """Prints the back end or the remedy; tries `argv` instead of the defaults."""
   if argv:
     os.environ.pop('MUJOCO_GL', None)
   try:

@@ -1,16 +1,16 @@
-"""What one episode of DMC Remastered looks like, drawn from its visual seed.
+"""Looks of DMC Remastered, drawn from visual seeds.
 
-The ranges are those of DMC Remastered as IPV uses it. The draws are ours: every
-factor has a random stream of its own, seeded by the visual seed and the
-factor's place in `FACTORS`, and all are drawn whether or not they are used. So
-turning one factor off, or widening one, leaves the others as they were.
+The ranges are those of DMC Remastered as used in IPV. The draws are ours: every
+factor has its own random stream, seeded by the visual seed and the position of
+the factor in `FACTORS`, and all factors are drawn whether or not they are used.
+Turning one factor off, or widening one, therefore leaves the others unchanged.
 """
 
 import dataclasses
 
 import numpy as np
 
-# The order is part of the seeding: append, never reorder.
+# The order determines the seeds: append, never reorder.
 FACTORS = (
   'background',
   'floor',
@@ -27,18 +27,19 @@ Box = tuple[tuple[float, float, float], tuple[float, float, float]]
 
 @dataclasses.dataclass(frozen=True)
 class Ranges:
-  """Where a domain's first camera and its light may be.
+  """Ranges of a domain's first camera and its light.
 
   Positions are those of the suite's files: meters, in the frame of the body
   that the camera or the light is fixed to.
 
   Attributes:
-    camera: its position.
-    light: its position; None leaves it.
-    euler: the camera's angles about its own x, y and z in turn, degrees.
-    slope: s, where the camera's axes are right (1, 0, 0) and up (0, s, 1).
-      Without `euler` and `slope` its direction stays.
-    light_colors: whether the light's own vary too, not only the headlight's.
+    camera: range of the camera's position.
+    light: range of the light's position; None keeps it.
+    euler: angles of the camera about its own x, y and z in turn, degrees.
+    slope: s, if the camera's axes are right (1, 0, 0) and up (0, s, 1). Without
+      `euler` and `slope` the camera keeps its direction.
+    light_colors: whether the colors of the light vary, too, besides those of
+      the headlight.
   """
 
   camera: Box
@@ -99,20 +100,22 @@ class Look:
     sky: index of the background's texture.
     floor: index of the floor's texture.
     body: [4] RGBA of the robot.
-    effector: [4] RGBA of its end effector; goes with the body's factor.
-    target: [4] RGBA.
-    reflectance: of the floor.
-    ambient: [3] RGB of the headlight, which is where the camera is.
-    diffuse: [3] RGB, likewise.
-    specular: [3] RGB, likewise.
-    shadow_size: side of the shadow map in texels. Drawn, as the original does,
-      but not worn: a new one takes a new GL context, hundreds of milliseconds,
-      and moves 64x64 images by less than .02 gray levels of 255.
-    light_position: [3] meters, see `Ranges`; None where it stays.
-    light_diffuse: [3] RGB, the light's own, up to 1.12; None where it stays.
-    light_specular: [3] RGB, likewise, -.02 to 1.22.
+    effector: [4] RGBA of its end effector; belongs to the body's factor.
+    target: [4] RGBA of the target.
+    reflectance: reflectance of the floor.
+    ambient: [3] RGB of the headlight, which is at the camera.
+    diffuse: [3] RGB of the headlight.
+    specular: [3] RGB of the headlight.
+    shadow_size: side of the shadow map in texels. It is drawn, as in the
+      original, but not applied: a new size needs a new GL context (hundreds of
+      milliseconds) and changes 64x64 images by less than .02 gray levels of
+      255.
+    light_position: [3] meters, see `Ranges`; None if it does not vary.
+    light_diffuse: [3] RGB of the light, up to 1.12; None if it does not vary.
+    light_specular: [3] RGB of the light, -.02 to 1.22; None likewise.
     camera_position: [3] meters, see `Ranges`.
-    camera_euler: [3] degrees, see `Ranges`; None where the direction stays.
+    camera_euler: [3] degrees, see `Ranges`; None if the direction does not
+      vary.
   """
 
   sky: int
@@ -139,9 +142,9 @@ def draw(
 
   Args:
     visual_seed: 1 or more; the look is a function of the arguments.
-    domain: of `DOMAINS`.
-    num_skies: how many skies there are to choose from.
-    num_floors: how many floors.
+    domain: one of `DOMAINS`.
+    num_skies: number of skies to choose from.
+    num_floors: number of floors to choose from.
 
   Returns:
     The look.
@@ -178,12 +181,12 @@ def _rgba(rng: np.random.Generator) -> np.ndarray:
 def _light(
   rng: np.random.Generator, low: float, high: float, tint: float
 ) -> np.ndarray:
-  """One brightness for all channels, and a little tint for each, [3]."""
+  """Draws one brightness for all channels and a small tint for each, [3]."""
   return rng.uniform(low, high) + rng.uniform(-tint, tint, 3)
 
 
 def _euler(rng: np.random.Generator, ranges: Ranges) -> np.ndarray | None:
-  """Angles of the camera, [3] degrees; None where its direction stays."""
+  """Draws angles of the camera, [3] degrees; None if they do not vary."""
   if ranges.slope:  # up (0, s, 1) is (0, cos, sin) of a turn about x
     angle = np.degrees(np.arctan2(1, rng.uniform(*ranges.slope)))
     return np.array([angle, 0, 0])

@@ -1,4 +1,4 @@
-"""Opens an environment by the names a config gives."""
+"""Opens an environment by the names in a config."""
 
 import dataclasses
 
@@ -16,7 +16,7 @@ class Settings:
     action_repeat: control steps per agent step; 2 for dmc and dmcr, 1 for
       metaworld [IPV].
     shadow_size: side of the shadow map in texels, None for the suite's own.
-    factors: what varies from episode to episode, of `looks.FACTORS`; None is
+    factors: those of `looks.FACTORS` that vary from episode to episode; None is
       `dmcr.default_factors` (dmcr).
     texture_size: side of textures in texels (dmcr).
     texture_folder: the user's textures, '' for the embedded set (dmcr).

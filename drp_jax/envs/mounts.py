@@ -1,9 +1,10 @@
-"""Cameras and lights of a compiled model are moved.
+"""Moves cameras and lights of a compiled model.
 
-The compiler turns a position in a body's frame into several numbers, of which
-the simulation reads one or another by what the camera or light tracks. Writing
-`cam_pos` alone moves none that tracks. MuJoCo's own `mj_setConst` computes the
-others too, but also the model's extent, and forgets its <statistic>.
+The compiler turns a position in a body's frame into several numbers. Which of
+them the simulation reads depends on what the camera or light tracks, so writing
+`cam_pos` alone does not move a camera that tracks. MuJoCo's `mj_setConst`
+computes the others too, but it also recomputes the model's extent and loses its
+<statistic>.
 """
 
 import dataclasses
@@ -14,15 +15,15 @@ import numpy as np
 
 @dataclasses.dataclass(frozen=True)
 class Mount:
-  """A body in the model's reference pose, for cameras and lights upon it.
+  """A body in the model's reference pose, for cameras and lights on it.
 
-  Those that track keep their place and direction of that pose: relative to the
-  body's origin, or to the center of mass of it and of all that hangs on it.
+  Cameras and lights that track keep their position and direction of that pose,
+  relative to the body's origin or to the center of mass of the body's subtree.
 
   Attributes:
-    position: [3] meters, of the body's origin in the world.
+    position: [3] meters, the body's origin in the world.
     rotation: [3, 3], columns are the body's axes in the world.
-    center: [3] meters, of mass.
+    center: [3] meters, the center of mass.
   """
 
   position: np.ndarray
@@ -31,7 +32,7 @@ class Mount:
 
 
 def find(model: Any, body: int) -> Mount:
-  """Finds where a body of a `mujoco.MjModel` is in the reference pose."""
+  """Computes the reference pose of a body of a `mujoco.MjModel`."""
   import mujoco  # after the choice of OpenGL
 
   data = mujoco.MjData(model)
@@ -54,9 +55,9 @@ def place_camera(
   """Moves a camera that does not aim at another body.
 
   Args:
-    model: `mujoco.MjModel`, written to.
-    camera: its index.
-    mount: of the camera's body.
+    model: `mujoco.MjModel`, modified in place.
+    camera: index of the camera.
+    mount: mount of the camera's body.
     position: [3] meters in the body's frame.
     euler: [3] degrees about the camera's own x, y and z in turn; None keeps
       its direction.

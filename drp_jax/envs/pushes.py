@@ -1,8 +1,8 @@
 """Videos of known motion: a hand pushes a thing left or right, or puts it down.
 
-The three behaviors that Fig. 14 of the paper tells apart, for those who do not
-have Something-Something V2. Thing, table, light, camera and speed are random,
-so that nothing but the motion says which it is.
+These are the three behaviors of Fig. 14 of the paper, for users who do not have
+Something-Something V2. Thing, table, light, camera and speed are random, so
+only the motion distinguishes the behaviors.
 """
 
 import pathlib
@@ -21,9 +21,9 @@ FPS = 12  # as in Something-Something V2
 _SIDE = 64  # pixels of a frame
 _STEP = 0.004  # seconds of the simulation
 _REACH = 0.35  # meters that the hand moves along the table
-_LIFT = 0.45  # meters from which things are put down
-_RELEASED = 0.55  # share of the time after which a thing is let go of
-_GRIP = 0.06  # meters from the hand to the top of what it holds
+_LIFT = 0.45  # meters, height from which things are put down
+_RELEASED = 0.55  # share of the time after which a thing is released
+_GRIP = 0.06  # meters from the hand to the top of the thing it holds
 
 
 def write_videos(
@@ -35,9 +35,9 @@ def write_videos(
 ) -> list[pathlib.Path]:
   """Writes `<folder>/<class>/<index>.mp4`.
 
-  What moved lies beside each video, see `film`. A file is a function of class,
-  index, frames and seed alone. A video that exists is left as it is, with or
-  without a recording, and none is ever half-written.
+  The recorded motion is written beside each video, see `film`. A file is a
+  function of class, index, frames and seed. An existing video is left as it is,
+  with or without a recording, and a video is written whole or not at all.
 
   Args:
     folder: made if it is not there.
@@ -64,7 +64,7 @@ def write_videos(
         continue
       rng = np.random.default_rng([seed, number, index])
       video, recording = film(name, frames, rng)
-      # The video comes last: whoever lists videos finds the recording as well.
+      # The video is written last, so a listed video has its recording.
       recordings.write(path, recording)
       write_video(path, video, FPS)
   return paths
@@ -78,12 +78,13 @@ def film(
   Args:
     name: one of `CLASSES`.
     frames: T.
-    rng: of looks and motion.
+    rng: generator of looks and motion.
 
   Returns:
     video: [T, 64, 64, 3] uint8.
     recording: action is the velocity of the hand [T, 3] in m/s; x to the right,
-      y away from the camera, z up. joint_velocity is that of the thing [T, 6].
+      y away from the camera, z up. joint_velocity is the velocity of the thing
+      [T, 6].
 
   Raises:
     RuntimeError: there is no OpenGL to render with.
@@ -127,7 +128,7 @@ def film(
 
 
 def _pushing(s, side, height, place, rng) -> np.ndarray:
-  """Places of the hand at times s in 0..1, [T, 3], meters; moves to -side."""
+  """Places the hand at times s in 0..1, [T, 3] meters; it moves to -side."""
   ends = _REACH * rng.uniform(0.8, 1.2, 2)
   begin, end = rng.uniform(0.0, 0.15), rng.uniform(0.7, 1.0)
   moved = _smooth((s - begin) / (end - begin))
@@ -136,7 +137,7 @@ def _pushing(s, side, height, place, rng) -> np.ndarray:
 
 
 def _putting(s, side, height, place, rng) -> np.ndarray:
-  """As `_pushing`: down with the thing from one side, and up without it."""
+  """Moves as `_pushing`, but down with the thing and up without it."""
   top = _LIFT * rng.uniform(0.8, 1.2)
   slant = side * rng.uniform(0.0, 0.25)
   raised = 1 - _smooth(s / (0.9 * _RELEASED)) * _smooth((1.1 - s) / 0.4)
@@ -146,7 +147,7 @@ def _putting(s, side, height, place, rng) -> np.ndarray:
 
 
 def _smooth(s: np.ndarray) -> np.ndarray:
-  """From 0 to 1, slowly at both ends."""
+  """Interpolates from 0 to 1, slowly at both ends."""
   s = np.clip(s, 0.0, 1.0)
   return s * s * (3 - 2 * s)
 
@@ -154,7 +155,7 @@ def _smooth(s: np.ndarray) -> np.ndarray:
 def _scene(
   rng: np.random.Generator, side: float, height: float, puts: bool
 ) -> str:
-  """MJCF of a table, a thing, and a hand that comes from `side` or above."""
+  """Writes the MJCF of a table, a thing, and a hand from `side` or above."""
 
   def color(low=0.1, high=0.95):
     return ' '.join(f'{x:.3f}' for x in rng.uniform(low, high, 3))

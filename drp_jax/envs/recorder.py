@@ -1,4 +1,4 @@
-"""What leads a simulated body from frame to frame."""
+"""Records the actions and joint velocities of a simulated body."""
 
 from typing import Any, SupportsFloat
 
@@ -9,10 +9,10 @@ from drp_jax import recordings
 
 
 class Recorder(gymnasium.Wrapper):
-  """Notes the actions of an episode and how the joints moved.
+  """Wrapper that records the actions and joint velocities of an episode.
 
-  The environment under it has `simulation` and `body`, as those of this folder
-  do. An entry belongs to the frame that a step ends in.
+  The wrapped environment has `simulation` and `body`, like all environments of
+  this folder. An entry belongs to the frame in which its step ends.
   """
 
   def reset(self, **kwargs: Any) -> tuple[np.ndarray, dict]:
@@ -39,7 +39,7 @@ class Recorder(gymnasium.Wrapper):
     return result
 
   def recording(self) -> recordings.Recording:
-    """Returns what led to the frames of this episode so far."""
+    """Returns the actions and velocities that led to this episode's frames."""
     return recordings.Recording(
       np.stack(self._actions),
       np.stack(self._velocities),
@@ -59,8 +59,8 @@ def joint_velocity(
     seconds: above 0.
 
   Returns:
-    [V] float32 in the order of `qvel`: m/s of slides, rad/s of hinges; of a
-    free joint m/s in the world and rad/s in the body's own frame.
+    [V] float32 in the order of `qvel`: m/s for slides, rad/s for hinges; for a
+    free joint m/s in the world and rad/s in the body's frame.
   """
   import mujoco  # after the choice of OpenGL
 

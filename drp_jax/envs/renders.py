@@ -1,7 +1,8 @@
-"""Rollouts of robots as videos: pre-training without a data set.
+"""Rollouts of robots as videos, for pre-training without a data set.
 
-Of tasks of the suite, in the looks of DMC Remastered where it has the domain,
-and of Meta-World; with what the simulator knows of them, where that is asked.
+Tasks are those of the suite, in the looks of DMC Remastered if it has the
+domain, and those of Meta-World. The scenes of the simulator are written on
+request.
 """
 
 import pathlib
@@ -17,11 +18,11 @@ from drp_jax.envs import dmc, dmcr, looks, metaworld, recorder, wrappers
 ACTION_REPEAT = 2
 FPS = 25  # of the files; the bodies differ in control time step
 SMOOTHNESS = 0.7  # share of the last action that remains         [ours]
-NOISE = 0.6  # scale of what is added to it                       [ours]
+NOISE = 0.6  # scale of the noise that is added                   [ours]
 
 # write_video(path, frames uint8 [T, H, W, 3], fps); the file appears whole.
 WriteVideo = Callable[[pathlib.Path, np.ndarray, int], None]
-# What gives the next action, float32 [A] in [-1, 1].
+# Returns the next action, float32 [A] in [-1, 1].
 Act = Callable[[], np.ndarray]
 
 
@@ -37,32 +38,34 @@ def write_rollouts(
 ) -> list[pathlib.Path]:
   """Writes `<folder>/<task>_<index>.mp4`, one episode's first frames each.
 
-  Actions and joint velocities lie beside each video, see `recordings`. A file
-  is a function of task, index, frames, seed and policy alone. A video that
-  exists is left as it is, with or without a recording, and none is ever
-  half-written, so a stopped call goes on where it was. A folder should hold one
-  seed and policy, since the names do not tell them.
+  Actions and joint velocities are written beside each video, see `recordings`.
+  A file is a function of task, index, frames, seed and policy. An existing
+  video is left as it is, with or without a recording. A video is written whole
+  or not at all, so a stopped call can be resumed. Use one seed and policy per
+  folder, because the names do not contain them.
 
   Args:
-    folder: made if it is not there.
-    tasks: of the suite, 'finger_spin', or of Meta-World, 'metaworld_reach'.
-    clips_per_task: videos of each task.
+    folder: created if missing.
+    tasks: names in the suite, 'finger_spin', or in Meta-World,
+      'metaworld_reach'.
+    clips_per_task: number of videos of each task.
     frames: length of each, at least 1 and at most an episode's, 501 in the
       suite and 251 in Meta-World.
     seed: of looks, starts and actions.
     write_video: writes frames to a path whose suffix is `.mp4`, so that the
       file appears whole.
     scenes: whether to write `<task>_<index>.scene.npz` beside each: the arrays
-      of `drp_jax/envs/scene.py`, [frames, ...]. A video without is done again.
-    policy: 'random', smooth random actions; or 'scripted', what Meta-World has
-      for every task.
+      of `drp_jax/envs/scene.py`, [frames, ...]. A video without this file is
+      made again.
+    policy: 'random', smooth random actions; or 'scripted', the policies that
+      Meta-World has for its tasks.
 
   Returns:
     The paths of all the videos, in the order of `tasks`.
 
   Raises:
     ValueError: unknown task or policy, a task without scripted policy, or
-      `frames` is more than an episode has.
+      `frames` is longer than an episode.
     RuntimeError: there is no OpenGL to render with.
   """
   folder = pathlib.Path(folder)
@@ -80,11 +83,11 @@ def write_rollouts(
       continue
     env = recorder.Recorder(_open(task))
     for index, path in missing:
-      # The task by its name, so that other tasks in the list change nothing.
+      # The name of the task, so that other tasks in the list change nothing.
       key = [seed, zlib.crc32(task.encode()), index]
       rng = np.random.default_rng(key)
       video, truth = rollout(env, frames, rng, scenes, policy)
-      # The video comes last: whoever lists videos finds the others as well.
+      # The video is written last, so a listed video has the other files.
       recordings.write(path, env.recording())
       if scenes:
         files.write_arrays(_scene_path(path), truth)
@@ -105,8 +108,8 @@ def rollout(
   Args:
     env: an environment of this folder.
     frames: T.
-    rng: of the episode's seed and the actions.
-    scenes: whether to record what the simulator knows of every frame.
+    rng: generator of the episode's seed and the actions.
+    scenes: whether to record the scene of every frame.
     policy: 'random' or 'scripted'.
 
   Returns:
@@ -115,8 +118,8 @@ def rollout(
       `scenes`.
 
   Raises:
-    ValueError: the episode has fewer frames; unknown policy, or the task has
-      none that is scripted.
+    ValueError: the episode has fewer frames, the policy is unknown, or the task
+      has no scripted policy.
   """
   act = _make_policy(policy, env, rng)
   record = env.get_wrapper_attr('scene') if scenes else dict
@@ -136,7 +139,7 @@ def rollout(
 def _make_policy(
   policy: str, env: gymnasium.Env, rng: np.random.Generator
 ) -> Act:
-  """A policy by name, for one episode; see `rollout`."""
+  """Makes a policy by name, for one episode; see `rollout`."""
   if policy == 'random':
     return _random_policy(env, rng)
   if policy != 'scripted':
@@ -152,7 +155,7 @@ def _make_policy(
 
 
 def _random_policy(env: gymnasium.Env, rng: np.random.Generator) -> Act:
-  """Smooth random actions."""
+  """Makes a policy of smooth random actions."""
   assert env.action_space.shape is not None
   action = np.zeros(env.action_space.shape, np.float32)
 
@@ -166,7 +169,7 @@ def _random_policy(env: gymnasium.Env, rng: np.random.Generator) -> Act:
 
 
 def _scripted_policy(env: metaworld.MetaWorld) -> Act:
-  """What solves the task, by its state."""
+  """Makes the scripted policy, which solves the task from its state."""
   scripted = metaworld.scripted_policy(env.task)
   return lambda: np.clip(scripted.get_action(env.state), -1, 1).astype(
     np.float32

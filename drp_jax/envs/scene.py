@@ -1,12 +1,12 @@
-"""What a simulator knows of a frame: enough for exact flow, masks and tracks.
+"""The scene of a frame in a simulator, for exact flow, masks and tracks.
 
-A visible point of a rigid body keeps its coordinates in that body's frame. So
-the distance behind every pixel, which geom it belongs to, and the poses of all
-geoms and of the camera say where everything seen goes, in any other frame.
+A visible point of a rigid body keeps its coordinates in that body's frame. The
+distance and the geom of every pixel, with the poses of all geoms and of the
+camera, therefore determine where every visible point is in any other frame.
 
-One frame is a dict of arrays, G the number of geoms and sites:
+One frame is a dict of arrays, where G is the number of geoms and sites:
 
-  geom             [H, W] int16, index into what follows; -1 where there is
+  geom             [H, W] int16, index into the arrays below; -1 if there is
                    neither geom nor site: the sky, and what is not rigid
   depth            [H, W] float32, meters along the optical axis; 0 where geom
                    is -1. Compressed, a frame takes 0.8 to 3 kB. float16 would
@@ -29,23 +29,23 @@ Record = Callable[[], dict[str, np.ndarray]]
 
 
 class View:
-  """A fixed camera of a model, drawn with MuJoCo's own functions.
+  """A fixed camera of a model, rendered with MuJoCo's functions.
 
-  Its methods draw into a context that the caller has made current.
+  Its methods render into a context that the caller has made current.
   """
 
   def __init__(
     self, model: Any, data: Any, camera: int, size: int, upside_down: bool
   ):
-    """Looks through a camera.
+    """Prepares to render a camera.
 
     Args:
       model: `mujoco.MjModel`.
-      data: `mujoco.MjData`, drawn as it is at the time.
-      camera: its index in the model.
+      data: `mujoco.MjData`; its state at the time of rendering is drawn.
+      camera: index of the camera in the model.
       size: side of the images in pixels.
       upside_down: whether rows run from the bottom to the top, which mirrors
-        what is seen.
+        the image.
     """
     import mujoco  # after the choice of OpenGL
 
@@ -64,9 +64,9 @@ class View:
     return self._draw(context, segments=False)[0]
 
   def record(self, context: Any) -> dict[str, np.ndarray]:
-    """Draws depth and segments; returns a frame as the file's top says."""
-    # Both from one drawing, which has no multisampling: a depth image drawn by
-    # itself disagrees with the segments at a tenth of the walker's pixels.
+    """Renders depth and segments; returns a frame as described above."""
+    # Both from one rendering without multisampling. A separate depth image
+    # disagrees with the segments at a tenth of the walker's pixels.
     colors, depth = self._draw(context, segments=True)
     geom = self._geom_of_color()[colors.astype(int) @ [1, 2**8, 2**16]]
     model, data = self._model, self._data
@@ -118,7 +118,7 @@ class View:
     return colors, near / (1 - buffer.astype(np.float64) * (1 - ratio))
 
   def _geom_of_color(self) -> np.ndarray:
-    """Geom, or site behind all geoms, of a segment's color; int16."""
+    """Maps colors of segments to geoms or, after all geoms, sites; int16."""
     kinds = self._mujoco.mjtObj
     first = {kinds.mjOBJ_GEOM: 0, kinds.mjOBJ_SITE: self._model.ngeom}
     out = np.full(self._scene.ngeom + 1, -1, np.int16)
@@ -132,8 +132,8 @@ def of_physics(physics: Any, camera: int, size: int) -> Record:
   """Makes a function that records a frame of a dm_control `Physics`.
 
   Args:
-    physics: drawn in its own OpenGL context, whatever it looks like.
-    camera: its index in the model.
+    physics: rendered in its OpenGL context, with any look.
+    camera: index of the camera in the model.
     size: side of the images in pixels.
 
   Returns:

@@ -1,12 +1,12 @@
 """Image files of three packages, whether or not the packages are installed.
 
-A seed of DMC Remastered chooses textures by their place in a list, so the list
-has to be the same on every machine. Each package's images are known by names
-and digest. They are taken from the installed package if it has exactly these.
-Otherwise pip downloads the wheel of the known version once, and the images are
-kept in `~/.cache/drp_jax/textures`: labmaze has no wheel for Python 3.13 and
-later, DMC Remastered runs without Meta-World, and a newer dm_control may bring
-other images.
+A seed of DMC Remastered chooses textures by their position in a list, so the
+list has to be the same on every machine. Names and a digest identify the images
+of each package. If the installed package has exactly these images, they are
+read from there. Otherwise pip downloads the wheel of the known version once,
+and the images are kept in `~/.cache/drp_jax/textures`. This happens because
+labmaze has no wheel for Python 3.13 and later, DMC Remastered runs without
+Meta-World, and a newer dm_control may have other images.
 """
 
 import dataclasses
@@ -30,12 +30,12 @@ class Package:
   """Images of a package.
 
   Attributes:
-    name: as it is imported.
-    version: whose images are known.
-    patterns: of names inside the package, sorted within each pattern. A star
-      stands for no slash.
-    sha256: of all names and contents; see `_digest`.
-    options: of `pip download`.
+    name: name under which it is imported.
+    version: version whose images are known.
+    patterns: patterns of names inside the package; names are sorted within each
+      pattern. A star matches no slash.
+    sha256: digest of all names and contents; see `_digest`.
+    options: options of `pip download`.
   """
 
   name: str
@@ -50,7 +50,7 @@ class Package:
     return f'{self.name}=={self.version}'
 
 
-# Images do not depend on the Python and the system that a wheel is meant for.
+# The images are the same in the wheels for every Python version and system.
 _ANY_PYTHON = '--python-version=3.12'
 
 LABMAZE = Package(
@@ -83,14 +83,14 @@ METAWORLD = Package(
 
 
 def find(package: Package) -> list[list[pathlib.Path]]:
-  """Finds the images of a package, downloading them where that is needed.
+  """Finds the images of a package, and downloads them if necessary.
 
   Returns:
     The files of each pattern.
 
   Raises:
     RuntimeError: if they are not installed and cannot be downloaded, or if the
-      downloaded ones are not the known ones.
+      downloaded images have another digest.
   """
   kept = _cache() / package.requirement
   for root in (_installed(package.name), kept):
@@ -119,7 +119,7 @@ def _files(root: pathlib.Path, package: Package) -> list[list[pathlib.Path]]:
 
 
 def _digest(root: pathlib.Path, package: Package) -> str:
-  """SHA-256 over names, sizes and contents of a package's images."""
+  """Computes SHA-256 over names, sizes and contents of a package's images."""
   whole = hashlib.sha256()
   for file in sum(_files(root, package), []):
     content = file.read_bytes()
@@ -132,12 +132,12 @@ def _digest(root: pathlib.Path, package: Package) -> str:
 def _unpack(wheel: pathlib.Path, root: pathlib.Path, package: Package) -> None:
   """Writes a package's images from its wheel below `root`.
 
-  Several processes may do so at once.
+  Several processes may do this at once.
   """
   with zipfile.ZipFile(wheel) as archive:
     for name in archive.namelist():
       inside = name.removeprefix(f'{package.name}/')
-      # Patterns have no `..`, so nothing is written outside of `root`.
+      # Patterns contain no `..`, so nothing is written outside of `root`.
       if inside != name and _matches(inside, package.patterns):
         try:
           files.write(root / inside, archive.read(name), f'.{os.getpid()}')
@@ -150,7 +150,7 @@ def _unpack(wheel: pathlib.Path, root: pathlib.Path, package: Package) -> None:
 
 
 def _matches(name: str, patterns: Iterable[str]) -> bool:
-  """Whether a name in a wheel matches as `Path.glob` would have it."""
+  """Returns whether a name in a wheel matches, by the rules of `Path.glob`."""
   parts = name.split('/')
   return any(
     len(parts) == pattern.count('/') + 1
@@ -160,7 +160,7 @@ def _matches(name: str, patterns: Iterable[str]) -> bool:
 
 
 def _installed(name: str) -> pathlib.Path | None:
-  """Where a package lies, without importing it; None if it is not there."""
+  """Returns the folder of a package without importing it, or None."""
   spec = importlib.util.find_spec(name)
   if spec is None or not spec.submodule_search_locations:
     return None

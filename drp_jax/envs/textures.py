@@ -1,15 +1,15 @@
 """Skies and floors for DMC Remastered.
 
-The original's 119 photos and 383 floors are not ours to ship. Our own set
-consists of images in packages (labmaze, dm_control, metaworld: always those of
-one version, so a seed means the same scene everywhere; see
-`drp_jax.envs.texture_files`) and of skies drawn by `procedural_sky`. A folder
-of the user's replaces it, laid out as the original's `dmc_remastered/assets`:
+We may not ship the original's 119 photos and 383 floors. Our set consists of
+images in packages (labmaze, dm_control, metaworld, always of one version, so a
+seed means the same scene everywhere; see `drp_jax.envs.texture_files`) and of
+skies drawn by `procedural_sky`. A user's folder replaces it, with the layout of
+the original's `dmc_remastered/assets`:
 
   <folder>/skies/**/*.png    any size, stretched to a square
   <folder>/floors/**/*.png   (also .jpg, .jpeg, .webp)
 
-Files are taken in the order of their sorted relative paths (T8).
+Files are used in the order of their sorted relative paths (T8).
 """
 
 import dataclasses
@@ -21,7 +21,7 @@ from PIL import Image
 
 from drp_jax.envs import texture_files
 
-NUM_PROCEDURAL_SKIES = 96  # with the others about as many as DMCR's 119 [ours]
+NUM_PROCEDURAL_SKIES = 96  # in total about as many as DMCR's 119  [ours]
 
 _SUFFIXES = ('.png', '.jpg', '.jpeg', '.webp')
 _NOT_FLOORS = ('height1', 'real_door', 'tennis')  # objects and a height map
@@ -29,7 +29,7 @@ _NOT_FLOORS = ('height1', 'real_door', 'tennis')  # objects and a height map
 
 @dataclasses.dataclass(frozen=True)
 class Textures:
-  """Images to dress scenes with.
+  """Images for skies and floors.
 
   Attributes:
     skies: [N, S, S, 3] uint8, rows from the zenith down.
@@ -42,7 +42,7 @@ class Textures:
 
 @functools.cache
 def load(size: int, folder: str = '') -> Textures:
-  """Loads and scales all textures; a second call costs nothing.
+  """Loads and scales all textures; later calls return the same object.
 
   Args:
     size: S, side in texels.
@@ -52,9 +52,9 @@ def load(size: int, folder: str = '') -> Textures:
     The textures.
 
   Raises:
-    ValueError: `folder` lacks images of one kind, or one cannot be read. It
-      is not left out, since that would change the scenes of all seeds.
-    RuntimeError: images of our own set are neither installed nor to be
+    ValueError: `folder` lacks images of one kind, or an image cannot be read.
+      Leaving it out would change the scenes of all seeds.
+    RuntimeError: images of our own set are not installed and cannot be
       downloaded.
   """
   if folder:
@@ -79,13 +79,13 @@ def procedural_sky(index: int, size: int) -> np.ndarray:
   """Draws a sky: a gradient of three colors, clouds, a sun, and hills.
 
   Args:
-    index: which one; the image is a function of `index` and `size`.
+    index: number of the sky; the image is a function of `index` and `size`.
     size: S, side in texels.
 
   Returns:
     [S, S, 3] uint8.
   """
-  rng = np.random.default_rng([index, 7])  # 7: a stream of its own
+  rng = np.random.default_rng([index, 7])  # 7 makes a separate stream
   y, x = np.mgrid[:size, :size] / (size - 1)
 
   zenith, middle, horizon, cloud, sun = rng.uniform(0, 1, [5, 3])
@@ -110,7 +110,7 @@ def procedural_sky(index: int, size: int) -> np.ndarray:
 
 
 def _noise(rng: np.random.Generator, size: int, cells: int) -> np.ndarray:
-  """Smooth noise of four octaves, [S, S] in [0, 1]; the first has `cells`."""
+  """Draws smooth noise of four octaves, from `cells` on; [S, S] in [0, 1]."""
   total, weight = np.zeros([size, size]), 0.0
   for octave in range(4):
     side = cells * 2**octave + 1
@@ -125,14 +125,14 @@ def _noise(rng: np.random.Generator, size: int, cells: int) -> np.ndarray:
 
 def _read(file: pathlib.Path, size: int) -> np.ndarray:
   try:
-    if not file.is_file():  # a link to nowhere; a pipe would never end
+    if not file.is_file():  # a dangling link; reading a pipe would block
       raise FileNotFoundError('no regular file')
     with Image.open(file) as image:
       return _scale(image, size)
   except Exception as error:  # decoders raise all sorts for a broken file
     raise ValueError(
       f'config.env.texture_folder: {str(file)!r} cannot be read as an image'
-      f' ({type(error).__name__}: {error}). Replace it or take it away; without'
+      f' ({type(error).__name__}: {error}). Replace it, or remove it; without'
       ' it every seed has another scene.'
     ) from error
 
@@ -145,7 +145,7 @@ def _scale(image: Image.Image, size: int) -> np.ndarray:
 
 
 def _cross_sides(file: pathlib.Path, size: int) -> list[np.ndarray]:
-  """The four sides of a sky box that is stored as a cross of 4x3 squares."""
+  """Cuts the four sides out of a sky box stored as a cross of 4x3 squares."""
   image = Image.open(file)
   side = image.width // 4
   boxes = [(i * side, side, (i + 1) * side, 2 * side) for i in range(4)]

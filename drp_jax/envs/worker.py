@@ -1,8 +1,9 @@
 """The process that runs one environment for `drp_jax/envs/driver.py`.
 
-It imports what the environment needs and nothing of JAX. It ends when the pipe
-to the driver is closed, with the driver's process (`drp_jax/processes.py`), and
-when its environment fails; then its last message is a `Failure`.
+It imports the packages of the environment and not JAX. It ends when the pipe to
+the driver is closed, when the driver's process ends (`drp_jax/processes.py`),
+and when its environment fails. In the last case its last message is a
+`Failure`.
 """
 
 import contextlib
@@ -21,23 +22,23 @@ IMAGE_SHAPE = (64, 64, 3)  # [Table 5]
 
 @dataclasses.dataclass(frozen=True)
 class Opened:
-  """The first message: the environment is there, with actions [A]."""
+  """The first message: the environment is open and has actions [A]."""
 
   action_size: int
 
 
 @dataclasses.dataclass(frozen=True)
 class Frame:
-  """What `reset` or `step` gave.
+  """Result of `reset` or `step`.
 
   Attributes:
     image: [64, 64, 3] uint8.
     reward: 0 after `reset`.
     terminated: see `gymnasium.Env.step`.
     truncated: see `gymnasium.Env.step`.
-    success: whether the environment says so in this step.
-    scene: what is true of the frame, see `drp_jax/envs/scene.py`; None unless
-      it was asked for.
+    success: whether the environment reports success in this step.
+    scene: scene of the frame, see `drp_jax/envs/scene.py`; None unless
+      requested.
   """
 
   image: np.ndarray
@@ -50,12 +51,13 @@ class Frame:
 
 @dataclasses.dataclass(frozen=True)
 class Failure:
-  """The last message of an environment that cannot go on.
+  """The last message of an environment that failed.
 
   Attributes:
-    message: of the exception.
-    details: its traceback.
-    wrong_setting: whether it is a ValueError, as ours are for settings.
+    message: message of the exception.
+    details: traceback of the exception.
+    wrong_setting: whether it is a ValueError, which our code raises for wrong
+      settings.
   """
 
   message: str
@@ -66,13 +68,13 @@ class Failure:
 def main(pipe: connection.Connection) -> None:
   """Serves the driver at the other end of `pipe`.
 
-  It first receives, pickled, a function that opens the environment and whether
-  frames come with their scene. Then every int is a seed to begin an episode
-  with, and every [A] an action.
+  The worker first receives, pickled, a function that opens the environment and
+  whether frames come with their scene. Then every int is the seed of a new
+  episode, and every [A] is an action.
   """
   try:
     task = pipe.recv_bytes()
-  except EOFError:  # the driver died, or gave up
+  except EOFError:  # the driver died or closed the pipe
     return
   try:
     make_env, scenes = cloudpickle.loads(task)
@@ -81,17 +83,17 @@ def main(pipe: connection.Connection) -> None:
     request = _exchange(pipe, Opened(env.action_space.shape[0]))
     while request is not None:
       request = _exchange(pipe, _advance(env, request, scenes))
-  except Exception as error:  # of the environment, whatever it may be
+  except Exception as error:  # any exception of the environment
     wrong_setting = isinstance(error, ValueError)
     failure = Failure(str(error), traceback.format_exc(), wrong_setting)
-    with contextlib.suppress(OSError):  # nobody listens any more
+    with contextlib.suppress(OSError):  # the driver is gone
       pipe.send(failure)
   else:
     env.close()
 
 
 def _exchange(pipe: connection.Connection, message: Any) -> Any:
-  """Sends a message and waits for what is asked for next; None is the end."""
+  """Sends a message and waits for the next request; None is the end."""
   try:
     pipe.send(message)
     return pipe.recv()

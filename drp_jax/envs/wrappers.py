@@ -1,4 +1,4 @@
-"""What stands between an agent and an environment."""
+"""Wrappers between an agent and an environment."""
 
 from typing import Any
 
@@ -9,9 +9,10 @@ import numpy as np
 class ActionRepeat(gymnasium.Wrapper):
   """Applies every action to `repeat` control steps and sums their rewards.
 
-  In every episode, not only the first. Stops early where the episode ends;
-  `success` is true if it was at any of the steps. Only the last of the steps is
-  rendered, so `env` has `advance`, as the environments of this folder do.
+  This holds in every episode, not only in the first. The steps stop early if
+  the episode ends. `success` is true if it was true at any of the steps. Only
+  the last step is rendered, so `env` needs `advance`, which all environments of
+  this folder have.
   """
 
   def __init__(self, env: Any, repeat: int):

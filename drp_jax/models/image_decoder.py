@@ -26,6 +26,27 @@ class Context:
   fine: jax.Array
 
 
+def place_features(rows: int, columns: int, width: int) -> jax.Array:
+  """Computes sines and cosines of the places in a grid (N44).
+
+  The product of two places' features falls with their distance.
+
+  Args:
+    rows: h.
+    columns: w.
+    width: C, a multiple of 4.
+
+  Returns:
+    [h * w, C] float32, each row of norm sqrt(2 C). Wave lengths run from two
+    grids down to 4 cells.
+  """
+  waves = jnp.geomspace(2.0 * max(rows, columns), 4.0, width // 4)
+  place = jnp.stack(jnp.divmod(jnp.arange(rows * columns), columns), -1)
+  angle = 2.0 * jnp.pi * place[:, None] / waves[None, :, None]
+  features = jnp.stack([jnp.sin(angle), jnp.cos(angle)], -1)
+  return 2.0 * features.reshape(rows * columns, width)
+
+
 class CrossAttention(nn.Module):
   """Cross-attention to a random subset of context tokens  [IPV].
 
@@ -33,11 +54,15 @@ class CrossAttention(nn.Module):
     num_heads: attention heads, a divisor of C.
     mask_ratio: share of context tokens left out, drawn anew for every frame, in
       training and evaluation alike.
+    local_start: whether tokens attend to their own place before training;
+      without it, tables of positions start at zero, and tokens attend to
+      everything alike (N44).
     axis_name: device axis for batch norm.
   """
 
   num_heads: int
   mask_ratio: float
+  local_start: bool = False
   axis_name: str | None = None
 
   @nn.compact
@@ -65,12 +90,22 @@ class CrossAttention(nn.Module):
     if not train:
       weight_keys = out_keys = None
 
+    def places(_):
+      return (
+        place_features(h, w, C) if self.local_start else jnp.zeros([h * w, C])
+      )
+
     def positions(name):
-      table = self.param(name, nn.initializers.zeros_init(), (h * w, C))
+      table = self.param(name, places)
       return table[None].astype(x.dtype)
+
+    def key_kernel(*_):
+      return self.variables['params']['key']['kernel']
 
     def project(x, name):
       init = layers.shared_glorot(C, 3 * C)  # of the packed matrix  [IPV]
+      if self.local_start and name == 'query':
+        init = key_kernel
       x = layers.Dense(C, kernel_init=init, name=name)(x)
       x = x.reshape(*x.shape[:-1], H, C // H)
       return jnp.swapaxes(x, -3, -2)  # [..., heads, tokens, C / heads]
@@ -153,6 +188,7 @@ class ImageDecoder(nn.Module):
     num_heads: attention heads of the cross-attention.
     image_size: side of the image, a multiple of 16.
     mask_ratio: share of context tokens left out.
+    local_start: whether tokens attend to their own place before training.
     axis_name: device axis for batch norm.
     remat: whether layers are computed again in the backward pass.
   """
@@ -162,6 +198,7 @@ class ImageDecoder(nn.Module):
   num_heads: int
   image_size: int
   mask_ratio: float
+  local_start: bool = False
   axis_name: str | None = None
   remat: bool = False
 
@@ -204,6 +241,7 @@ class ImageDecoder(nn.Module):
           mixed = attend(
             self.num_heads,
             self.mask_ratio,
+            self.local_start,
             self.axis_name,
             name=f'context{stage}',
           )(convolution.double(x), memory, stage_keys[stage], train)

@@ -16,7 +16,7 @@ def normalize(
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
   """Normalizes by statistics of the batch.
 
-  Keeps x alone for the backward pass.
+  Only x is kept for the backward pass.
 
   Args:
     x: [..., C].
@@ -42,9 +42,9 @@ def normalize_and_convolve(
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
   """Normalizes, applies ReLU, then convolves and keeps the sides.
 
-  On CPUs, the input of the convolution is not kept for the backward pass, which
-  is bound by memory there, but computed from x once more. Accelerators keep it,
-  since they would move more bytes.
+  On CPUs, where memory limits the backward pass, the input of the convolution
+  is not kept but recomputed from x. Accelerators keep it, because recomputing
+  would move more bytes.
 
   Args:
     x: [N, H, W, C].
@@ -162,8 +162,8 @@ normalize_and_convolve.defvjp(_convolve_forward, _convolve_backward)
 def _on_cpus_apart(tree):
   """Returns the arrays behind a barrier, so that XLA:CPU treats them as new.
 
-  It computes what depends on them once more, when all of them are there, in
-  place of keeping it from the forward pass. TPUs would move more bytes.
+  XLA:CPU then recomputes values that depend on them instead of keeping them
+  from the forward pass. TPUs would move more bytes.
   """
   return jax.lax.platform_dependent(
     tree, cpu=jax.lax.optimization_barrier, default=lambda tree: tree

@@ -1,6 +1,6 @@
 """Convolutions in forms that suit narrow and doubled maps.
 
-All compute what `jax.lax.conv_general_dilated` would, to rounding, on maps
+All are equal to `jax.lax.conv_general_dilated` up to rounding, on maps
 [N, H, W, C] with kernels [rows, columns, C, F].
 """
 
@@ -10,8 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-# Channels that fill a vector register of CPUs. XLA:CPU takes as long for a
-# convolution of fewer.
+# Channels that fill a vector register of CPUs. XLA:CPU takes as long for fewer
+# channels.
 _LANES = 16
 _MAPS = ('NHWC', 'HWIO', 'NHWC')
 
@@ -24,7 +24,7 @@ def convolve(
   strides: tuple[int, int],
   padding: str | Padding,
 ) -> jax.Array:
-  """Convolves; maps of few channels with columns folded into channels.
+  """Convolves, with columns folded into channels if there are few channels.
 
   Folding f columns multiplies channels by f, and the products by the number of
   zeros in the wider kernel. Only the gradient of the kernel is computed on maps
@@ -59,7 +59,7 @@ def _plain(x, kernel, strides, padding):
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def _narrow(x, kernel, strides, padding):
-  """`_plain`, each of its parts in its faster form."""
+  """Computes `_plain`, with each of its parts in the faster form."""
   return _folded(x, kernel, strides, padding)
 
 
@@ -154,16 +154,16 @@ def convolve_to_cells(
 
 
 def double(x: jax.Array) -> jax.Array:
-  """Nearest neighbor: [N, h, w, C] -> [N, 2h, 2w, C]."""
+  """Doubles a map by nearest neighbor: [N, h, w, C] -> [N, 2h, 2w, C]."""
   return jnp.repeat(jnp.repeat(x, 2, 1), 2, 2)
 
 
 def convolve_doubled(x: jax.Array, kernel: jax.Array) -> jax.Array:
   """Convolves `double(x)` and keeps its sides, without making it.
 
-  Taps that fall on the same pixel of x are added up first. Only CPUs do so
-  where channels are many and each sub-pixel has another window: TPUs would move
-  more bytes.
+  Taps that fall on the same pixel of x are added up first. If there are many
+  channels, and each sub-pixel has another window, only CPUs do so, because TPUs
+  would move more bytes.
 
   Args:
     x: [N, h, w, C].
@@ -210,7 +210,7 @@ def _of_doubled(x, kernel):
 
 
 def _by_sub_pixel(x, kernel):
-  """A convolution for each sub-pixel, of the taps that it uses."""
+  """Convolves for each sub-pixel with the taps that it uses."""
   (N, h, w, _), taps = x.shape, _sub_pixels(x, kernel)
   windows, half = _windows(len(kernel)), len(taps) // 2
   rows = []
@@ -225,7 +225,7 @@ def _by_sub_pixel(x, kernel):
 
 
 def _sub_pixels(x, kernel):
-  """Kernels [m, m, C, 2, 2, F] of the sub-pixels, in the type of x."""
+  """Computes kernels [m, m, C, 2, 2, F] of sub-pixels, in the type of x."""
   falls_on = _falls_on(len(kernel))
   taps = jnp.einsum(
     'imk,jnl,klcf->mncijf',
@@ -238,17 +238,17 @@ def _sub_pixels(x, kernel):
 
 
 def _windows(n):
-  """First and last pixel that taps fall on, for both places in a cell."""
+  """Returns first and last pixel that taps fall on, for both sub-pixels."""
   used = (np.flatnonzero(part.any(-1)) for part in _falls_on(n))
   return [(int(pixels[0]), int(pixels[-1])) for pixels in used]
 
 
 def _falls_on(n: int) -> np.ndarray:
-  """Where taps of an n x n convolution of a doubled map fall.
+  """Computes where taps of an n x n convolution of a doubled map fall.
 
   Returns:
-    [2, m, n], float32: whether, for pixels 2i and 2i + 1, pixel i - m // 2 + k
-    of the map before doubling is what tap l falls on.
+    [2, m, n], float32: whether, for pixels 2i and 2i + 1, tap l falls on pixel
+    i - m // 2 + k of the map before doubling.
   """
   half = (n // 2 + 1) // 2
   table = np.zeros((2, 2 * half + 1, n), np.float32)

@@ -27,7 +27,7 @@ def categorical_sample(
 
 
 def categorical_kl(logits_p: jax.Array, logits_q: jax.Array) -> jax.Array:
-  """KL(p || q) of grouped categoricals, summed over groups.
+  """Computes KL(p || q) of grouped categoricals, summed over groups.
 
   Args:
     logits_p: [..., groups, classes].
@@ -42,13 +42,13 @@ def categorical_kl(logits_p: jax.Array, logits_q: jax.Array) -> jax.Array:
 
 
 def categorical_entropy(logits: jax.Array) -> jax.Array:
-  """Entropy of grouped categoricals [..., groups, classes] -> [...], nats."""
+  """Computes entropy in nats: [..., groups, classes] logits -> [...]."""
   log_p = jax.nn.log_softmax(logits, -1)
   return -(jnp.exp(log_p) * log_p).sum((-1, -2))
 
 
 def mix_uniform(logits: jax.Array, share: float) -> jax.Array:
-  """Log-probabilities of (1 - share) softmax(logits) + share uniform.
+  """Computes log-probabilities of (1 - share) softmax(logits) + share uniform.
 
   Args:
     logits: [..., classes].
@@ -62,13 +62,13 @@ def mix_uniform(logits: jax.Array, share: float) -> jax.Array:
 
 
 def normal_log_prob(mean: jax.Array, std: jax.Array, x: jax.Array) -> jax.Array:
-  """Log density of diagonal normals, summed: [..., A] -> [...]."""
+  """Computes the log density of diagonal normals, summed: [..., A] -> [...]."""
   z = (x - mean) / std
   return (-0.5 * z * z - _LOG_SQRT_2PI - jnp.log(std)).sum(-1)
 
 
 def normal_entropy(std: jax.Array) -> jax.Array:
-  """Differential entropy of diagonal normals: [..., A] -> [...], nats."""
+  """Computes the entropy of diagonal normals in nats: [..., A] -> [...]."""
   return (0.5 + _LOG_SQRT_2PI + jnp.log(std)).sum(-1)
 
 
@@ -78,7 +78,7 @@ def normal_kl(
   mean_q: jax.Array | float,
   std_q: jax.Array | float,
 ) -> jax.Array:
-  """KL(p || q) of diagonal normals, summed over the last axis.
+  """Computes KL(p || q) of diagonal normals, summed over the last axis.
 
   Args:
     mean_p: [..., Z].
@@ -99,7 +99,7 @@ def _normal_pdf(x: jax.Array) -> jax.Array:
 
 
 def _bounds(mean: jax.Array, std: jax.Array):
-  """Standardized ends of [-1, 1] and the mass between them."""
+  """Computes standardized ends of [-1, 1] and the mass between them."""
   low, high = (-1.0 - mean) / std, (1.0 - mean) / std
   low_cdf = jax.scipy.special.ndtr(low)
   mass = jnp.maximum(jax.scipy.special.ndtr(high) - low_cdf, 1e-8)
@@ -111,8 +111,8 @@ def truncated_normal_sample(
 ) -> jax.Array:
   """Samples N(mean, std) truncated to [-1, 1] by its inverse CDF.
 
-  Reparameterized; the final clamp to +-(1 - 1e-6) passes gradients straight
-  through.
+  Samples are reparameterized. The final clamp to +-(1 - 1e-6) passes gradients
+  straight through.
 
   Args:
     mean: [..., A].
@@ -132,7 +132,7 @@ def truncated_normal_sample(
 def truncated_normal_log_prob(
   mean: jax.Array, std: jax.Array, x: jax.Array
 ) -> jax.Array:
-  """Log density of x [..., A] in [-1, 1], summed over A -> [...]."""
+  """Computes the log density of x [..., A] in [-1, 1], summed over A: [...]."""
   mass = _bounds(mean, std)[-1]
   z = (x - mean) / std
   log_prob = -0.5 * z * z - _LOG_SQRT_2PI - jnp.log(std) - jnp.log(mass)
@@ -140,7 +140,7 @@ def truncated_normal_log_prob(
 
 
 def truncated_normal_entropy(mean: jax.Array, std: jax.Array) -> jax.Array:
-  """Differential entropy, summed over A: [..., A] -> [...], nats."""
+  """Computes the entropy in nats, summed over A: [..., A] -> [...]."""
   low, high, _, mass = _bounds(mean, std)
   edges = (low * _normal_pdf(low) - high * _normal_pdf(high)) / (2.0 * mass)
   entropy = _LOG_SQRT_2PI + 0.5 + jnp.log(std) + jnp.log(mass) + edges

@@ -1,6 +1,6 @@
-"""Returns of DreamerV3, and the range that makes their sizes comparable.
+"""Returns of DreamerV3, and the range that normalizes them.
 
-Rewards belong to the state in which they arrive, and how far an episode goes on
+Rewards belong to the state in which they arrive. The continuation of an episode
 is predicted, so discounts differ from step to step.
 """
 
@@ -8,7 +8,7 @@ import chex
 import jax
 import jax.numpy as jnp
 
-_PERCENTILES = 5.0, 95.0  # that low and high follow  [DreamerV3]
+_PERCENTILES = 5.0, 95.0  # followed by low and high  [DreamerV3]
 
 Range = dict[str, jax.Array]
 
@@ -28,12 +28,12 @@ def lambda_return(
   Args:
     reward: [T, ...], received on arriving in each state; entry 0 is not used.
     value: [T, ...], of each state; entry 0 is not used.
-    live: [T, ...], c: discount times whether the episode goes on; entry 0 is
-      not used.
+    live: [T, ...], c: discount times the continuation of the episode, a
+      probability or 0 and 1; entry 0 is not used.
     lam: lambda.
-    last: [T, ...] bool, states after which another episode follows: there is
-      only their value. What is returned for themselves must not be read. None
-      if there are none.
+    last: [T, ...] bool, states after which another episode follows, of which
+      only the value is used; their own returns are undefined. None if there
+      are none.
 
   Returns:
     [T-1, ...], V of all states but the last.
@@ -56,7 +56,7 @@ def lambda_return(
 
 
 def initial_range() -> Range:
-  """Before the first returns: `low` and `high`, both []."""
+  """Returns the range before the first returns: `low` and `high`, both []."""
   return {'low': jnp.zeros(()), 'high': jnp.zeros(())}
 
 
@@ -68,7 +68,7 @@ def follow(
   Args:
     old: `low` and `high`.
     returns: of any shape; their outermost twentieths do not count.
-    rate: of the moving average. It starts at 0 and is not corrected for that.
+    rate: rate of the moving average, which starts at 0 without correction.
     axis_name: device axis, or None; returns of all devices count.
 
   Returns:

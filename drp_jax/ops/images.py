@@ -17,7 +17,7 @@ def to_float(image: jax.Array) -> jax.Array:
 
 
 def to_uint8(image: jax.Array) -> jax.Array:
-  """Inverse of `to_float`; values outside [-0.5, 0.5] are clipped."""
+  """Inverts `to_float`; values outside [-0.5, 0.5] are clipped."""
   return jnp.clip((image + 0.5) * 255.0 + 0.5, 0, 255).astype(jnp.uint8)
 
 
@@ -28,7 +28,7 @@ def random_erasing(image: jax.Array, keys: jax.Array) -> jax.Array:
 
   Args:
     image: [B, H, W, C] in [-0.5, 0.5]; 0 is mid-gray.
-    keys: [B] typed keys, one of each image.
+    keys: [B] typed keys, one for each image.
 
   Returns:
     [B, H, W, C].

@@ -1,4 +1,4 @@
-"""Which tokens see which: random masks and tracking windows."""
+"""Masks of tokens: random masks and tracking windows."""
 
 import math
 
@@ -27,9 +27,9 @@ def random_hidden(
 ) -> jax.Array:
   """Hides a random subset of the atomic actions of every clip (B12).
 
-  Uniform over the K tokens of all n valid entries, with the exact count
-  floor(ratio * K * n). A clip has one invalid entry, the first, so n = T - 1;
-  a segment of several episodes has one for each.
+  The subset is uniform over the K tokens of all n valid entries and has exactly
+  floor(ratio * K * n) tokens. A clip has one invalid entry, the first, so
+  n = T - 1. A segment of several episodes has one for each.
 
   Args:
     keys: [B] typed keys.
@@ -55,7 +55,7 @@ def random_hidden(
 def keep_tokens(
   keys: jax.Array, rows: int, num_tokens: int, num_keep: int
 ) -> jax.Array:
-  """Draws `num_keep` of `num_tokens` indices for `rows` frames an example.
+  """Draws `num_keep` of `num_tokens` indices for `rows` frames per example.
 
   Args:
     keys: [B] typed keys.
@@ -72,11 +72,11 @@ def keep_tokens(
 
 @jax.custom_vjp
 def take_tokens(x: jax.Array, kept: jax.Array) -> jax.Array:
-  """Takes each frame's kept tokens of what its sequence holds.
+  """Gathers each frame's kept tokens from the tokens of its sequence.
 
-  On accelerators the gradient is a product with one-hot vectors. There, adding
-  to the same places would be atomic, in an order that differs from run to run
-  (GPUs), or done place by place (TPUs).
+  On accelerators the gradient is a product with one-hot vectors. A scatter-add
+  would be atomic there, in an order that differs from run to run (GPUs), or
+  sequential (TPUs).
 
   Args:
     x: [B, heads, N, c].
@@ -107,31 +107,31 @@ take_tokens.defvjp(_take_tokens_forward, _take_tokens_backward)
 
 
 def add_tokens(dy: jax.Array, x: jax.Array, kept: jax.Array) -> jax.Array:
-  """Adds up what was taken, [B, heads, rows, n, c], at its place in x."""
+  """Adds the gradients of gathered tokens at their places in x."""
   return jax.vjp(lambda x: _take(x, kept), x)[1](dy)[0]
 
 
 def add_tokens_by_product(
   dy: jax.Array, x: jax.Array, kept: jax.Array
 ) -> jax.Array:
-  """`add_tokens` in another order, as one product for each sequence."""
+  """Computes `add_tokens` in another order, by one product per sequence."""
   B, heads, N, c = x.shape
   chosen = jax.nn.one_hot(kept.reshape(B, -1), N, dtype=dy.dtype)
   total = jnp.einsum(
     'bkn,bhkc->bhnc',
     chosen,
     dy.reshape(B, heads, -1, c),
-    precision=jax.lax.Precision.HIGHEST,  # it only picks
+    precision=jax.lax.Precision.HIGHEST,  # the product only selects
     preferred_element_type=jnp.promote_types(dy.dtype, jnp.float32),
   )
   return total.astype(x.dtype)
 
 
 def same_window(window_step: jax.Array, is_first: jax.Array) -> jax.Array:
-  """Which pairs of steps lie in one tracking window.
+  """Returns which pairs of steps lie in one tracking window.
 
   Points keep their identity within a window only, so attention over time stays
-  inside. An entry with `is_first` has no flow and is a window of its own.
+  inside. An entry with `is_first` has no flow and is a separate window.
 
   Args:
     window_step: [B, T] int32, see `types.Motion`.
@@ -147,5 +147,5 @@ def same_window(window_step: jax.Array, is_first: jax.Array) -> jax.Array:
 
 
 def causal(length: int) -> jax.Array:
-  """[T, T] bool: query t (rows) may see key t' (columns) if t' <= t."""
+  """Returns [T, T] bool: query t (row) may see key t' (column) if t' <= t."""
   return jnp.tril(jnp.ones([length, length], bool))

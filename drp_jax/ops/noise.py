@@ -1,8 +1,8 @@
 """Random numbers drawn example by example.
 
 Every sequence of a batch has its own key, derived from its place in the
-*global* batch. So a step gives the same numbers on one device and on many, and
-whoever compares implementations can feed the noise instead.
+*global* batch. A step therefore gives the same numbers on one device and on
+many. Comparisons of implementations can pass the noise instead.
 """
 
 import math
@@ -34,9 +34,9 @@ def keep_mask(
 ) -> jax.Array:
   """Draws [B, *shape] bool, false with probability `rate`.
 
-  A hash of a counter and the example's key (the finalizer of MurmurHash3): some
-  fifty times cheaper than a cryptographic generator, which would otherwise be
-  most of the decoder's time, and good enough for dropout.
+  The mask is a hash of a counter and the example's key (the finalizer of
+  MurmurHash3). This is some fifty times cheaper than a cryptographic generator,
+  which would take most of the decoder's time, and good enough for dropout.
 
   Args:
     keys: [B] typed keys.
@@ -68,7 +68,7 @@ def dropout(x: jax.Array, keys: jax.Array | None, rate: float) -> jax.Array:
 
 
 def drop(x: jax.Array, keys: jax.Array | None, rate: float) -> jax.Array:
-  """Does what `dropout` does, but leaves the other values as they are."""
+  """Drops values like `dropout`, but does not scale the others."""
   if keys is None or rate == 0.0:
     return x
   B = keys.shape[0]

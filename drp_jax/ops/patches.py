@@ -1,4 +1,4 @@
-"""The one crop: optical-flow patches around keypoints (Sec. 4.2.1)."""
+"""Crops optical-flow patches around keypoints (Sec. 4.2.1)."""
 
 import chex
 import jax
@@ -9,7 +9,7 @@ def crop(flow: jax.Array, points: jax.Array, patch_size: int) -> jax.Array:
   """Crops a P x P patch of `flow` around every point.
 
   The window is [c - P/2, c + P/2) around the nearest pixel c (halves round up,
-  A5). Outside the image the field goes on with its border values (A4).
+  A5). Outside the image, border values are repeated (A4).
 
   Args:
     flow: [..., H, W, 2], pixels per frame.
@@ -54,11 +54,11 @@ def gather(flow: jax.Array, rows: jax.Array, cols: jax.Array) -> jax.Array:
 
 
 def select(flow: jax.Array, rows: jax.Array, cols: jax.Array) -> jax.Array:
-  """`gather` of finite flow as two products with one-hot vectors.
+  """Computes `gather` of finite flow by two products with one-hot vectors.
 
-  Exact for float16, since all other terms of each sum are zero. A TPU moves
-  about a hundredth of the bytes: it would read pixel by pixel, two numbers in a
-  row of 128.
+  It is exact for float16, because all other terms of each sum are zero. A TPU
+  moves about a hundredth of the bytes; it would gather pixel by pixel, two
+  numbers in a row of 128.
   """
   H, W = flow.shape[1:3]
   exact = jax.lax.Precision.HIGHEST
@@ -73,8 +73,8 @@ def normalize(patches: jax.Array, flow_scale: jax.Array) -> jax.Array:
 
   Args:
     patches: [...], pixels per frame.
-    flow_scale: [], pixels per frame; one number for the whole data set, so
-      that the size of a motion survives.
+    flow_scale: [], pixels per frame; one number for the whole data set, so the
+      size of a motion is preserved.
 
   Returns:
     [...] float32, without unit.

@@ -21,7 +21,7 @@ def lambda_return(
     reward: [H, ...], predicted at states 0..H-1.
     value: [H, ...], critic at states 0..H-1; entry 0 is not used.
     last_value: [...], critic at state H.
-    discount: gamma; or [H, ...], of each state, near zero where it ends the
+    discount: gamma; or [H, ...], of each state, near zero if the state ends the
       episode.
     lam: lambda.
 
@@ -31,7 +31,7 @@ def lambda_return(
   chex.assert_equal_shape([reward, value])
   chex.assert_shape(last_value, reward.shape[1:])
   next_value = jnp.concatenate([value[1:], last_value[None]], 0)
-  # One number stays a constant of the compiled code: the same bits as ever.
+  # A number stays a constant of the compiled code, so results stay the same.
   own_discount = discount if jnp.ndim(discount) else None
 
   def step(ret, inputs):

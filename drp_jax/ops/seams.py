@@ -1,8 +1,8 @@
 """Seams: places where a segment continues with another episode.
 
-Recurrent states forget there by `is_first`. What compares or averages several
-steps of a segment asks this file which of them belong together. Without seams
-all of it changes no bit.
+Recurrent states are reset there by `is_first`. Code that compares or averages
+several steps of a segment uses these functions to find which steps belong
+together. Without seams no result changes in any bit.
 """
 
 import jax
@@ -28,7 +28,7 @@ def parts(is_last: jax.Array) -> jax.Array:
 
 
 def same_part_weight(is_last: jax.Array, index: jax.Array) -> jax.Array:
-  """Weights the steps in one part of each segment, and no others.
+  """Weights the steps of one part of each segment; others have weight 0.
 
   If `index` is uniform over the segment, each step has weight 1 on average.
 

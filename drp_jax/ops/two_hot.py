@@ -1,25 +1,26 @@
 """Numbers of any size as categoricals over fixed bins  [DreamerV3].
 
-The bins are symexp of equal steps, so that they are dense around 0 and reach to
-+-e^20. A number is the mix of the two bins beside it that has it as its mean.
+The bins are symexp of equal steps, so they are dense around 0 and reach to
++-e^20. A number is encoded as the mix of its two neighboring bins that has the
+number as its mean.
 """
 
 import jax
 import jax.numpy as jnp
 
-_LARGEST = 20.0  # of the bins, before symexp
+_LARGEST = 20.0  # largest bin, before symexp
 
 
 def symexp(x: jax.Array) -> jax.Array:
-  """sign(x) (exp|x| - 1)."""
+  """Computes sign(x) (exp|x| - 1)."""
   return jnp.sign(x) * jnp.expm1(jnp.abs(x))
 
 
 def bins(count: int) -> jax.Array:
-  """Positions of the bins, [count] float32, ascending.
+  """Returns the positions of the bins, [count] float32, ascending.
 
   Raises:
-    ValueError: if `count` is even: there has to be a bin at 0.
+    ValueError: if `count` is even, because there has to be a bin at 0.
   """
   if count % 2 == 0:
     raise ValueError(f'The number of bins must be odd, not {count}.')
@@ -28,9 +29,10 @@ def bins(count: int) -> jax.Array:
 
 
 def encode(x: jax.Array, count: int) -> jax.Array:
-  """Weights of the bins: [...] float32 -> [..., count], at most two not 0.
+  """Computes weights of the bins: [...] float32 -> [..., count].
 
-  What lies outside the bins becomes the outermost.
+  At most two weights are not 0. Numbers beyond the bins go to the outermost
+  bin.
   """
   places = bins(count)
   x = jnp.clip(x, places[0], places[-1])
@@ -43,10 +45,10 @@ def encode(x: jax.Array, count: int) -> jax.Array:
 
 
 def mean(logits: jax.Array) -> jax.Array:
-  """Expected number: [..., count] float32 -> [...].
+  """Computes the expected number: [..., count] float32 -> [...].
 
-  Bins of one size and opposite signs are summed first, so that even
-  probabilities give 0 to the bit.
+  Bins of the same size and opposite signs are summed first, so that uniform
+  probabilities give exactly 0.
   """
   half = logits.shape[-1] // 2
   probs = jax.nn.softmax(logits, -1)
@@ -55,6 +57,6 @@ def mean(logits: jax.Array) -> jax.Array:
 
 
 def cross_entropy(logits: jax.Array, target: jax.Array) -> jax.Array:
-  """-ln p of stopped targets: [..., count] and [...] -> [...], nats."""
+  """Computes -ln p of stopped targets: [..., count], [...] -> [...], nats."""
   weights = encode(jax.lax.stop_gradient(target), logits.shape[-1])
   return -(weights * jax.nn.log_softmax(logits, -1)).sum(-1)

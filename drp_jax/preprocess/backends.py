@@ -1,7 +1,7 @@
 """The estimators of extraction, chosen by name: flow, mask, tracker.
 
-What a back-end needs beyond OpenCV (torch, transformers, onnxruntime) is
-imported when it is chosen, and only then.
+Packages that a back-end needs besides OpenCV (torch, transformers, onnxruntime)
+are imported only if it is chosen.
 """
 
 import dataclasses
@@ -58,15 +58,15 @@ class Settings:
 class Backends:
   """The three estimators that extraction uses.
 
-  Not to be shared between threads: some own buffers.
+  Threads must not share them, because some own buffers.
 
   Attributes:
     flow: see preprocess/flow.py.
     mask: see preprocess/segment.py.
     tracker: see preprocess/track.py.
-    description: their names, what of their settings changes results, SHA-256 of
-      their weights, and versions of libraries, to be stored with data; values
-      of `dis` differ between versions of OpenCV.
+    description: their names, the settings that change results, SHA-256 of their
+      weights and versions of libraries, stored with the data. Values of `dis`
+      differ between versions of OpenCV.
   """
 
   flow: flow_lib.FlowFn
@@ -79,8 +79,8 @@ def make_backends(settings: Settings) -> Backends:
   """Makes back-ends by name.
 
   Raises:
-    ValueError: for an unknown name, a setting that does not fit, weights that
-      are not there, or an extra that is not installed.
+    ValueError: for an unknown name, an invalid setting, missing weights, or an
+      extra that is not installed.
   """
   _check_name('flow', settings.flow, FLOWS)
   _check_name('mask', settings.mask, MASKS)
@@ -103,7 +103,7 @@ def make_backends(settings: Settings) -> Backends:
 
 
 def _make_flow(settings: Settings) -> tuple[flow_lib.FlowFn, str]:
-  """A flow function and its part of the description."""
+  """Returns a flow function and its part of the description."""
   name, sea_raft = settings.flow, settings.sea_raft
   if name == 'dis':
     return flow_lib.make_dis(), name
@@ -129,7 +129,7 @@ def _make_flow(settings: Settings) -> tuple[flow_lib.FlowFn, str]:
 def _make_mask(
   settings: Settings, flow: flow_lib.FlowFn
 ) -> tuple[segment_lib.MaskFn, str]:
-  """A mask function and its part of the description."""
+  """Returns a mask function and its part of the description."""
   name, device = settings.mask, settings.device
   if name == 'motion_colour':
     return segment_lib.make_motion_color(flow), name
@@ -166,7 +166,7 @@ def _make_mask(
 
 
 def _make_tracker(settings: Settings) -> tuple[track_lib.Tracker, str]:
-  """A tracker and its part of the description."""
+  """Returns a tracker and its part of the description."""
   name, device = settings.tracker, settings.device
   if name == 'farneback':
     return track_lib.Farneback(), name
@@ -192,7 +192,7 @@ def _make_tracker(settings: Settings) -> tuple[track_lib.Tracker, str]:
 
 
 def _check_name(key: str, name: str, allowed: tuple[str, ...]) -> None:
-  """Raises ValueError for a name of a back-end that there is not."""
+  """Raises ValueError for an unknown name of a back-end."""
   if name not in allowed:
     raise ValueError(
       f'config.extract.{key}={name!r} must be one of {list(allowed)}.'
@@ -206,7 +206,7 @@ def _prepare_torch(
   packages: tuple[str, ...],
   settings: Settings,
 ) -> None:
-  """Checks that torch, `packages` and the device are there; sets threads."""
+  """Checks that torch, `packages` and the device exist; sets threads."""
   extras.require(
     f'config.extract.{key}={name!r}', extra, 'torch', 'safetensors', *packages
   )
@@ -227,8 +227,8 @@ def _describe(
   files: dict[str, str | pathlib.Path],
   packages: tuple[str, ...],
 ) -> str:
-  """What made the data: settings, digests, versions; never a path."""
-  # Lists of a config that went through JSON are the tuples of one that did not.
+  """Describes a back-end: settings, digests, versions; never a path."""
+  # JSON turns a config's tuples into lists.
   entries = [
     f'{key}={tuple(value) if isinstance(value, list) else value!r}'
     for key, value in settings.items()

@@ -1,7 +1,7 @@
 """CoTracker3 (Karaev et al., 2024): the paper's tracker.
 
-Code and weights are CC-BY-NC 4.0, for non-commercial use only. Nothing of them
-is part of this project: both are read from where the user put them.
+Code and weights are CC-BY-NC 4.0, for non-commercial use only. Neither is part
+of this project: both are read from the user's paths.
 """
 
 import numpy as np
@@ -27,10 +27,10 @@ SOURCE = weights_lib.Source(
 
 
 class CoTracker3:
-  """Follows all points of a clip together, looking ahead and back.
+  """Follows all points of a clip together, using earlier and later frames.
 
-  The online model of CoTracker works in windows of 16 frames with a delay of 8,
-  so it does not go from frame to frame either; hence no `begin` and `step`.
+  CoTracker's online model works in windows of 16 frames with a delay of 8, so
+  it cannot go from frame to frame either. There is no `begin` and `step`.
   """
 
   def __init__(self, checkout: str, weights: str, device: str):
@@ -39,10 +39,10 @@ class CoTracker3:
     Args:
       checkout: folder, see `CHECKOUT`. Its code is run.
       weights: path of a file, see `SOURCE`.
-      device: of torch.
+      device: torch device.
 
     Raises:
-      ValueError: for a missing file, or one that does not fit.
+      ValueError: for a missing or invalid file.
     """
     folder = weights_lib.find_folder(checkout, (('hubconf.py',),), CHECKOUT)
     path = weights_lib.find_file(weights, SOURCE)
@@ -58,7 +58,7 @@ class CoTracker3:
     self._device = device
 
   def over_clip(self, footage: schema.Footage) -> track_lib.TrackFn:
-    """See `track.Tracker.over_clip`. Tracks depend on the other points."""
+    """See `track.Tracker.over_clip`. A track depends on the other points."""
     height, width = footage.image.shape[1:3]
     video = torch.from_numpy(np.ascontiguousarray(footage.image))
     video = video.permute(0, 3, 1, 2)[None].float().to(self._device)

@@ -12,14 +12,14 @@ from drp_jax.preprocess import flow as flow_lib
 from drp_jax.preprocess import keypoints as keypoints_lib
 
 _MIN_SPEED = 0.1  # pixels per frame; less is noise of the estimator
-_MIN_PIXELS = 16  # of one frame must move, a 4x4 patch
+_MIN_PIXELS = 16  # pixels of one frame that must move, a 4x4 patch
 
 
 class NoMotion(ValueError):
-  """A clip in which next to nothing moves; a build lists it and goes on.
+  """A clip in which almost nothing moves; a build lists it and continues.
 
   Attributes:
-    reason: 'no_motion', for counting beside those of `video.UnusableVideo`.
+    reason: 'no_motion', for counting, like those of `video.UnusableVideo`.
   """
 
   reason = 'no_motion'
@@ -31,7 +31,7 @@ def extract_clip(
   rng: np.random.Generator,
   num_keypoints: int = schema.MAX_KEYPOINTS,
 ) -> dict[str, np.ndarray]:
-  """Extracts what one clip of the shards holds.
+  """Extracts the arrays of one clip of the shards.
 
   The clip is one tracking window: keypoints keep their identity throughout.
 
@@ -43,10 +43,10 @@ def extract_clip(
 
   Returns:
     The arrays of `schema.clip_fields(T)` (points and visible with this K).
-    visible[t, k] says that keypoint k was not lost up to frame t-1.
+    visible[t, k] is true if keypoint k was not lost up to frame t-1.
 
   Raises:
-    NoMotion: if flow is next to zero in all frames.
+    NoMotion: if flow is almost zero in all frames.
     ValueError: if the frames have another shape or dtype, or the flow is not
       finite.
   """
@@ -74,7 +74,7 @@ def extract_clip(
 def _check_motion(flow: np.ndarray) -> None:
   """Raises NoMotion if too few pixels of flow [T, H, W, 2] ever move."""
   bad = np.count_nonzero(~np.isfinite(flow))
-  if bad:  # one such number would spoil the scale of the whole data set
+  if bad:  # one such number would spoil the flow scale of the whole data set
     raise ValueError(
       f'{bad} of {flow.size} numbers of the flow are not finite.'
     )
@@ -88,7 +88,7 @@ def _check_motion(flow: np.ndarray) -> None:
 
 
 def _shifted(over_frames: np.ndarray) -> np.ndarray:
-  """Entry t is what belongs to frame t-1; entry 0 zeros. [T, ...]."""
+  """Moves entry t-1 to t; entry 0 becomes zeros. [T, ...]."""
   out = np.zeros_like(over_frames)
   out[1:] = over_frames[:-1]
   return out

@@ -1,4 +1,4 @@
-"""Dense optical flow: what moved where between two frames (F_t, Sec. 4.2.1).
+"""Dense optical flow between two frames (F_t, Sec. 4.2.1).
 
 A flow back-end is a function `flow(start, end)` of N pairs of frames that
 returns float32 [N, H, W, 2]: the pixel (x, y) of start's frame i is found at
@@ -14,14 +14,14 @@ from drp_jax.data import schema
 
 FlowFn = Callable[[schema.Footage, schema.Footage], np.ndarray]
 
-MIN_SIDE = 128  # A1: flow of 64-pixel frames is better computed enlarged
+MIN_SIDE = 128  # A1: flow is more accurate on enlarged 64-pixel frames
 
 
 def make_farneback() -> FlowFn:
-  """Makes the back-end that the default tracker follows, see `farneback`.
+  """Makes the back-end that the default tracker uses, see `farneback`.
 
-  Sharper at thin limbs than DIS, noisier where little moves. Frames under 128
-  pixels are enlarged first, as for DIS (A1).
+  It is sharper at thin limbs than DIS, and noisier where little moves. Frames
+  under 128 pixels are enlarged first, as for DIS (A1).
 
   Returns:
     A flow function.
@@ -42,14 +42,14 @@ def make_farneback() -> FlowFn:
 def make_dis() -> FlowFn:
   """Makes the default back-end: dense inverse search (DIS).
 
-  Frames under 128 pixels are enlarged first, the flow is brought back to their
-  size (A1). The result depends on the two frames only.
+  Frames under 128 pixels are enlarged first, and the flow is scaled back to
+  their size (A1). The result depends on the two frames only.
 
   Returns:
     A flow function. It owns OpenCV objects: make one per thread or process.
   """
-  # A DISOpticalFlow keeps scales of the sizes it has seen, which would make
-  # flow depend on earlier calls. Hence one object per size.
+  # One object per size, because a DISOpticalFlow keeps scales of the sizes that
+  # it has seen, which would make flow depend on earlier calls.
   estimators = {}
 
   def pair(frame0: np.ndarray, frame1: np.ndarray) -> np.ndarray:
@@ -66,7 +66,7 @@ def make_dis() -> FlowFn:
 
 
 def over_clip(flow: FlowFn, footage: schema.Footage) -> np.ndarray:
-  """Flow that led to each frame of a clip.
+  """Computes the flow that led to each frame of a clip.
 
   Args:
     flow: a back-end.
@@ -81,7 +81,7 @@ def over_clip(flow: FlowFn, footage: schema.Footage) -> np.ndarray:
 
 
 def enlarged_gray(frame: np.ndarray, factor: int) -> np.ndarray:
-  """Luminance of an RGB frame, enlarged `factor` times by cubic interpolation.
+  """Enlarges the luminance of an RGB frame by cubic interpolation.
 
   Args:
     frame: [H, W, 3] uint8 RGB.
@@ -100,7 +100,7 @@ def enlarged_gray(frame: np.ndarray, factor: int) -> np.ndarray:
 
 
 def farneback(gray0: np.ndarray, gray1: np.ndarray) -> np.ndarray:
-  """Flow of two images [H, W] uint8 by polynomial expansion: [H, W, 2]."""
+  """Computes flow [H, W, 2] of two [H, W] uint8 by polynomial expansion."""
   return cv2.calcOpticalFlowFarneback(
     gray0,
     gray1,
@@ -111,9 +111,9 @@ def farneback(gray0: np.ndarray, gray1: np.ndarray) -> np.ndarray:
     # .405, that of a box of 9 .405 (7 subjects of benchmarks/perception.py, 28
     # clips); 21 takes an eighth longer than 17.
     winsize=17,
-    # Three, OpenCV's example, take half as long again, and tracks are no
-    # better for it: .426 over 25 frames and .552 over 8, against .428 and .559
-    # (means of plain scenes, textured ones and an arm; 42 clips).
+    # Three iterations, as in OpenCV's example, take 1.5 times as long, and
+    # tracks are not better: .426 over 25 frames and .552 over 8, against .428
+    # and .559 (means of plain scenes, textured ones and an arm; 42 clips).
     iterations=1,
     poly_n=5,
     poly_sigma=1.2,
@@ -122,7 +122,7 @@ def farneback(gray0: np.ndarray, gray1: np.ndarray) -> np.ndarray:
 
 
 def _of_pairs(pair: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> FlowFn:
-  """A flow function of one for two frames [H, W, 3]."""
+  """Makes a flow function from one for two frames [H, W, 3]."""
 
   def flow(start: schema.Footage, end: schema.Footage) -> np.ndarray:
     return np.stack(
@@ -133,15 +133,15 @@ def _of_pairs(pair: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> FlowFn:
 
 
 def _dis_estimator() -> cv2.DISOpticalFlow:
-  """DIS with every parameter set by hand, most as in the MEDIUM preset."""
+  """Makes DIS with every parameter set, most as in the MEDIUM preset."""
   dis = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
   dis.setFinestScale(1)  # half the enlarged size: the frame's own
   dis.setCoarsestScale(-1)  # by the size
   dis.setPatchSize(8)
   dis.setPatchStride(3)
-  # MEDIUM has 25 and 5: a third slower, and further off, .333 px against .314
-  # over all pixels and .641 against .636 on the body (means of 7 subjects of
-  # benchmarks/perception.py, 28 clips).
+  # MEDIUM has 25 and 5, which is a third slower and less accurate: .333 px
+  # against .314 over all pixels and .641 against .636 on the body (means of 7
+  # subjects of benchmarks/perception.py, 28 clips).
   dis.setGradientDescentIterations(6)
   dis.setVariationalRefinementIterations(3)
   dis.setVariationalRefinementAlpha(20.0)

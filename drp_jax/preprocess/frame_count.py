@@ -1,4 +1,4 @@
-"""How many frames a video file has, without decoding them."""
+"""Counts the frames of a video file without decoding them."""
 
 import os
 
@@ -9,14 +9,14 @@ from drp_jax.preprocess import streams
 
 
 def count_frames(path: str | os.PathLike, fps: float = 0.0) -> int:
-  """Counts the packets of the film, which hold a frame each.
+  """Counts the packets of the main video stream, which hold a frame each.
 
   Args:
-    path: any file that FFmpeg can read and that has a film.
-    fps: count what `video.decode` takes at this rate; 0 is all.
+    path: any file that FFmpeg can read and that has a video stream.
+    fps: count the frames that `video.decode` takes at this rate; 0 is all.
 
   Returns:
-    The frames up to the end, or up to where the file is damaged.
+    The number of frames up to the end, or up to the first damage.
   """
   count, times = 0, []
   with streams.open_file(path) as container:
@@ -43,6 +43,6 @@ def count_in_span(span: schema.Span, fps: float) -> int:
   if not fps:
     return span.num_frames
   step = (span.end - span.start) / span.num_frames
-  # Sums of times are off by rounding; half a tick must stay one.
+  # Sums of times have rounding errors; half a tick must stay one.
   ticks = (round(i * step * fps, 6) for i in range(span.num_frames))
   return len({round(tick) for tick in ticks})

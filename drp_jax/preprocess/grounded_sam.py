@@ -1,8 +1,8 @@
 """Grounded SAM (Ren et al., 2024): the paper's foreground mask, from a text.
 
-Grounding DINO finds boxes of what a text names, SAM cuts their content out.
-Both are transformers' own classes with processors that need no torchvision,
-read from folders of the user.
+Grounding DINO finds boxes around the things that a text names, and SAM segments
+their content. Both are classes of transformers with processors that need no
+torchvision, and are read from the user's folders.
 """
 
 import pathlib
@@ -21,7 +21,7 @@ MODEL_FILE = 'model.safetensors'
 _FILES = (
   ('config.json',),
   (MODEL_FILE,),
-  # Copies of the hub have the first, transformers 5 writes the second.
+  # Files of the hub have the first name; transformers 5 writes the second.
   ('preprocessor_config.json', 'processor_config.json'),
 )
 _TOKENIZER_FILES = (('tokenizer.json', 'vocab.txt'),)
@@ -47,18 +47,18 @@ def make_mask(
   device: str,
   flow: flow_lib.FlowFn,
 ) -> segment.MaskFn:
-  """Makes the back-end: what `prompt` names in the first frame.
+  """Makes the back-end, which masks what `prompt` names in the first frame.
 
-  The mask is the union over all boxes. Where next to nothing is found it is
-  what moves fastest (A10).
+  The mask is the union over all boxes. If almost nothing is found, the mask is
+  the fastest pixels (A10).
 
   Args:
     detector: folder of Grounding DINO, see `DETECTOR`.
     segmenter: folder of SAM, see `SEGMENTER`.
-    prompt: what to look for, lower case, each thing ended by a full stop.
+    prompt: things to find, lower case, each followed by a full stop.
     threshold: score that a box has to exceed, in [0, 1].
-    device: of torch.
-    flow: a flow back-end, for where nothing is found.
+    device: torch device.
+    flow: a flow back-end, used if nothing is found.
 
   Raises:
     ValueError: for a missing or damaged file, or a prompt of another form.
@@ -68,7 +68,7 @@ def make_mask(
       f'config.extract.grounded_sam.prompt={prompt!r} must be in lower case, '
       "with a full stop after each thing: 'person. hand.'."
     )
-  transformers.utils.logging.disable_progress_bar()  # one for each file read
+  transformers.utils.logging.disable_progress_bar()  # there is one per file
   files = _FILES + _TOKENIZER_FILES
   folder = weights_lib.find_folder(detector, files, DETECTOR)
   with weights_lib.reading(folder, DETECTOR):
@@ -88,7 +88,7 @@ def make_mask(
 
 
 def _detector(folder: pathlib.Path, prompt: str, threshold: float, device: str):
-  """A function of a frame [H, W, 3] that returns boxes [n, 4], on the CPU."""
+  """Makes a function from a frame [H, W, 3] to boxes [n, 4] on the CPU."""
   processor: Any = transformers.GroundingDinoProcessor(
     transformers.GroundingDinoImageProcessorPil.from_pretrained(
       folder, local_files_only=True
@@ -107,7 +107,7 @@ def _detector(folder: pathlib.Path, prompt: str, threshold: float, device: str):
       model(**inputs),
       inputs['input_ids'],
       threshold=threshold,
-      text_threshold=threshold,  # of labels, which nobody reads
+      text_threshold=threshold,  # of labels, which are not used
       target_sizes=[frame.shape[:2]],
     )
     return result['boxes'].cpu()  # [n, 4], (left, top, right, bottom), pixels
@@ -116,7 +116,7 @@ def _detector(folder: pathlib.Path, prompt: str, threshold: float, device: str):
 
 
 def _segmenter(folder: pathlib.Path, device: str):
-  """A function of a frame [H, W, 3] and boxes [n, 4] that gives a mask."""
+  """Makes a function from a frame [H, W, 3] and boxes [n, 4] to a mask."""
   processor: Any = transformers.SamProcessor(
     transformers.SamImageProcessorPil.from_pretrained(
       folder, local_files_only=True

@@ -1,8 +1,8 @@
-"""Calls a function in a process of its own, where it can do no harm.
+"""Calls a function in a separate process, where it cannot do harm.
 
-Decoders are C code that reads files from anywhere. One that crashes, hangs or
-asks for all memory ends its own process; the next file gets a new one. So does
-the answer of a single file depend on no other.
+Decoders are C code that reads untrusted files. A decoder that crashes, hangs or
+takes too much memory ends only its process, and the next file gets a new one.
+The result for a file therefore does not depend on other files.
 """
 
 import pathlib
@@ -15,7 +15,7 @@ from typing import Any
 
 from drp_jax import processes
 
-_SLOWER = 10.0  # than its limit of CPU time may a call be by the clock  [ours]
+_SLOWER = 10.0  # wall-clock limit, in multiples of the CPU time limit   [ours]
 
 
 class Ended(Exception):
@@ -32,7 +32,7 @@ class Ended(Exception):
 
 
 class Isolated:
-  """A function that runs in a process of its own, one call at a time."""
+  """A function that runs in a separate process, one call at a time."""
 
   def __init__(
     self, function: Callable[..., Any], max_seconds: int, max_bytes: int
@@ -40,24 +40,26 @@ class Isolated:
     """Starts nothing yet.
 
     Args:
-      function: of a module; its arguments, results and exceptions travel.
-      max_seconds: of CPU time for one call, and ten times as long by the clock.
-      max_bytes: of memory that a call may use, beside what the process has
-        from those before; more is a MemoryError in the function, or what its
-        libraries make of it.
+      function: a function of a module; its arguments, results and exceptions
+        are pickled.
+      max_seconds: limit of CPU time for one call; the wall-clock limit is ten
+        times as long.
+      max_bytes: memory that a call may use, in addition to what the process
+        holds from earlier calls. More is a MemoryError in the function, or
+        another error of its libraries.
     """
     self._task = function, max_seconds, max_bytes
     self._process = None
 
   def __call__(self, *args: Any) -> Any:
-    """Returns or raises what the function does.
+    """Calls the function; returns its result or raises its exception.
 
-    A process that is killed (SIGKILL: by an operator, or for want of memory on
-    the machine) is replaced once for each call.
+    A process that is killed (SIGKILL: by an operator, or because the machine
+    ran out of memory) is replaced once for each call.
 
     Raises:
-      Ended: if it ended otherwise, took too long or, with a MemoryError, too
-        much memory.
+      Ended: if the process ended otherwise, or the call took too long or, with
+        a MemoryError, too much memory.
     """
     try:
       return self._call(args)
@@ -121,11 +123,12 @@ def main(pipe: connection.Connection) -> None:
     usage = resource.getrusage(resource.RUSAGE_SELF)
     seconds = int(usage.ru_utime + usage.ru_stime) + max_seconds + 1
     _limit(resource.RLIMIT_CPU, seconds)
-    # Anew for every call: what one leaves behind is not taken from the next.
+    # Set again for every call, so memory left by one does not reduce the
+    # next's.
     pages = int(pathlib.Path('/proc/self/statm').read_text().split()[0])
     _limit(resource.RLIMIT_AS, pages * resource.getpagesize() + max_bytes)
     try:
-      # Here, since the answer in bytes takes memory as well.
+      # Pickled here, within the limit, because the bytes take memory as well.
       message = pickle.dumps((function(*args), None))
     except MemoryError:
       detail = f'more than {max_bytes / 2**20:.0f} MiB of memory'
@@ -144,7 +147,7 @@ def _limit(what: int, value: int) -> None:
 
 
 def _describe(code: int) -> str:
-  """What an exit code says."""
+  """Describes an exit code."""
   if code < 0:
     return f'the process of the decoder died of {signal.Signals(-code).name}'
   return f'the process of the decoder ended with code {code}'

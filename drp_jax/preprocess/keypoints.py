@@ -1,7 +1,7 @@
-"""Motion-salient keypoints: where the atomic actions are (Sec. 4.2.1, A11).
+"""Motion-salient keypoints, the places of atomic actions (Sec. 4.2.1, A11).
 
-Candidates are drawn in the mask and tracked; those that hardly move are
-replaced by points around those that do.
+Candidates are drawn in the mask and tracked. Candidates that hardly move are
+replaced by points near those that move.
 """
 
 import numpy as np
@@ -11,7 +11,7 @@ from drp_jax.preprocess import track as track_lib
 CANDIDATES_PER_KEYPOINT = 4  # A11
 JITTER = 2.0  # pixels, standard deviation around a survivor (A11)
 MIN_VARIANCE = 0.25  # tau of A11: square pixels, for a clip of 25 frames
-_CLIP_FRAMES = 25  # T of Table 5, for which tau is meant
+_CLIP_FRAMES = 25  # T of Table 5, to which tau refers
 
 
 def select(
@@ -22,17 +22,18 @@ def select(
 ) -> tuple[np.ndarray, np.ndarray]:
   """Finds the keypoints of a clip and tracks them.
 
-  With the track function of two frames it is the causal form for acting (A15).
+  With the track function of two frames this is the causal form for acting
+  (A15).
 
   Args:
     track: from `track.over_clip`, for a clip of T frames.
-    mask: [H, W] bool, where to look in frame 0; not empty.
+    mask: [H, W] bool, where to draw candidates in frame 0; not empty.
     num_keypoints: K.
     rng: consumed.
 
   Returns:
-    tracks: [T, K, 2] float32 and visible: [T, K] bool, in random order of the
-      keypoints, so the first of them are a fair sample.
+    tracks: [T, K, 2] float32 and visible: [T, K] bool. Keypoints are in random
+      order, so the first of them are a fair sample.
   """
   count = CANDIDATES_PER_KEYPOINT * num_keypoints
   tracks, visible = track(sample_in_mask(mask, count, rng))
@@ -43,9 +44,10 @@ def select(
     more_tracks, more_visible = track(refill)
     tracks = np.concatenate([tracks, more_tracks], axis=1)
     visible = np.concatenate([visible, more_visible], axis=1)
-  # Any that pass, as the paper filters, not the highest scores: those crowd on
-  # the fastest limb and cover half the area (MuJoCo, 18 clips), while they are
-  # on the body about as often. If too few pass, the best of the others.
+  # Any candidates that pass, as in the paper, not those with the highest
+  # scores. The highest crowd on the fastest limb and cover half the area
+  # (MuJoCo, 18 clips), and are on the body about as often. If too few pass, the
+  # best of the others fill up.
   scores = variance(tracks)
   passed = np.flatnonzero(scores >= threshold)
   others = np.flatnonzero(scores < threshold)
@@ -56,15 +58,15 @@ def select(
 
 
 def variance(tracks: np.ndarray) -> np.ndarray:
-  """Variance over time of positions [T, K, 2], both axes summed: [K]."""
+  """Computes the variance over time of [T, K, 2], summed over axes: [K]."""
   return tracks.var(axis=0).sum(axis=-1)
 
 
 def min_variance(num_frames: int) -> float:
-  """Tau of A11 for a clip of another length.
+  """Computes tau of A11 for a clip of another length.
 
-  A point at constant speed v has variance v^2 (T^2 - 1) / 12, so this asks for
-  the same speed whatever T is.
+  A point at constant speed v has variance v^2 (T^2 - 1) / 12, so this requires
+  the same speed for every T.
   """
   return MIN_VARIANCE * (num_frames**2 - 1) / (_CLIP_FRAMES**2 - 1)
 
@@ -76,7 +78,7 @@ def sample_in_mask(
 
   Args:
     mask: [H, W] bool, not empty.
-    count: how many.
+    count: number of points.
     rng: consumed.
 
   Returns:
@@ -92,11 +94,11 @@ def sample_in_mask(
 def jitter(
   points: np.ndarray, count: int, mask: np.ndarray, rng: np.random.Generator
 ) -> np.ndarray:
-  """Draws points near given ones; where that leaves the mask, the given ones.
+  """Draws points near given ones, or keeps those that would leave the mask.
 
   Args:
     points: [N, 2] float32, pixels, (x, y), N >= 1.
-    count: how many.
+    count: number of points to draw.
     mask: [H, W] bool.
     rng: consumed.
 

@@ -1,7 +1,7 @@
 """Foreground masks by a model of salient objects in an ONNX file.
 
 Any network from one image [1, 3, S, S] to a map [..., S, S] of scores in [0, 1]
-will do, such as ISNet or U2-Net. It knows no text: it finds what stands out.
+works, such as ISNet or U2-Net. It reads no text and finds what stands out.
 """
 
 import cv2
@@ -34,23 +34,23 @@ def make_mask(
   threads: int,
   flow: flow_lib.FlowFn,
 ) -> segment.MaskFn:
-  """Makes the back-end: what the model finds in the first frame.
+  """Makes the back-end, which masks what the model finds in the first frame.
 
-  Where that is next to nothing, the mask is what moves fastest (A10).
+  If that is almost nothing, the mask is the fastest pixels (A10).
 
   Args:
     model: path of the file.
     side: S, pixels of the model's input.
-    mean: of R, G, B, subtracted from 0..255.
-    scale: of R, G, B, by which the rest is divided.
-    threshold: score from which on a pixel is foreground.
-    device: 'cpu', or 'cuda' with a build of onnxruntime that has it.
-    threads: of onnxruntime.
-    flow: a flow back-end, for where nothing is found.
+    mean: mean of R, G, B, subtracted from 0..255.
+    scale: scale of R, G, B; the difference is divided by it.
+    threshold: smallest score of a foreground pixel.
+    device: 'cpu', or 'cuda' with a build of onnxruntime that supports it.
+    threads: threads of onnxruntime.
+    flow: a flow back-end, used if nothing is found.
 
   Raises:
-    ValueError: for a missing file, a file that is no such model, or a device
-      that this onnxruntime does not know.
+    ValueError: for a missing file, a file that is not such a model, or a device
+      that this onnxruntime does not support.
   """
   path = weights_lib.find_file(model, SOURCE)
   session = _session(str(path), device, threads)
@@ -76,7 +76,7 @@ def make_mask(
 def _session(
   path: str, device: str, threads: int
 ) -> onnxruntime.InferenceSession:
-  """Opens the model, with a set number of threads."""
+  """Opens the model with a given number of threads."""
   kind, _, index = device.partition(':')
   provider, settings = 'CPUExecutionProvider', {}
   if kind != 'cpu':
@@ -93,17 +93,17 @@ def _session(
     return onnxruntime.InferenceSession(
       path, options, providers=[(provider, settings)]
     )
-  except Exception as error:  # onnxruntime has types of errors of its own
+  except Exception as error:  # onnxruntime's errors share no other base class
     raise ValueError(
       f'{SOURCE.key}={path!r} cannot be read as an ONNX model: {error}'
     ) from error
 
 
 def _check_input(session: onnxruntime.InferenceSession, side: int) -> str:
-  """The name of the input, which has to take [1, 3, side, side]."""
+  """Returns the name of the input, which must accept [1, 3, side, side]."""
   first, *others = session.get_inputs()
   given = [1, 3, side, side]
-  # A side that is free is a name or None.
+  # A free dimension is a name or None.
   fits = len(first.shape) == 4 and all(
     expected == size or not isinstance(expected, int)
     for expected, size in zip(first.shape, given, strict=True)

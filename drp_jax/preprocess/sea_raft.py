@@ -1,8 +1,8 @@
 """SEA-RAFT (Wang, Lipson, Deng, 2024): the paper's optical flow, in torch.
 
-Written from the architecture; names of parameters are the official ones, so
+This is written from the architecture. Parameters have the official names, so
 official files load strictly. Outputs agree with the official code
-(third_party/README.md says how that is checked).
+(third_party/README.md says how this is checked).
 """
 
 from typing import Any
@@ -37,10 +37,10 @@ SOURCE = weights_lib.Source(
 )
 
 _STAGES = (64, 128, 256)  # channels at 1/2, 1/4, 1/8 of the frame
-_WIDTH = 128  # of the recurrent state, and of the context
+_WIDTH = 128  # channels of the recurrent state, and of the context
 _STRIDE = 8
-_LEVELS, _RADIUS = 4, 4  # of the correlation
-_REFINEMENTS = 2  # ConvNeXt blocks an iteration
+_LEVELS, _RADIUS = 4, 4  # scales and window of the correlation
+_REFINEMENTS = 2  # ConvNeXt blocks per iteration
 
 
 def make_flow(
@@ -48,18 +48,18 @@ def make_flow(
 ) -> flow_lib.FlowFn:
   """Makes the back-end: SEA-RAFT with weights from a file.
 
-  Frames are enlarged by the least whole factor that makes the shorter side
-  `frame_side` or more, the flow is brought back to their size (A1).
+  Frames are enlarged by the smallest whole factor that makes the shorter side
+  `frame_side` or more, and the flow is scaled back to their size (A1).
 
   Args:
-    size: of the network, a key of `SIZES`.
+    size: size of the network, a key of `SIZES`.
     weights: path of a file, see `SOURCE`.
     frame_side: pixels, 128 or more.
-    batch_size: pairs at a time.
-    device: of torch.
+    batch_size: pairs per batch.
+    device: torch device.
 
   Raises:
-    ValueError: for a setting or a file that does not fit.
+    ValueError: for an invalid setting or file.
   """
   if size not in SIZES:
     raise ValueError(
@@ -95,7 +95,7 @@ def complete(model: 'SeaRaft', tensors: dict[str, Any]) -> dict[str, Any]:
   """Adds second names of arrays that a file stores once.
 
   The norm of a shortcut has two names in the official code. `.pth` files hold
-  both; safetensors, which stores no array twice, only the first.
+  both. safetensors stores no array twice and holds only the first.
   """
   names = {
     name: name.replace('.downsample.1.', '.bn3.') for name in model.state_dict()
@@ -116,7 +116,7 @@ class SeaRaft(nn.Module):
 
     Args:
       num_blocks: residual blocks of the three stages of both towers.
-      iterations: of the refinement.
+      iterations: iterations of the refinement.
     """
     super().__init__()
     self._iterations = iterations
@@ -127,7 +127,7 @@ class SeaRaft(nn.Module):
       nn.ReLU(),
       _conv(2 * _WIDTH, 9 * _STRIDE**2, 1),
     )
-    # Flow, then weights and scales of a mixture that only training needs.
+    # Flow, then weights and scales of a mixture that only training uses.
     self.flow_head = nn.Sequential(
       _conv(_WIDTH, 2 * _WIDTH, 3), nn.ReLU(), _conv(2 * _WIDTH, 6, 3)
     )
@@ -192,7 +192,7 @@ class _Residual(nn.Module):
     if stride == 1:
       self.downsample = nn.Identity()
     else:
-      self.bn3 = nn.BatchNorm2d(outputs)  # by two names, as in official files
+      self.bn3 = nn.BatchNorm2d(outputs)  # has two names, as in official files
       self.downsample = nn.Sequential(
         _conv(inputs, outputs, 1, stride), self.bn3
       )
@@ -265,18 +265,18 @@ class _ConvNext(nn.Module):
 
 
 def _conv(inputs: int, outputs: int, side: int, stride: int = 1) -> nn.Conv2d:
-  """A convolution that keeps the size, but for the stride."""
+  """Makes a convolution that keeps the size, except for the stride."""
   return nn.Conv2d(inputs, outputs, side, stride=stride, padding=side // 2)
 
 
 def _stage(inputs: int, outputs: int, stride: int, count: int) -> nn.Sequential:
-  """Residual blocks, of which the first may halve the size."""
+  """Makes residual blocks, of which the first may halve the size."""
   rest = [_Residual(outputs, outputs, 1) for _ in range(count - 1)]
   return nn.Sequential(_Residual(inputs, outputs, stride), *rest)
 
 
 def _correlations(start: torch.Tensor, end: torch.Tensor) -> list[torch.Tensor]:
-  """Every place of `start` with every place of `end`, at four scales.
+  """Correlates every place of `start` with every place of `end`, at 4 scales.
 
   Args:
     start: [N, C, h, w] features.
@@ -299,7 +299,7 @@ def _correlations(start: torch.Tensor, end: torch.Tensor) -> list[torch.Tensor]:
 
 
 def _look_up(pyramid: list[torch.Tensor], flow: torch.Tensor) -> torch.Tensor:
-  """Correlations around where the flow points to.
+  """Looks up correlations around the places that the flow points to.
 
   Args:
     pyramid: from `_correlations`.
@@ -316,7 +316,7 @@ def _look_up(pyramid: list[torch.Tensor], flow: torch.Tensor) -> torch.Tensor:
   )
   target = (flow + torch.stack([x, y])).permute(0, 2, 3, 1).reshape(-1, 1, 1, 2)
   steps = torch.arange(-_RADIUS, _RADIUS + 1, device=flow.device)
-  # x changes along the first axis: the weights expect this order.
+  # x changes along the first axis, the order that the weights expect.
   around = torch.stack(torch.meshgrid(steps, steps, indexing='ij'), -1)
   found = []
   for level, correlation in enumerate(pyramid):
@@ -333,7 +333,7 @@ def _look_up(pyramid: list[torch.Tensor], flow: torch.Tensor) -> torch.Tensor:
 
 
 def _enlarge(flow: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
-  """Eight times the size; each pixel is a convex mixture of 3x3 coarse ones.
+  """Enlarges flow 8x; each pixel is a convex mixture of 3x3 coarse pixels.
 
   Args:
     flow: [N, 2, h, w], in pixels of the eighth.
@@ -355,7 +355,7 @@ def _enlarge(flow: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
 def _estimate(
   model: SeaRaft, start: np.ndarray, end: np.ndarray, frame_side: int
 ) -> np.ndarray:
-  """Flow [n, H, W, 2] float32 of a batch of pairs [n, H, W, 3] uint8."""
+  """Estimates flow [n, H, W, 2] float32 of n pairs [n, H, W, 3] uint8."""
   device = next(model.parameters()).device
   height, width = start.shape[1:3]
   factor = max(1, -(-frame_side // min(height, width)))

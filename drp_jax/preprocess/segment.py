@@ -1,7 +1,7 @@
-"""The mask of what moves by itself (M_1 of Sec. 4.2.1).
+"""The mask of the foreground, which moves by itself (M_1 of Sec. 4.2.1).
 
 A mask back-end is a function `mask(footage)` of n >= 2 frames that returns the
-bool mask [H, W] of the first of them. With n = 2 it is the causal form for
+bool mask [H, W] of the first frame. With n = 2 it is the causal form for
 acting: the mask of frame t-1 from frames t-1 and t (A15).
 """
 
@@ -15,19 +15,19 @@ from drp_jax.preprocess import flow as flow_lib
 
 MaskFn = Callable[[schema.Footage], np.ndarray]
 
-_GAPS = (1, 2, 4)  # frames; slow parts show over the longer ones
-_BORDER = 4  # pixels of the frame taken to be background
+_GAPS = (1, 2, 4)  # frames; slow parts are visible over the longer gaps
+_BORDER = 4  # pixels along the frame that count as background
 # Colors of the background. Against 4 and all parts, 8 and the largest parts
 # raise the share of keypoints on the body from .74 to .90 in the looks of DMC
 # Remastered (42 MuJoCo clips); plain scenes stay at 1.00, and Meta-World's arm,
 # which reaches the border, goes from .95 to .91. benchmarks/perception.py.
 _CLUSTERS = 8
-_PART = 0.5  # of the largest part's summed scores; smaller parts are dropped
+_PART = 0.5  # share of the largest part's score; parts with less are dropped
 _SURE = (
-  0.15  # upper part of the scores above the threshold: foreground for sure
+  0.15  # upper part of the scores above the threshold: certainly foreground
 )
-_MIN_AREA, _MAX_AREA = 0.003, 0.6  # share of the image a real mask covers
-_FASTEST = 0.2  # share of the pixels where a model finds nothing (A10)
+_MIN_AREA, _MAX_AREA = 0.003, 0.6  # share of the image of a plausible mask
+_FASTEST = 0.2  # share of the pixels in the mask if a model finds nothing (A10)
 _MIN_SPEED = 0.1  # pixels per frame; less is noise of the flow
 _MIN_CONTRAST = 5.0  # Lab units; less is noise of the camera
 
@@ -35,22 +35,23 @@ _MIN_CONTRAST = 5.0  # Lab units; less is noise of the camera
 def make_motion_color(flow: flow_lib.FlowFn) -> MaskFn:
   """Makes the default back-end: motion and color that stand out (A10, A16).
 
-  Motion alone fails where floor, shadow and reflection move too, color alone
+  Motion alone fails if floor, shadow and reflection move too. Color alone fails
   on textured backgrounds. sqrt(motion) * color, times a soft center prior,
-  starts GrabCut; of six such products it is among the most precise (45 MuJoCo
-  clips, a third with the scene's own background, the others with a textured
-  one). Of what GrabCut finds the parts that stand out most are kept; if they
-  cover next to nothing or most of the image, the mask is the whole frame.
+  initializes GrabCut. Of six such products it is among the most precise (45
+  MuJoCo clips, a third with the scene's own background, the others with a
+  textured one). Of the parts that GrabCut finds, those that stand out most are
+  kept. If they cover almost nothing or most of the image, the mask is the whole
+  frame.
 
   Args:
     flow: a flow back-end.
 
   Returns:
-    A mask function; a function of its frames only.
+    A mask function, which depends on its frames only.
   """
 
   def mask(footage: schema.Footage) -> np.ndarray:
-    # k-means, GrabCut's too, draws from OpenCV's generator of this thread.
+    # k-means, also within GrabCut, draws from OpenCV's generator of the thread.
     cv2.setRNGSeed(0)
     frame = footage.image[0]
     score = np.sqrt(_motion(footage, flow)) * _color(frame)
@@ -66,13 +67,13 @@ def make_motion_color(flow: flow_lib.FlowFn) -> MaskFn:
 def found_or_fastest(
   found: np.ndarray, footage: schema.Footage, flow: flow_lib.FlowFn
 ) -> np.ndarray:
-  """What a model found or, if that is next to nothing, what moves fastest.
+  """Returns a model's mask or, if it is almost empty, the fastest pixels (A10).
 
-  A10: the fastest fifth of the pixels from the first frame to the second; the
-  whole frame if hardly any move.
+  These are the fastest fifth of the pixels from the first frame to the second,
+  or the whole frame if hardly any pixel moves.
 
   Args:
-    found: [H, W] bool, of a model.
+    found: [H, W] bool, the model's mask.
     footage: n >= 2 frames.
     flow: a flow back-end.
 
@@ -87,7 +88,7 @@ def found_or_fastest(
 
 
 def _motion(footage: schema.Footage, flow: flow_lib.FlowFn) -> np.ndarray:
-  """Speed left after the camera's is taken out, [H, W] in [0, 1]."""
+  """Computes speed without the camera's motion, [H, W] in [0, 1]."""
   gaps = [gap for gap in _GAPS if gap < len(footage)]
   motions = flow(footage[[0] * len(gaps)], footage[gaps])
   speeds = [
@@ -98,13 +99,13 @@ def _motion(footage: schema.Footage, flow: flow_lib.FlowFn) -> np.ndarray:
 
 
 def _camera_motion(motion: np.ndarray) -> np.ndarray:
-  """The affine field [H, W, 2] that most of a flow [H, W, 2] agrees with."""
+  """Fits the affine field that most of a flow agrees with, both [H, W, 2]."""
   height, width = motion.shape[:2]
   y, x = np.mgrid[:height, :width] / max(height, width)
   inputs = np.stack([x, y, np.ones_like(x)], -1).reshape(-1, 3)
   targets = motion.reshape(-1, 2).astype(np.float64)
   weights = np.ones(len(inputs))
-  for _ in range(5):  # reweighted least squares, deaf to outliers
+  for _ in range(5):  # reweighted least squares, robust to outliers
     weighted = inputs * weights[:, None]
     affine = np.linalg.solve(weighted.T @ inputs, weighted.T @ targets)
     error = np.linalg.norm(targets - inputs @ affine, axis=-1)
@@ -114,7 +115,7 @@ def _camera_motion(motion: np.ndarray) -> np.ndarray:
 
 
 def _color(frame: np.ndarray) -> np.ndarray:
-  """Distance to the colors along the border, [H, W] in [0, 1]."""
+  """Computes the distance to the border's colors, [H, W] in [0, 1]."""
   lab = cv2.cvtColor(frame, cv2.COLOR_RGB2LAB).astype(np.float32)
   border = np.ones(lab.shape[:2], bool)
   border[_BORDER:-_BORDER, _BORDER:-_BORDER] = False
@@ -127,7 +128,7 @@ def _color(frame: np.ndarray) -> np.ndarray:
 
 
 def _center_prior(height: int, width: int) -> np.ndarray:
-  """A soft preference for the middle, [H, W] in [0.4, 1]."""
+  """Returns a soft preference for the center, [H, W] in [0.4, 1]."""
   y, x = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j]
   return 0.4 + 0.6 * np.exp(-(x**2 + y**2) / (2 * 0.6**2))
 
@@ -139,8 +140,9 @@ def _grab_cut(frame: np.ndarray, score: np.ndarray) -> np.ndarray:
   labels = np.full(levels.shape, cv2.GC_PR_BGD, np.uint8)
   labels[levels > threshold] = cv2.GC_PR_FGD
   labels[levels < 0.2 * threshold] = cv2.GC_BGD
-  # Without some sure foreground GrabCut collapses on textured backgrounds: IoU
-  # there is 0.15 without and 0.5 with; on plain MuJoCo scenes 0.88 either way.
+  # Without some certain foreground GrabCut collapses on textured backgrounds:
+  # IoU is 0.15 without and 0.5 with it. On plain MuJoCo scenes it is 0.88 in
+  # both cases.
   labels[levels > 255 - _SURE * (255 - threshold)] = cv2.GC_FGD
   if not np.any(labels == cv2.GC_PR_FGD):
     return np.zeros(levels.shape, bool)
@@ -157,14 +159,14 @@ def _grab_cut(frame: np.ndarray, score: np.ndarray) -> np.ndarray:
 
 
 def _main_parts(found: np.ndarray, score: np.ndarray) -> np.ndarray:
-  """Drops connected parts [H, W] bool with little score [H, W] in all."""
+  """Drops connected parts [H, W] bool with a low sum of scores [H, W]."""
   count, part = cv2.connectedComponents(found.astype(np.uint8), connectivity=8)
   sums = np.bincount(part.ravel(), (score * found).ravel(), minlength=count)
   return found & (sums >= _PART * sums.max())[part]
 
 
 def _to_unit(values: np.ndarray, least: float) -> np.ndarray:
-  """Values >= 0 to [0, 1], cut at their 99th percentile; 0 if that is noise."""
+  """Scales values >= 0 to [0, 1] by their 99th percentile; 0 if it is noise."""
   top = np.percentile(values, 99)
   if top < least:
     return np.zeros_like(values)

@@ -1,7 +1,7 @@
-"""Extraction while acting: one frame at a time, no look ahead (A15).
+"""Extraction while acting: one frame at a time, without look-ahead (A15).
 
-Uses the functions of `extract_clip`, so what an acting agent sees equals what a
-data set holds: flow to the bit, tracks too once their points are chosen.
+It uses the functions of `extract_clip`, so an acting agent sees what a data set
+holds: flow is equal bit for bit, and so are tracks of the same points.
 """
 
 import concurrent.futures
@@ -19,7 +19,7 @@ from drp_jax.preprocess import track as track_lib
 
 @dataclasses.dataclass
 class _Episode:
-  """What is remembered of one episode.
+  """Memory of one episode.
 
   Attributes:
     number: of the episode.
@@ -46,7 +46,7 @@ class StreamingExtractor:
   """Follows keypoints through episodes, in windows of W flows.
 
   Points are chosen in the first frame of a window, from the motion to the
-  second, and followed until W flows have been seen; then they are chosen anew.
+  second frame. They are followed for W flows and then chosen again.
   """
 
   def __init__(
@@ -62,10 +62,10 @@ class StreamingExtractor:
       backends: from `backends.make_backends`, used by this extractor alone.
       num_keypoints: K.
       window: W, flows in one tracking window (B6).
-      seed: of the choice of points, together with the episode's number.
+      seed: seed of the choice of points, with the number of the episode.
 
     Raises:
-      ValueError: if the tracker looks ahead.
+      ValueError: if the tracker needs later frames.
     """
     if not isinstance(backends.tracker, track_lib.OnlineTracker):
       raise ValueError(
@@ -90,16 +90,16 @@ class StreamingExtractor:
   ) -> dict[str, np.ndarray]:
     """Takes the next frames of N episodes.
 
-    What comes out for one of them is a function of (seed, number, frames): it
-    depends neither on the others nor on what came before, so a resumed run sees
+    The result for an episode is a function of (seed, number, frames). It
+    depends neither on other episodes nor on earlier ones, so a resumed run sees
     the same.
 
     Args:
       images: [N, 64, 64, 3] uint8 RGB.
       is_first: [N], whether an episode begins here.
-      episodes: [N], their numbers. Those that are not among them are over, and
-        forgotten.
-      scene: name -> [N, ...] of a simulator, what the back-ends 'sim' need; see
+      episodes: [N], numbers of the episodes. All other episodes are over and
+        are forgotten.
+      scene: name -> [N, ...] from a simulator, for the back-ends 'sim'; see
         `schema.Footage`.
 
     Returns:
@@ -136,12 +136,12 @@ class StreamingExtractor:
   def _follow(
     self, episodes: list[_Episode], now: schema.Footage
   ) -> dict[str, np.ndarray]:
-    """Moves episodes on to the next frames; returns rows of `step`."""
+    """Advances episodes to the next frames; returns rows of `step`."""
     last = _join([episode.frame for episode in episodes])
     new = [i for i, e in enumerate(episodes) if e.num_flows % self._window == 0]
     if new:
       self._begin_windows([episodes[i] for i in new], last[new], now[new])
-    # Beside the tracker, which is as long about it: neither needs the other.
+    # In parallel with the tracker, which takes as long; both are independent.
     flow = self._thread.submit(self._backends.flow, last, now)
     out = {
       'points': np.stack([episode.points for episode in episodes]),
@@ -162,7 +162,7 @@ class StreamingExtractor:
   def _begin_windows(
     self, episodes: list[_Episode], last: schema.Footage, now: schema.Footage
   ) -> None:
-    """Chooses points in the last frames, by their motion to these ones."""
+    """Chooses points in the last frames, by their motion to these frames."""
     for i, episode in enumerate(episodes):
       window_index = episode.num_flows // self._window
       rng = np.random.default_rng([self._seed, episode.number, window_index])
@@ -181,7 +181,7 @@ class StreamingExtractor:
       episode.state = state
 
   def _zeros(self, count: int, height: int, width: int):
-    """What the first frames of episodes give."""
+    """Returns rows of `step` for the first frames of episodes."""
     K = self._num_keypoints
     return {
       'flow': np.zeros((count, height, width, 2), np.float16),
@@ -192,7 +192,7 @@ class StreamingExtractor:
 
 
 def _join(footages: Sequence[schema.Footage]) -> schema.Footage:
-  """All frames, one after another."""
+  """Concatenates footages."""
   image = np.concatenate([footage.image for footage in footages])
   scenes = [footage.scene for footage in footages if footage.scene is not None]
   if not scenes:

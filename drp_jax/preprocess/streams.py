@@ -1,10 +1,10 @@
-"""Which stream of a video file is the film."""
+"""Chooses the main video stream of a video file."""
 
 import os
 
 import av
 
-_PACKETS = 1000  # of one stream tell what is a preview           [ours]
+_PACKETS = 1000  # of one stream, enough to recognize a preview   [ours]
 
 
 def open_file(path: str | os.PathLike) -> av.container.InputContainer:
@@ -13,28 +13,29 @@ def open_file(path: str | os.PathLike) -> av.container.InputContainer:
   Raises:
     av.error.FFmpegError: if FFmpeg cannot read it.
   """
-  # With the protocol in front no part of a name is read as one.
+  # With an explicit protocol no part of the name is read as a protocol.
   return av.open(f'file:{os.fspath(path)}')
 
 
 def choose(
   path: str | os.PathLike, container: av.container.InputContainer
 ) -> av.VideoStream | None:
-  """Finds the film among the video streams of an open file.
+  """Chooses the main stream among the video streams of an open file.
 
-  No cover art. Of the rest the largest picture, but none with less than half
-  the frames of another: such are stills and previews. FFmpeg's own choice takes
-  a still that is marked as the default.
+  Cover art is excluded, and so are streams with less than half the frames of
+  another, which are stills or previews. Of the rest, the stream with the
+  largest picture is chosen. FFmpeg's own choice would take a still that is
+  marked as the default.
 
   Args:
-    path: of the file; it is opened once more if there are several streams.
-    container: the file.
+    path: path of the file, which is opened again if there are several streams.
+    container: the open file.
 
   Returns:
-    A stream of `container`, or None if there is no film.
+    A stream of `container`, or None if there is none.
 
   Raises:
-    av.error.FFmpegError: if the file cannot be read up to there.
+    av.error.FFmpegError: if the file cannot be read that far.
   """
   films = [
     stream

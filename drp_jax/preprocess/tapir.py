@@ -1,7 +1,7 @@
-"""Causal BootsTAPIR (Doersch et al., 2024): a tracker that never looks ahead.
+"""Causal BootsTAPIR (Doersch et al., 2024): a tracker without look-ahead.
 
-Code and checkpoints are Apache-2.0. The code is read from a checkout of the
-user, since it is not on PyPI.
+Code and checkpoints are Apache-2.0. The code is read from the user's checkout,
+because it is not on PyPI.
 """
 
 import dataclasses
@@ -29,17 +29,17 @@ SOURCE = weights_lib.Source(
   license='Apache-2.0',
 )
 
-_CHUNK = 64  # points at a time; memory only
+_CHUNK = 64  # points per batch; affects memory only
 
 
 @dataclasses.dataclass(frozen=True)
 class State:
-  """What the model remembers of the points it follows in one video.
+  """State of the points that are followed in one video.
 
   Attributes:
-    features: of the points, in the frame where they began; tensors [1, ...].
-    context: of the causal convolutions; dicts of tensors [1, ...].
-    points: [K, 2] float32, where they were last in the image.
+    features: features of the points in their first frame; tensors [1, ...].
+    context: context of the causal convolutions; dicts of tensors [1, ...].
+    points: [K, 2] float32, their last places in the image.
   """
 
   features: Any
@@ -56,11 +56,11 @@ class Tapir:
     Args:
       checkout: folder, see `CHECKOUT`. Its code is run.
       weights: path of a file, see `SOURCE`.
-      batch_size: frames at a time, for what needs no past.
-      device: of torch.
+      batch_size: frames per batch, in the part that needs no past.
+      device: torch device.
 
     Raises:
-      ValueError: for a missing file, or one that does not fit.
+      ValueError: for a missing or invalid file.
     """
     module = 'tapnet/torch/tapir_model.py'
     folder = weights_lib.find_folder(checkout, ((module,),), CHECKOUT)
@@ -115,7 +115,7 @@ class Tapir:
 
   @torch.inference_mode()
   def _grids(self, videos: np.ndarray) -> Any:
-    """Features of all frames of videos [N, T, H, W, 3], which need no past."""
+    """Computes features of frames of videos [N, T, H, W, 3], without a past."""
     video = torch.from_numpy(np.ascontiguousarray(videos))
     video = video.float().to(self._device) / 127.5 - 1
     return self._model.get_feature_grids(video, is_training=False)
@@ -124,13 +124,13 @@ class Tapir:
   def _begin(
     self, grids: Any, size: tuple[int, int], points: np.ndarray
   ) -> list[State]:
-    """Takes the features of points in N frames, whose past is empty."""
+    """Computes the features of points in N frames without a past."""
     N, K = points.shape[:2]
-    # TAPIR puts pixel centers at halves, and asks for (t, y, x).
+    # In TAPIR pixel centers are at halves, and points are (t, y, x).
     y_x = torch.from_numpy(points[..., ::-1] + np.float32(0.5))
     queries = torch.nn.functional.pad(y_x, (1, 0)).to(self._device)
     features = self._model.get_query_features(
-      torch.empty(N, 1, *size, 3),  # only its shape is read
+      torch.empty(N, 1, *size, 3),  # only the shape is read
       is_training=False,
       query_points=queries,
       feature_grids=grids,
@@ -146,7 +146,7 @@ class Tapir:
       State(_map(lambda x, i=i: x[i : i + 1], features), context, own)
       for i, own in enumerate(points)
     ]
-    after, _ = self._step(states, grids, size)  # the first frame is past, too
+    after, _ = self._step(states, grids, size)  # the first frame becomes past
     return [
       dataclasses.replace(state, context=later.context)
       for state, later in zip(states, after, strict=True)
@@ -156,7 +156,7 @@ class Tapir:
   def _step(
     self, states: Sequence[State], grids: Any, size: tuple[int, int]
   ) -> tuple[list[State], np.ndarray]:
-    """N states one frame later; [N, K] bool, which points are seen there."""
+    """Advances N states by a frame; also returns who is seen, [N, K] bool."""
     out = self._model.estimate_trajectories(
       size,
       is_training=False,

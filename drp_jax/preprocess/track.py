@@ -1,6 +1,6 @@
-"""Point tracking: where a point of one frame is in the next (p_t^k).
+"""Point tracking: the place of a frame's point in the next frame (p_t^k).
 
-Every tracker follows points through a clip. One that needs no look ahead also
+Every tracker follows points through a clip. A tracker without look-ahead also
 goes frame by frame, to the same places, so points followed while acting equal
 those of a data set.
 """
@@ -19,12 +19,12 @@ from drp_jax.preprocess import flow
 # `track(points [K, 2]) -> (tracks [T, K, 2], visible [T, K])` over one clip.
 TrackFn = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 
-_FACTOR = 2  # frames are enlarged as often
+_FACTOR = 2  # by which frames are enlarged
 _MAX_RETURN_ERROR = 0.5  # pixels of the enlarged frame, forward-backward check
 
 
 class Tracker(Protocol):
-  """What follows points through a clip."""
+  """Interface of a tracker, which follows points through a clip."""
 
   def over_clip(self, footage: schema.Footage) -> TrackFn:
     """Prepares a clip, so that several sets of points can be tracked in it.
@@ -35,42 +35,42 @@ class Tracker(Protocol):
     Returns:
       `track(points)`, which follows points [K, 2] float32 of frame 0 and
       returns their positions [T, K, 2] float32 in every frame and visible
-      [T, K] bool: false from the first frame on in which a point was lost.
+      [T, K] bool, which is false from the first frame in which a point is lost.
     """
 
 
 @runtime_checkable
 class OnlineTracker(Tracker, Protocol):
-  """What follows points from frame to frame, with no look ahead.
+  """Interface of a tracker that goes from frame to frame, without look-ahead.
 
-  N sets of points at once, each in a video of its own: what becomes of one does
-  not depend on the others.
+  It follows N sets of points at once, each in a different video. The result for
+  a set does not depend on the others.
   """
 
   def begin(self, footage: schema.Footage, points: np.ndarray) -> list[Any]:
-    """Takes up points of single frames.
+    """Begins to follow points of single frames.
 
     Args:
       footage: N frames.
       points: [N, K, 2] float32, pixels, (x, y).
 
     Returns:
-      N states, which may be stepped together with those of other calls.
+      N states, which may be stepped together with states of other calls.
     """
 
   def step(
     self, states: Sequence[Any], footage: schema.Footage
   ) -> tuple[list[Any], np.ndarray, np.ndarray]:
-    """Moves the points on to the next frames.
+    """Moves the points to the next frames.
 
     Args:
       states: N, of the same K.
       footage: N frames.
 
     Returns:
-      The next states; points [N, K, 2] float32 in the frames, where one that
-      would leave the image stays where it was (A12); found [N, K] bool, whether
-      they are seen there.
+      The next states; points [N, K, 2] float32 in the frames, where a point
+      that would leave the image keeps its place (A12); found [N, K] bool,
+      whether points are seen there.
     """
 
 
@@ -90,11 +90,11 @@ class Pair:
 
 
 class Farneback:
-  """Advects points by Farneback's flow: best of what needs no weights.
+  """Tracker that advects points by Farneback's flow, the best without weights.
 
-  DIS has the lower error over all pixels but smooths thin limbs, so points
-  that follow it lag behind and fall off the body. A state is the enlarged frame
-  and the points.
+  DIS has a lower error over all pixels but smooths thin limbs, so points that
+  follow it lag behind and fall off the body. A state consists of the enlarged
+  frame and the points.
   """
 
   def over_clip(self, footage: schema.Footage) -> TrackFn:
@@ -148,10 +148,10 @@ def advect(pair: Pair, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     points: [K, 2] float32, pixels of the frame, (x, y), in the earlier frame.
 
   Returns:
-    points: [K, 2] float32 in the later frame. One that would leave the image
-      stays where it was (A12).
-    found: [K] bool, whether it is inside and a second method (Lucas-Kanade)
-      finds its way there and back.
+    points: [K, 2] float32 in the later frame. A point that would leave the
+      image keeps its place (A12).
+    found: [K] bool, whether the point is inside and a second method
+      (Lucas-Kanade) leads there and back.
   """
   enlarged = _FACTOR * (points + 0.5) - 0.5
   moved = points + _bilinear(pair.motion, enlarged) / _FACTOR
@@ -163,7 +163,7 @@ def advect(pair: Pair, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def hold(
   last: np.ndarray, points: np.ndarray, height: int, width: int
 ) -> tuple[np.ndarray, np.ndarray]:
-  """Keeps points that left the image at their last place in it (A12).
+  """Keeps points that leave the image at their last place in it (A12).
 
   Args:
     last: [..., K, 2] float32, pixels, (x, y), in the frame before.
@@ -173,14 +173,14 @@ def hold(
 
   Returns:
     points: [..., K, 2] float32, inside.
-    inside: [..., K] bool, whether the point is where it was said to be.
+    inside: [..., K] bool, whether `points` was inside.
   """
   inside = np.all((points >= 0) & (points <= [width - 1, height - 1]), axis=-1)
   return np.where(inside[..., None], points, last).astype(np.float32), inside
 
 
 def _bilinear(field: np.ndarray, points: np.ndarray) -> np.ndarray:
-  """Values [K, C] of a field [H, W, C] at points [K, 2], (x, y)."""
+  """Interpolates a field [H, W, C] at points [K, 2], (x, y): [K, C]."""
   height, width = field.shape[:2]
   points = np.clip(points, 0, [width - 1, height - 1])
   x0, y0 = np.minimum(points.astype(int), [width - 2, height - 2]).T
@@ -191,7 +191,7 @@ def _bilinear(field: np.ndarray, points: np.ndarray) -> np.ndarray:
 
 
 def _returns(pair: Pair, enlarged: np.ndarray) -> np.ndarray:
-  """Whether Lucas-Kanade forward and backward ends where it began. [K] bool."""
+  """Checks that Lucas-Kanade leads forward and back again, [K] bool."""
   start = np.ascontiguousarray(enlarged, np.float32)[:, None]
   settings = dict(winSize=(13, 13), maxLevel=3)
   there, found0, _ = cv2.calcOpticalFlowPyrLK(

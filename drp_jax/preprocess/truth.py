@@ -1,10 +1,9 @@
 """Exact flow, masks and tracks of simulated footage: the back-ends 'sim'.
 
 A visible point of a rigid geom keeps its coordinates in that geom's frame.
-`footage.scene` says which geom is behind each pixel and how far away, and how
-geoms and camera stand in every frame; the format is that of
-`drp_jax/envs/scene.py`. The sky is infinitely far away: it follows the camera's
-turns only.
+`footage.scene` holds the geom and distance of each pixel, and the poses of
+geoms and camera in every frame, in the format of `drp_jax/envs/scene.py`. The
+sky is infinitely far away and follows only the camera's rotation.
 """
 
 import dataclasses
@@ -16,9 +15,9 @@ import numpy as np
 from drp_jax.data import schema
 from drp_jax.preprocess import track
 
-# How far a point may lie behind the surface that is seen where it is, in widths
-# of a pixel at that distance: more than a surface slopes within a pixel, less
-# than a limb is thick.
+# How far a point may lie behind the visible surface at its pixel, in widths of
+# a pixel at that distance: more than a surface slopes within a pixel, less than
+# the thickness of a limb.
 _TOLERANCE = 1.0
 
 
@@ -27,8 +26,8 @@ class Anchors:
   """Points in the coordinates in which they do not move.
 
   Attributes:
-    geom: [K] int, whose coordinates; -1 where it is the sky.
-    local: [K, 3] meters; of the sky the direction in the world.
+    geom: [K] int, the geom of the coordinates; -1 is the sky.
+    local: [K, 3] meters; for the sky the direction in the world.
   """
 
   geom: np.ndarray
@@ -38,7 +37,7 @@ class Anchors:
 def load(video_path: pathlib.Path) -> dict[str, np.ndarray] | None:
   """Reads the scene beside a video, `<name>.scene.npz`; None without one.
 
-  Of a link it is beside the link or beside the video that the link leads to.
+  For a link, the file is beside the link or beside the video it leads to.
   """
   for path in (video_path, video_path.resolve()):
     scene = path.with_suffix('.scene.npz')
@@ -49,10 +48,10 @@ def load(video_path: pathlib.Path) -> dict[str, np.ndarray] | None:
 
 
 def flow(start: schema.Footage, end: schema.Footage) -> np.ndarray:
-  """Exact flow; see `preprocess/flow.py`.
+  """Computes exact flow; see `preprocess/flow.py`.
 
-  It holds for what is seen in `start`, whether or not it is hidden in `end`. It
-  is zero where the scene does not say what is seen, and where something passes
+  Flow is that of the points visible in `start`, whether or not they are hidden
+  in `end`. It is zero if the scene does not know a point, or if the point moves
   behind the camera.
 
   Args:
@@ -77,10 +76,10 @@ def flow(start: schema.Footage, end: schema.Footage) -> np.ndarray:
 
 
 def mask(footage: schema.Footage) -> np.ndarray:
-  """What can move, in the first frame; see `preprocess/segment.py`.
+  """Masks what can move, in the first frame; see `preprocess/segment.py`.
 
-  That is the robot and what it handles, not floor, table and sky. The whole
-  frame if none of it is seen.
+  This is the robot and the objects it handles, not floor, table and sky. If
+  none of it is visible, the mask is the whole frame.
 
   Args:
     footage: frames with a scene.
@@ -96,7 +95,7 @@ def mask(footage: schema.Footage) -> np.ndarray:
 
 
 def body(scene: dict[str, np.ndarray]) -> np.ndarray:
-  """What can move in a frame, [H, W] bool; may be empty."""
+  """Masks what can move in a frame, [H, W] bool; may be empty."""
   geom = scene['geom']
   return (geom >= 0) & scene['moves'][geom]
 
@@ -104,7 +103,7 @@ def body(scene: dict[str, np.ndarray]) -> np.ndarray:
 def follow(
   footage: schema.Footage, points: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-  """Follows points of the first frame, also out of sight.
+  """Follows points of the first frame, also while they are hidden.
 
   Args:
     footage: T frames with a scene.
@@ -112,8 +111,8 @@ def follow(
 
   Returns:
     tracks: [T, K, 2] float32, also outside the image.
-    seen: [T, K] bool, whether the point is in the image and nothing in front of
-      it, in each frame by itself.
+    seen: [T, K] bool, whether the point is in the image and not hidden, for
+      each frame separately.
 
   Raises:
     ValueError: there is no scene.
@@ -126,9 +125,9 @@ def follow(
 
 
 class Tracker:
-  """Follows points exactly; an `OnlineTracker`, see preprocess/track.py.
+  """Exact `OnlineTracker`, see preprocess/track.py.
 
-  A state is the anchors and where the points were last.
+  A state consists of the anchors and the last places of the points.
   """
 
   def over_clip(self, footage: schema.Footage) -> track.TrackFn:
@@ -177,8 +176,8 @@ def _scenes(key: str, footage: schema.Footage) -> list[dict[str, np.ndarray]]:
   """Lists the scenes of N frames; raises ValueError where nothing is known."""
   if footage.scene is None:
     raise ValueError(
-      f"config.extract.{key}='sim' needs footage of a simulator with what it "
-      'knows of its scene, not a video alone; take another back-end, or '
+      f"config.extract.{key}='sim' needs footage of a simulator with its "
+      'scene, not a video alone; choose another back-end, or '
       "config.source='sim'."
     )
   return [
@@ -188,7 +187,7 @@ def _scenes(key: str, footage: schema.Footage) -> list[dict[str, np.ndarray]]:
 
 
 def _anchor(scene: dict[str, np.ndarray], points: np.ndarray) -> Anchors:
-  """Binds points [K, 2] to what a frame shows at the nearest pixel."""
+  """Binds points [K, 2] to the surface at the nearest pixel of a frame."""
   height, width = scene['geom'].shape
   x, y = np.clip(np.rint(points), 0, [width - 1, height - 1]).astype(int).T
   geom = scene['geom'][y, x].astype(int)
@@ -206,9 +205,9 @@ def _anchor(scene: dict[str, np.ndarray], points: np.ndarray) -> Anchors:
 def _project(
   scene: dict[str, np.ndarray], anchors: Anchors
 ) -> tuple[np.ndarray, np.ndarray]:
-  """Points [K, 2] where anchors are in a frame, and their depth [K], meters.
+  """Projects anchors into a frame: points [K, 2] and depths [K], meters.
 
-  The depth of the sky is 1, that of what is behind the camera 0 or less.
+  The depth of the sky is 1. Points behind the camera have depth 0 or less.
   """
   geom, local = anchors.geom, anchors.local
   world = np.einsum('kij,kj->ki', scene['rotation'][geom], local)
@@ -223,13 +222,13 @@ def _project(
 def _locate(
   scene: dict[str, np.ndarray], anchors: Anchors
 ) -> tuple[np.ndarray, np.ndarray]:
-  """Points [K, 2] float32 of anchors in a frame, and whether they are seen."""
+  """Projects anchors: points [K, 2] float32, and whether they are seen."""
   points, depth = _project(scene, anchors)
   height, width = scene['geom'].shape
   seen = np.zeros(len(points), bool)
   tolerance = _TOLERANCE * depth / scene['focal']
   nearest = np.rint(np.clip(points, -1, [width, height])).astype(int)
-  # The pixels around it too: the edge of a limb shows at the nearest or not.
+  # Neighbors too, because the nearest pixel may miss the edge of a limb.
   for step in np.ndindex(3, 3):
     x, y = np.clip(nearest + step - [1, 1], 0, [width - 1, height - 1]).T
     behind = depth - scene['depth'][y, x]
@@ -240,12 +239,12 @@ def _locate(
 
 
 def _inside(points: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-  """Whether points [K, 2] are on a pixel of an image (H, W), [K] bool."""
+  """Returns whether points [K, 2] are inside an image (H, W), [K] bool."""
   end = np.array(shape[::-1]) - 0.5
   return np.all((points >= -0.5) & (points <= end), axis=-1)
 
 
 def _middle(scene: dict[str, np.ndarray]) -> np.ndarray:
-  """The point (x, y) that the camera looks at."""
+  """Returns the point (x, y) that the camera looks at."""
   height, width = scene['geom'].shape
   return np.array([width - 1, height - 1]) / 2

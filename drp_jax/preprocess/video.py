@@ -1,8 +1,8 @@
-"""Video files in and out, through PyAV (the FFmpeg libraries), and pictures.
+"""Reads and writes video files with PyAV (the FFmpeg libraries), and pictures.
 
-Frames come one at a time, so a long video never has to fit into memory, and
-are resized straight to 64x64 without keeping the aspect, as IPV does [IPV]; by
-option the largest square in the center is cut out first, which keeps it.
+Frames are decoded one at a time, so a long video never has to fit into memory.
+They are resized to 64x64 without keeping the aspect ratio, as in IPV [IPV]. An
+option cuts out the largest centered square first, which keeps the ratio.
 """
 
 import contextlib
@@ -20,10 +20,10 @@ from drp_jax import files
 from drp_jax.data import schema
 from drp_jax.preprocess import streams
 
-# Visually lossless: at 64 pixels FFmpeg's defaults blur the texture that flow
-# and tracking live on. x264's macroblock tree reads memory that it never wrote,
-# so it encodes the same frames differently from call to call; and the fastest
-# code for one processor rounds differently from that for another.
+# Visually lossless, because at 64 pixels FFmpeg's defaults blur the texture
+# that flow and tracking need. x264's macroblock tree reads uninitialized
+# memory, so it encodes the same frames differently from call to call. Its code
+# for one processor rounds differently from that for another.
 _CODECS = {
   '.mp4': (
     'libx264',
@@ -31,9 +31,9 @@ _CODECS = {
   ),
   '.webm': ('libvpx-vp9', {'crf': '10', 'b:v': '0', 'cpu-used': '4'}),
 }
-_SLOW = 0.9  # of the frames per second asked for are enough     [ours]
-_REORDERED = 16  # frames may be decoded before one that is shown first [H.265]
-_LATE = 0.25  # of a frame's time is the most that one may be off [ours]
+_SLOW = 0.9  # smallest share of the requested frames per second [ours]
+_REORDERED = 16  # frames that may be decoded before an earlier one [H.265]
+_LATE = 0.25  # largest error of a time stamp, in frames         [ours]
 
 
 # Path of a picture file, its bytes, or a frame [H, W, 3] uint8 RGB.
@@ -41,20 +41,20 @@ Picture = str | os.PathLike | bytes | np.ndarray
 
 
 class UnusableVideo(ValueError):
-  """A video that cannot become a clip; a build lists it and goes on.
+  """A video that cannot become a clip; a build lists it and continues.
 
   Attributes:
-    reason: for counting, one of 'missing', 'unreadable' (nothing that FFmpeg
-      knows, or its index is lost), 'no_video' (sound only), 'empty', 'corrupt'
+    reason: for counting, one of 'missing', 'unreadable' (a format unknown to
+      FFmpeg, or a lost index), 'no_video' (sound only), 'empty', 'corrupt'
       (damaged after its beginning), 'truncated' (fewer frames than needed),
-      'no_times' (to resample by, or to find a part by), 'wrong_times' (frames
-      of a part of a file are not where they should be) and 'slow' (fewer frames
-      a second than asked for).
+      'no_times' (no time stamps to resample or to find a part by),
+      'wrong_times' (a part of a file has frames at wrong times) and 'slow'
+      (fewer frames per second than requested).
     detail: what happened, without the path.
   """
 
   def __init__(self, path: str | os.PathLike, reason: str, detail: str):
-    # All arguments go up, so that it survives the way out of a worker process.
+    # All arguments are passed up, so that the exception can be pickled.
     super().__init__(path, reason, detail)
     self.reason, self.detail = reason, detail
 
@@ -69,7 +69,7 @@ def iterate(
   """Decodes a video file, frame by frame.
 
   Args:
-    path: any file that FFmpeg can read; `streams.choose` finds its film.
+    path: any file that FFmpeg can read; `streams.choose` chooses the stream.
     centre_crop: cut out the center square before resizing.
 
   Yields:
@@ -78,7 +78,7 @@ def iterate(
   Raises:
     UnusableVideo: 'missing', 'unreadable', 'no_video', 'empty' or, after some
       good frames, 'corrupt'. Raised while iterating.
-    MemoryError: if decoding takes more than there is.
+    MemoryError: if decoding takes more memory than there is.
   """
   with contextlib.closing(_frames(path)) as frames:
     for frame in frames:
@@ -96,11 +96,11 @@ def decode(
 
   Args:
     source: path of a file that FFmpeg can read; or pictures, in order.
-    max_frames: of a longer video only so many are returned.
+    max_frames: maximum number of frames.
     centre_crop: as in `iterate`.
-    fps: frames per second to bring a file to, by its time stamps: of the frames
-      nearest to a multiple of 1 / fps only the nearest is taken, and none
-      twice. 0 takes all.
+    fps: frames per second to resample a file to, by its time stamps. For each
+      multiple of 1 / fps the nearest frame is taken, and no frame twice. 0
+      takes all frames.
     span: part of the file to decode; None is all of it.
 
   Returns:
@@ -109,8 +109,8 @@ def decode(
 
   Raises:
     UnusableVideo: as `iterate` and `iterate_pictures`; 'no_times'; 'slow' if
-      there are less than nine tenths of `fps`; 'truncated' or 'wrong_times' if
-      the file does not hold the frames of `span`, each where it should be.
+      the rate is less than nine tenths of `fps`; 'truncated' or 'wrong_times'
+      if the file does not hold the frames of `span` at their times.
     MemoryError: as `iterate`.
   """
   if not isinstance(source, str | os.PathLike):
@@ -140,13 +140,13 @@ def decode(
 
 
 def collect(images: Iterable[np.ndarray], max_frames: int) -> np.ndarray:
-  """Stacks the first `max_frames` of some images [64, 64, 3] uint8.
+  """Stacks the first `max_frames` images [64, 64, 3] uint8.
 
   Returns:
     [N, 64, 64, 3] uint8, N <= max_frames.
   """
-  # One growing array. A list of small arrays between the large ones that a
-  # decoder makes and frees would keep malloc from using their memory again.
+  # One growing array. Many small arrays between the large ones that a decoder
+  # makes and frees would prevent malloc from reusing their memory.
   size, count = schema.IMAGE_SIZE, 0
   stack = np.empty((min(64, max_frames), size, size, 3), np.uint8)
   for image in itertools.islice(images, max_frames):
@@ -164,7 +164,7 @@ def iterate_pictures(
   """Decodes pictures, one frame each.
 
   Args:
-    pictures: PNG, JPEG or what else OpenCV reads, or frames, in order.
+    pictures: PNG, JPEG or other files that OpenCV reads, or frames, in order.
     centre_crop: as in `iterate`.
 
   Yields:
@@ -179,7 +179,7 @@ def iterate_pictures(
     if isinstance(source, np.ndarray):
       yield to_image(source, centre_crop)
       continue
-    # Not imread: it logs on its own, and does not say what went wrong.
+    # Not imread, which logs by itself and does not say what went wrong.
     if isinstance(source, bytes):
       path, data = f'picture {count}', np.frombuffer(source, np.uint8)
     else:
@@ -197,11 +197,11 @@ def iterate_pictures(
 
 
 def to_image(frame: np.ndarray, centre_crop: bool = False) -> np.ndarray:
-  """Brings a frame [H, W, 3] uint8 to [64, 64, 3], by area interpolation.
+  """Resizes a frame [H, W, 3] uint8 to [64, 64, 3], by area interpolation.
 
   Args:
-    frame: of any size.
-    centre_crop: cut out the largest square in the center first.
+    frame: a frame of any size.
+    centre_crop: cut out the largest centered square first.
   """
   if centre_crop:
     height, width = frame.shape[:2]
@@ -217,7 +217,7 @@ def read(path: str | os.PathLike, num_frames: int) -> np.ndarray:
 
   Args:
     path: any file that FFmpeg can read.
-    num_frames: T, how many frames are needed.
+    num_frames: T, number of frames needed.
 
   Returns:
     [T, 64, 64, 3] uint8 RGB.
@@ -233,11 +233,11 @@ def read(path: str | os.PathLike, num_frames: int) -> np.ndarray:
 
 
 def write_video(path: str | os.PathLike, frames: np.ndarray, fps: int) -> None:
-  """Writes frames to a video file, which appears only when it is whole.
+  """Writes frames to a video file, whole or not at all.
 
-  Its bytes are a function of the frames, `fps` and the suffix, whatever the
-  process did before and however many cores there are. Another version of PyAV
-  may write others.
+  Its bytes are a function of the frames, `fps` and the suffix. They depend
+  neither on what the process did before nor on the number of cores. Another
+  version of PyAV may write other bytes.
 
   Args:
     path: its suffix chooses the codec: .mp4 is H.264, .webm is VP9.
@@ -275,7 +275,7 @@ def write_video(path: str | os.PathLike, frames: np.ndarray, fps: int) -> None:
     assert isinstance(stream, av.VideoStream)
     stream.height, stream.width = frames.shape[1:3]
     stream.pix_fmt = 'yuv420p'
-    stream.codec_context.thread_count = 1  # another number, other bytes
+    stream.codec_context.thread_count = 1  # the bytes depend on this number
     for frame in frames:
       picture = av.VideoFrame.from_ndarray(
         np.ascontiguousarray(frame), format='rgb24'
@@ -320,7 +320,7 @@ def _within(
   stream: av.VideoStream,
   span: schema.Span,
 ) -> Iterator[av.VideoFrame]:
-  """Yields the frames of a part of a file, and no other, by their times."""
+  """Yields the frames of a part of a file, by their times."""
   step = (span.end - span.start) / span.num_frames
   if stream.time_base is None:
     raise UnusableVideo(path, 'no_times', 'no unit of time stamps')
@@ -352,7 +352,7 @@ def _resampled(
   frames: Iterable[tuple[int, av.VideoFrame]],
   fps: float,
 ) -> Iterator[tuple[int, av.VideoFrame]]:
-  """Of the frames nearest to each multiple of 1 / fps, the nearest."""
+  """Yields the frame nearest to each multiple of 1 / fps, none twice."""
   start = None
 
   def ticks(numbered: tuple[int, av.VideoFrame]) -> float:
@@ -373,7 +373,7 @@ def _resampled(
 
 
 def _upright(frame: av.VideoFrame, centre_crop: bool) -> np.ndarray:
-  """[64, 64, 3] uint8 RGB of a decoded frame."""
+  """Converts a decoded frame to [64, 64, 3] uint8 RGB, upright."""
   try:
     array = frame.to_ndarray(format='rgb24', threads=1)
     image = to_image(array, centre_crop)
@@ -381,15 +381,15 @@ def _upright(frame: av.VideoFrame, centre_crop: bool) -> np.ndarray:
     if _is_memory(error):
       raise MemoryError('a frame in RGB') from error
     raise
-  # FFmpeg gives degrees anticlockwise, in steps of 90 in practice.
+  # FFmpeg gives degrees counterclockwise, in steps of 90 in practice.
   quarters = round(frame.rotation / 90) % 4
   return np.ascontiguousarray(np.rot90(image, quarters))
 
 
 def _is_memory(error: av.error.FFmpegError | cv2.error) -> bool:
-  """Whether FFmpeg or OpenCV failed for want of memory."""
+  """Returns whether FFmpeg or OpenCV failed for lack of memory."""
   if isinstance(error, cv2.error):
     code = getattr(error, 'code', None)
     return code == cv2.Error.STS_NO_MEM or 'bad_alloc' in str(error)
-  # EAGAIN: there is none for one more thread.
+  # EAGAIN: there is no memory for another thread.
   return error.errno in (errno.ENOMEM, errno.EAGAIN)

@@ -244,6 +244,7 @@ def _image_decoder(config, axis_name) -> image_decoder.ImageDecoder:
     num_heads=c.num_heads,
     image_size=schema.IMAGE_SIZE,
     mask_ratio=c.context_mask_ratio,
+    local_start=c.local_start,
     axis_name=axis_name,
     remat=config.remat,
   )

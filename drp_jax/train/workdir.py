@@ -194,6 +194,7 @@ def compare(
 
 # Settings that configs of older runs lack, and what held before there was one.
 _SINCE = {
+  'image.local_start': False,
   'image.no_erasing_in': ('drawer-open',),
   'behavior.continuation': False,
   'loss.continuation': 1.0,

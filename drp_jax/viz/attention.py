@@ -1,4 +1,4 @@
-"""Which keypoints a model looks at, drawn into a clip."""
+"""Draws the attention of a model to keypoints into a clip."""
 
 import cv2
 import matplotlib
@@ -7,8 +7,8 @@ import numpy as np
 from drp_jax.viz import overlay
 
 _SHIFT = 4  # fractional bits of OpenCV's drawing coordinates
-_RADIUS = 3.0  # of a keypoint that gets its even share, drawn pixels
-_TOP = 4.0  # times the even share that is drawn brightest
+_RADIUS = 3.0  # pixels, of a keypoint with an even share of the attention
+_TOP = 4.0  # times the even share, drawn in the brightest color
 
 
 def attention_panels(
@@ -16,15 +16,15 @@ def attention_panels(
 ) -> np.ndarray:
   """Draws a frame for every block, with discs at the keypoints.
 
-  A disc's area is the attention that its keypoint gets, its color too, from
-  purple over orange to yellow at four times an even share.
+  The area of a disc shows the attention to its keypoint. So does its color,
+  from purple over orange to yellow at four times an even share.
 
   Args:
     image: [T, H, W, 3] uint8.
-    points: [T, K, 2], (x, y) pixels; those of entry t lie in frame t-1, and are
+    points: [T, K, 2], (x, y) pixels; those of entry t lie in frame t-1 and are
       drawn into it.
     weights: [T, L, K], shares of the keypoints in each block.
-    scale: how much larger frames are drawn.
+    scale: factor by which frames are enlarged.
 
   Returns:
     [T, h, w, 3] uint8, blocks from left to right; entry 0, which has no points,

@@ -1,4 +1,4 @@
-"""Many clips on one picture, a row each, to see what a set holds."""
+"""Draws many clips in one picture, a row for each."""
 
 from collections.abc import Sequence
 
@@ -17,8 +17,8 @@ def contact_sheet(
 
   Args:
     clips: [T, h, w, 3] uint8 each, of one size; from `overlay.clip_panels`.
-    titles: what is written above each clip.
-    times: which frames of each are shown, from left to right.
+    titles: text above each clip.
+    times: numbers of the frames to show, from left to right.
 
   Returns:
     [H, W, 3] uint8.
@@ -41,7 +41,7 @@ def contact_sheet(
 
 
 def _title(text: str, width: int) -> np.ndarray:
-  """[_TITLE_HEIGHT, width, 3] uint8; what does not fit is cut off."""
+  """Draws a title, [_TITLE_HEIGHT, width, 3] uint8; long text is cut off."""
   strip = np.full((_TITLE_HEIGHT, width, 3), _PAPER, np.uint8)
   # OpenCV's fonts have ASCII only.
   text = text.encode('ascii', 'replace').decode()

@@ -18,8 +18,8 @@ class ReturnCurve:
   """Returns of one system.
 
   Attributes:
-    label: its name.
-    steps: [n], agent steps at which it was measured.
+    label: name of the system.
+    steps: [n], agent steps of the evaluations.
     returns: [n, m], undiscounted episode returns; m episodes or seeds.
   """
 
@@ -36,17 +36,18 @@ def loss_curves(
   """Draws one small plot per metric.
 
   Args:
-    metrics: lines of a run, as `train.logger.read_metrics` gives them; lines
-      without a metric and NaN leave it out.
-    names: metric to what it measures and its unit, in the order of the plots.
-    unit: of the lines' 'step'.
+    metrics: lines of a run from `train.logger.read_metrics`. Lines without a
+      metric, or with NaN, are left out of its plot.
+    names: metric -> text with what it measures and its unit, in the order of
+      the plots.
+    unit: unit of the lines' 'step'.
 
   Returns:
     An SVG file.
 
   Raises:
-    ValueError: if no line has one of `names`. (Values that are never finite get
-      an empty plot that says so.)
+    ValueError: if no line has one of `names`. (A metric that is never finite
+      gets an empty plot that says so.)
   """
   columns = 2 if len(names) in (2, 4) else min(3, len(names))
   rows = math.ceil(len(names) / columns)
@@ -72,13 +73,13 @@ def compared_curves(
   label: str,
   unit: str = 'gradient steps',
 ) -> bytes:
-  """Draws a metric and what it is compared with on the same axes.
+  """Draws a metric and those it is compared with on the same axes.
 
   Args:
     metrics: as in `loss_curves`.
-    names: metric to what it is called; the first is drawn solid.
-    label: what they all measure, and its unit.
-    unit: of the lines' 'step'.
+    names: metric -> its name in the legend; the first is drawn solid.
+    label: what all of them measure, and its unit.
+    unit: unit of the lines' 'step'.
 
   Returns:
     An SVG file.
@@ -113,9 +114,9 @@ def return_curve(
   random_returns: np.ndarray,
   action_repeat: int = 1,
 ) -> bytes:
-  """Draws returns over agent steps against what acting at random gives.
+  """Draws returns over agent steps, with those of a random policy.
 
-  Lines are means over episodes or seeds, bands one standard deviation to
+  Lines are means over episodes or seeds. Bands show one standard deviation to
   either side.
 
   Args:
@@ -171,19 +172,19 @@ def return_curve(
 def histogram(
   counts: np.ndarray, edges: np.ndarray, label: str, unit: str
 ) -> bytes:
-  """Draws how often something was seen.
+  """Draws a histogram.
 
   Args:
     counts: [n], heights of the bars.
-    edges: [n + 1], where bars begin and end, rising.
-    label: of the heights.
-    unit: of the edges.
+    edges: [n + 1], ascending edges of the bars.
+    label: label of the heights.
+    unit: unit of the edges.
 
   Returns:
     An SVG file.
 
   Raises:
-    ValueError: if there is not one edge more than counts.
+    ValueError: if there are not n + 1 edges for n counts.
   """
   counts, edges = np.asarray(counts), np.asarray(edges)
   if len(edges) != len(counts) + 1:
@@ -216,7 +217,7 @@ def _series(
 
 
 def _draw_run(ax, steps: np.ndarray, values: np.ndarray):
-  """A line; if it is long, a pale one and its running mean."""
+  """Draws a line; a long one is drawn pale, with its running mean."""
   plot_style.plain_steps(ax)
   if not len(steps):
     ax.text(0.5, 0.5, 'no finite value', transform=ax.transAxes, ha='center')

@@ -1,4 +1,4 @@
-"""Curves of several systems on several tasks, and intervals of their scores."""
+"""Draws curves of several systems on several tasks, and score intervals."""
 
 import dataclasses
 import math
@@ -16,11 +16,11 @@ _WIDTH = 9.6  # inches, of all figures, so that their text has one size
 
 @dataclasses.dataclass(frozen=True)
 class Curve:
-  """What one system did on one task.
+  """Curve of one system on one task.
 
   Attributes:
-    steps: [n].
-    center: [n], what the line shows.
+    steps: [n], x axis.
+    center: [n], values of the line.
     low: [n], lower end of the band.
     high: [n], upper end of the band.
   """
@@ -33,12 +33,12 @@ class Curve:
 
 @dataclasses.dataclass(frozen=True)
 class Panel:
-  """One task, or what several come to.
+  """Curves of one task, or of several tasks combined.
 
   Attributes:
-    title: its name.
-    label: of the values.
-    curves: by the name of the system; what has none is left out.
+    title: name of the task.
+    label: label of the values.
+    curves: name of the system -> curve; systems without a curve are left out.
   """
 
   title: str
@@ -51,9 +51,9 @@ class Intervals:
   """Scores of all systems by one measure.
 
   Attributes:
-    title: of the measure.
-    scores: name of the system to point, lower and upper end.
-    line: value that stands out, such as an even chance; None for none.
+    title: name of the measure.
+    scores: name of the system -> point, lower end and upper end.
+    line: value to mark by a line, such as an even chance; None for no line.
   """
 
   title: str
@@ -67,13 +67,13 @@ def draw_curves(
   """Draws panels beside each other, with one legend.
 
   Args:
-    panels: at least one.
-    names: of all systems, in the order of the legend; a system has the same
-      color in every panel.
-    unit: of the steps.
+    panels: at least one panel.
+    names: names of all systems, in the order of the legend; a system has the
+      same color in every panel.
+    unit: unit of the steps.
 
   Returns:
-    The figure; `plot_style.svg` and `plot_style.png` make files of it.
+    The figure; `plot_style.svg` and `plot_style.png` encode it.
   """
   columns = 2 if len(panels) in (2, 4) else min(3, len(panels))
   rows = math.ceil(len(panels) / columns)
@@ -97,11 +97,11 @@ def draw_curves(
 def draw_intervals(
   groups: Sequence[Intervals], names: Sequence[str]
 ) -> figure.Figure:
-  """Draws a point and an interval for every system, a panel for a measure.
+  """Draws a point and an interval for every system, one panel per measure.
 
   Args:
     groups: at least one.
-    names: of all systems, from the top down.
+    names: names of all systems, from the top down.
 
   Returns:
     The figure.

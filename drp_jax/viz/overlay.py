@@ -1,9 +1,9 @@
-"""What the extractor saw, drawn into a clip: mask, tracks, flow, patches.
+"""Draws the results of extraction into a clip: mask, tracks, flow, patches.
 
 Arrays follow `drp_jax/types.py`: entry t led to frame t, and points[t] lie in
 frame t-1. A point (x, y) of the stored image has its pixel's center at whole
-numbers, so in a picture `scale` times as large it lies at
-((x + 0.5) * scale - 0.5, ...), which is where `cv2.resize` puts it too.
+numbers. In a picture `scale` times as large it therefore lies at
+((x + 0.5) * scale - 0.5, ...), where `cv2.resize` puts it too.
 """
 
 import math
@@ -13,7 +13,7 @@ import matplotlib
 import numpy as np
 from matplotlib import colors
 
-MASK_COLOR = (255, 194, 10)  # amber, apart from most skin, cloth and tables
+MASK_COLOR = (255, 194, 10)  # amber, distinct from most skin, cloth and tables
 _LOST_COLOR = (225, 225, 225)
 _TAIL = 8  # frames a track's tail goes back
 _SHIFT = 4  # fractional bits of OpenCV's drawing coordinates
@@ -37,9 +37,9 @@ def clip_panels(
     flow: [T, H, W, 2], pixels per frame.
     points: [T, K, 2], (x, y) pixels.
     visible: [T, K] bool.
-    mask: [H, W] bool, foreground of frame 0: filled there, an outline later.
+    mask: [H, W] bool, foreground of frame 0: filled there, outlined later.
     patches: [T, K, P, P, 2], crops of `flow` at `points`, pixels per frame.
-    scale: how much larger the pictures are than the frames.
+    scale: factor by which frames are enlarged.
 
   Returns:
     [T, h, w, 3] uint8.
@@ -90,9 +90,9 @@ def upscale(image: np.ndarray, scale: int) -> np.ndarray:
 
 
 def top_speed(flow: np.ndarray) -> float:
-  """The speed drawn in full color: the 99th percentile, at least half a pixel.
+  """Returns the speed drawn in full color: the 99th percentile, at least 0.5.
 
-  The floor keeps the noise of a still clip pale.
+  The minimum of half a pixel per frame keeps the noise of a still clip pale.
   """
   speed = np.linalg.norm(flow.astype(np.float32), axis=-1)
   return max(0.5, float(np.percentile(speed, 99)))
@@ -120,9 +120,9 @@ def flow_colors(flow: np.ndarray, top: float) -> np.ndarray:
 def points_in_frames(
   points: np.ndarray, visible: np.ndarray, flow: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-  """Where the keypoints are in each frame, rather than in the frame before.
+  """Computes the keypoints in each frame, rather than in the frame before.
 
-  The last frame's are the last points carried on by the last flow.
+  Those of the last frame are the last points moved by the last flow.
 
   Args:
     points: [T, K, 2], (x, y) pixels.
@@ -130,7 +130,7 @@ def points_in_frames(
     flow: [T, H, W, 2], pixels per frame.
 
   Returns:
-    Positions [T, K, 2] float32 and [T, K] bool, whether the track lives.
+    Positions [T, K, 2] float32; [T, K] bool, whether the track is not lost.
   """
   last = points[-1].astype(np.float32)
   motion = cv2.remap(  # bilinear
@@ -145,7 +145,7 @@ def points_in_frames(
 
 
 def draw_mask(frames: np.ndarray, mask: np.ndarray, scale: int) -> np.ndarray:
-  """Fills the mask in frame 0, and leaves its outline in the later ones."""
+  """Fills the mask in frame 0, and draws its outline in the later frames."""
   size = (mask.shape[1] * scale, mask.shape[0] * scale)
   large = cv2.resize(
     mask.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST
@@ -163,7 +163,7 @@ def draw_mask(frames: np.ndarray, mask: np.ndarray, scale: int) -> np.ndarray:
 def draw_tracks(
   frames: np.ndarray, positions: np.ndarray, alive: np.ndarray, scale: int
 ) -> np.ndarray:
-  """Draws keypoints with tails that fade; lost ones as gray rings.
+  """Draws keypoints with fading tails, and lost keypoints as gray rings.
 
   Args:
     frames: [T, h, w, 3] uint8, `scale` times the stored image.
@@ -178,7 +178,7 @@ def draw_tracks(
   palette = _palette(positions.shape[1])
   spots = _enlarged(positions, scale)
   for t, frame in enumerate(drawn):
-    for age in range(min(_TAIL, t), 0, -1):  # the oldest piece at the bottom
+    for age in range(min(_TAIL, t), 0, -1):  # oldest piece first, at the bottom
       layer = frame.copy()
       pieces = zip(spots[t - age], spots[t - age + 1], alive[t], strict=True)
       for k, (start, end, lives) in enumerate(pieces):
@@ -222,15 +222,15 @@ def draw_windows(
 
 
 def patch_grid(patches: np.ndarray, height: int, width: int) -> np.ndarray:
-  """Lays K colored patches out in a square, framed in their track's color.
+  """Arranges K colored patches in a square, framed in their track's color.
 
   Args:
     patches: [T, K, P, P, 3] uint8.
-    height: of the result, pixels.
-    width: of the result, pixels.
+    height: height of the result, pixels.
+    width: width of the result, pixels.
 
   Returns:
-    [T, height, width, 3] uint8; what is left over is gray.
+    [T, height, width, 3] uint8; the remaining area is gray.
   """
   T, K = patches.shape[:2]
   side = math.ceil(math.sqrt(K))
@@ -247,13 +247,13 @@ def patch_grid(patches: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 def _palette(num: int) -> list[tuple[int, int, int]]:
-  """One color per keypoint, as far apart as a perceptual map allows."""
+  """Returns one color per keypoint, as distinct as a perceptual map allows."""
   rgb = matplotlib.colormaps['turbo'](np.linspace(0.05, 0.95, num))[:, :3]
   return [(int(r), int(g), int(b)) for r, g, b in np.round(255 * rgb)]
 
 
 def _enlarged(points: np.ndarray, scale: int) -> list[list[tuple[int, int]]]:
-  """[T, K, 2] pixels of the stored image as OpenCV's fixed-point spots."""
+  """Converts [T, K, 2] pixels of the stored image to OpenCV's fixed point."""
   fixed = np.round(((points + 0.5) * scale - 0.5) * (1 << _SHIFT))
   return [[(int(x), int(y)) for x, y in row] for row in fixed]
 

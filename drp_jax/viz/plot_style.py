@@ -1,8 +1,8 @@
-"""What all plots look like, and how they become files.
+"""The style of all plots, and their encoding as files.
 
 Colors are those of Okabe and Ito, which people with any kind of color
-blindness can tell apart, and lines differ in style as well. SVG pictures have
-no background, and their ink turns light where the reader prefers a dark page.
+blindness can distinguish, and lines differ in style as well. SVG pictures have
+no background, and their ink turns light if the reader prefers dark pages.
 """
 
 import io
@@ -44,13 +44,13 @@ SETTINGS = {
 
 
 def plain_steps(ax: axes.Axes) -> None:
-  """Writes steps as 10k, 20k, ... along x."""
+  """Labels steps along x as 10k, 20k, ..."""
   ax.xaxis.set_major_locator(ticker.MaxNLocator(5, integer=True))
   ax.xaxis.set_major_formatter(ticker.EngFormatter(sep=''))
 
 
 def svg(fig: figure.Figure) -> bytes:
-  """Writes an SVG file that suits light and dark pages."""
+  """Encodes a figure as an SVG file for light and dark pages."""
   data = io.BytesIO()
   with matplotlib.rc_context(SETTINGS):
     fig.savefig(data, format='svg', transparent=True, metadata={'Date': None})
@@ -64,7 +64,7 @@ def svg(fig: figure.Figure) -> bytes:
 
 
 def png(fig: figure.Figure) -> bytes:
-  """Writes a PNG file, on white."""
+  """Encodes a figure as a PNG file on white."""
   data = io.BytesIO()
   with matplotlib.rc_context(SETTINGS):
     fig.savefig(data, format='png', dpi=_PNG_DPI, facecolor='white')

@@ -1,6 +1,6 @@
-"""One page that shows a run: HTML with everything inside.
+"""A report page of a run: one self-contained HTML file.
 
-No file beside it, no script, nothing fetched: the page can be mailed. It
+The page needs no other file, no script and no network, so it can be mailed. It
 follows the reader's light or dark preference and the width of the window.
 """
 
@@ -28,14 +28,14 @@ class Text:
 
 @dataclasses.dataclass(frozen=True)
 class Facts:
-  """A few numbers that matter, in large type: (label, value) each."""
+  """A few important numbers in large type: (label, value) each."""
 
   pairs: Sequence[tuple[str, str]]
 
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-  """Rows of cells; numbers are written out by whoever makes the table."""
+  """Rows of cells; the caller formats numbers as text."""
 
   header: Sequence[str]
   rows: Sequence[Sequence[str]]
@@ -55,7 +55,7 @@ class Figure:
 class Clip:
   """A moving picture: the bytes of an animated WebP or GIF file.
 
-  Readers who asked their system for less motion see its first frame.
+  Readers who asked their system for reduced motion see its first frame.
   """
 
   data: bytes
@@ -65,7 +65,7 @@ class Clip:
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-  """Pictures beside each other, where the window is wide enough."""
+  """Pictures beside each other, if the window is wide enough."""
 
   pictures: Sequence[Figure | Clip]
 
@@ -75,7 +75,7 @@ Item = Text | Facts | Table | Figure | Clip | Row
 
 @dataclasses.dataclass(frozen=True)
 class Section:
-  """A heading and what stands below it."""
+  """A heading and the items below it."""
 
   title: str
   items: Sequence[Item]
@@ -87,17 +87,16 @@ def write_report(
   sections: Sequence[Section],
   subtitle: str = '',
 ):
-  """Writes the page at once or not at all.
+  """Writes the page, whole or not at all.
 
   Args:
-    path: of the HTML file; its folder is made if missing.
-    title: of the page.
-    sections: in order. All text in them is escaped.
+    path: path of the HTML file; its folder is created if missing.
+    title: title of the page.
+    sections: sections in order. All text in them is escaped.
     subtitle: one sentence under the title.
 
   Raises:
-    ValueError: if a picture is in none of the known formats, or has no
-      description (`alt`).
+    ValueError: if a picture has an unknown format, or no description (`alt`).
   """
   environment = jinja2.Environment(
     loader=jinja2.FileSystemLoader(pathlib.Path(__file__).parent),

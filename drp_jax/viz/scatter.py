@@ -1,4 +1,4 @@
-"""Points of several groups in a plane."""
+"""Draws points of several groups in a plane."""
 
 from collections.abc import Sequence
 
@@ -14,19 +14,19 @@ _MARKERS = ('o', '^', 's', 'D', 'v', 'P', 'X')
 def draw_groups(
   points: np.ndarray, groups: np.ndarray, names: Sequence[str], title: str
 ) -> figure.Figure:
-  """Draws an embedding, as t-SNE gives it; its axes mean nothing.
+  """Draws an embedding, such as a t-SNE, whose axes have no meaning.
 
   Args:
     points: [N, 2].
-    groups: [N] int, places in `names`.
-    names: of the groups, at most as many as there are colors.
-    title: above.
+    groups: [N] int, indices into `names`.
+    names: names of the groups, at most as many as there are colors.
+    title: title of the figure.
 
   Returns:
-    The figure; `plot_style.svg` and `plot_style.png` make files of it.
+    The figure; `plot_style.svg` and `plot_style.png` encode it.
 
   Raises:
-    ValueError: if there are too many groups to be told apart.
+    ValueError: if there are too many groups to be distinguished.
   """
   if len(names) > len(_MARKERS):
     raise ValueError(

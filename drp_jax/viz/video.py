@@ -1,4 +1,4 @@
-"""Videos for people: grids, open-loop comparisons, animated WebP."""
+"""Videos for human viewers: grids, open-loop comparisons, animated WebP."""
 
 import io
 import math
@@ -8,8 +8,8 @@ import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-CONTEXT_COLOR = (0, 114, 178)  # Okabe and Ito's blue: the model is shown it
-PREDICTED_COLOR = (213, 94, 0)  # and their vermilion: the model is on its own
+CONTEXT_COLOR = (0, 114, 178)  # Okabe and Ito's blue: the model sees the frame
+PREDICTED_COLOR = (213, 94, 0)  # their vermilion: the model predicts the frame
 _BORDER = 3
 _GAP = 4
 _BACKGROUND = (24, 24, 27)
@@ -18,11 +18,11 @@ _ERROR_TOP = 96  # gray levels of error drawn as the brightest color
 
 
 def grid(videos: np.ndarray, columns: int | None = None) -> np.ndarray:
-  """Lays N clips out in rows.
+  """Arranges N clips in rows.
 
   Args:
     videos: [N, T, H, W, 3] uint8.
-    columns: clips in a row; the square root of N if None.
+    columns: clips per row; the square root of N if None.
 
   Returns:
     [T, h, w, 3] uint8, with gaps between the clips.
@@ -44,18 +44,19 @@ def grid(videos: np.ndarray, columns: int | None = None) -> np.ndarray:
 def open_loop_video(
   rows: Mapping[str, np.ndarray], context: int, scale: int = 2
 ) -> np.ndarray:
-  """Compares what a model predicts with what happened, as a clip.
+  """Compares a model's predictions with the true frames, as a clip.
 
-  One row per entry, then a row of errors (mean absolute difference of the last
-  entry from the first, black to yellow); one column per clip. A blue border
-  says that the model saw this very frame, a vermilion one that it predicted it.
+  There is one row per entry, then a row of errors (mean absolute difference of
+  the last entry from the first, black to yellow), and one column per clip. A
+  blue border means that the model saw this frame, a vermilion border that it
+  predicted it.
 
   Args:
-    rows: label to [N, T, H, W, 3] uint8; the truth first, the model's
-      open-loop frames last (where t < context, its reconstructions). What is
-      between, say reconstructions of all frames, has seen every frame.
-    context: how many frames the model is shown.
-    scale: how much larger frames are drawn.
+    rows: label -> [N, T, H, W, 3] uint8; the truth first, the model's open-loop
+      frames last (for t < context, its reconstructions). Rows in between, such
+      as reconstructions of all frames, have seen every frame.
+    context: number of frames that the model sees.
+    scale: factor by which frames are enlarged.
 
   Returns:
     [T, h, w, 3] uint8.
@@ -74,13 +75,13 @@ def open_loop_strip(
   columns: int = 10,
   scale: int = 2,
 ) -> np.ndarray:
-  """Compares as `open_loop_video` does, in one picture; time runs to the right.
+  """Compares like `open_loop_video`, in one picture; time runs to the right.
 
   Args:
-    rows: label to [T, H, W, 3] uint8, one clip.
-    context: how many frames the model is shown.
-    columns: how many moments are drawn, evenly spaced from first to last.
-    scale: how much larger frames are drawn.
+    rows: label -> [T, H, W, 3] uint8, one clip.
+    context: number of frames that the model sees.
+    columns: number of moments, evenly spaced from first to last.
+    scale: factor by which frames are enlarged.
 
   Returns:
     [h, w, 3] uint8, the frame numbers above.
@@ -96,15 +97,15 @@ def prediction_video(
   scale: int = 2,
   seen: Collection[str] = (),
 ) -> np.ndarray:
-  """Compares several models with what happened, as a clip (Figs. 8, 15).
+  """Compares several models with the true frames, as a clip (Figs. 8, 15).
 
-  Borders as in `open_loop_video`, of every row but the first.
+  Every row except the first has borders as in `open_loop_video`.
 
   Args:
-    rows: label to [N, T, H, W, 3] uint8; the truth first.
-    context: how many frames the models are shown.
-    scale: how much larger frames are drawn.
-    seen: labels of rows whose model was shown every frame.
+    rows: label -> [N, T, H, W, 3] uint8; the truth first.
+    context: number of frames that the models see.
+    scale: factor by which frames are enlarged.
+    seen: labels of rows whose model saw every frame.
 
   Returns:
     [T, h, w, 3] uint8.
@@ -122,14 +123,14 @@ def prediction_strip(
   scale: int = 2,
   seen: Collection[str] = (),
 ) -> np.ndarray:
-  """Compares as `prediction_video` does, in one picture, one clip.
+  """Compares like `prediction_video`, one clip in one picture.
 
   Args:
-    rows: label to [T, H, W, 3] uint8; the truth first.
-    context: how many frames the models are shown.
-    columns: how many moments are drawn, evenly spaced from first to last.
-    scale: how much larger frames are drawn.
-    seen: labels of rows whose model was shown every frame.
+    rows: label -> [T, H, W, 3] uint8; the truth first.
+    context: number of frames that the models see.
+    columns: number of moments, evenly spaced from first to last.
+    scale: factor by which frames are enlarged.
+    seen: labels of rows whose model saw every frame.
 
   Returns:
     [h, w, 3] uint8, the frame numbers above.
@@ -141,7 +142,7 @@ def prediction_strip(
 def encode_webp(frames: np.ndarray, fps: float, quality: int = 80) -> bytes:
   """Encodes [T, H, W, 3] uint8 as an animated WebP that loops.
 
-  Neighboring frames that are equal become one that lasts longer.
+  Equal neighboring frames become one frame that lasts longer.
   """
   _check('frames', frames[None])
   first, *rest = [Image.fromarray(frame) for frame in frames]
@@ -177,7 +178,7 @@ def _check(name: str, videos: np.ndarray):
 def _panel(
   rows: Mapping[str, np.ndarray], borders: np.ndarray, scale: int
 ) -> np.ndarray:
-  """Clips [N, T, H, W, 3] beside each other, a row for each entry."""
+  """Puts clips [N, T, H, W, 3] beside each other, a row for each entry."""
   framed = [
     _framed(videos, border, scale)
     for videos, border in zip(rows.values(), borders, strict=True)
@@ -189,7 +190,7 @@ def _panel(
 def _strip(
   rows: Mapping[str, np.ndarray], borders: np.ndarray, columns: int, scale: int
 ) -> np.ndarray:
-  """Moments of one clip beside each other, a row for each entry."""
+  """Puts moments of one clip beside each other, a row for each entry."""
   T = borders.shape[1]
   moments = np.unique(np.linspace(0, T - 1, columns).round().astype(int))
   cells = [
@@ -205,7 +206,10 @@ def _strip(
 def _checked_borders(
   rows: Mapping[str, np.ndarray], context: int, seen: Collection[str]
 ) -> np.ndarray:
-  """[rows, T, 3] uint8, of rows that are predicted but the first and `seen`."""
+  """Returns border colors [rows, T, 3] uint8; all but the first are predicted.
+
+  Rows in `seen` have the border of seen frames throughout.
+  """
   _check_rows(rows, context)
   T = next(iter(rows.values())).shape[1]
   borders = np.empty([len(rows), T, 3], np.uint8)
@@ -241,7 +245,7 @@ def _with_error(
 
 
 def _borders(num_rows: int, num_frames: int, context: int) -> np.ndarray:
-  """[rows, T, 3] uint8: the border colors `open_loop_video` describes."""
+  """Returns the border colors of `open_loop_video`, [rows, T, 3] uint8."""
   borders = np.empty([num_rows, num_frames, 3], np.uint8)
   borders[:] = CONTEXT_COLOR
   borders[0, context:] = _BACKGROUND
@@ -250,7 +254,7 @@ def _borders(num_rows: int, num_frames: int, context: int) -> np.ndarray:
 
 
 def _framed(videos: np.ndarray, border: np.ndarray, scale: int) -> np.ndarray:
-  """Enlarges [N, T, H, W, 3], and borders frame t with border[t]."""
+  """Enlarges [N, T, H, W, 3], and draws border[t] around frame t."""
   videos = videos.repeat(scale, 2).repeat(scale, 3)
   N, T, H, W, _ = videos.shape
   framed = np.empty([N, T, H + 2 * _BORDER, W + 2 * _BORDER, 3], np.uint8)

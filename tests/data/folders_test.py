@@ -78,7 +78,7 @@ def test_labels_come_from_the_names_of_folders_alone(classes):
   labels = {video.source_id: video.label for video in listing.videos}
   assert labels == {'b/2.mp4': 1, 'c/x/1.mp4': 2, 'd/deep/3.mp4': 3}
   assert listing.not_taken == dict.fromkeys(
-    ('d.mp4', 'f'), 'dangling: what it names is not there'
+    ('d.mp4', 'f'), 'dangling: its target does not exist'
   )
   shutil.rmtree(classes / 'b')
   (classes / 'b').mkdir()
@@ -121,7 +121,7 @@ def test_frame_folders_behind_links_and_loops(tmp_path):
   assert frames == ['1.png', '2.png', '3.png']
   assert listing.videos[0].sha256
   assert listing.not_taken == {
-    'a/4.png': 'dangling: what it names is not there',
+    'a/4.png': 'dangling: its target does not exist',
     'a/5.png': 'not_a_file: a named pipe (FIFO)',
     'a/loop': 'loop: leads back to .',
   }
@@ -130,7 +130,7 @@ def test_frame_folders_behind_links_and_loops(tmp_path):
 @pytest.mark.parametrize('find', [folders.folder_videos, folders.frame_folders])
 def test_what_an_empty_folder_holds_instead_is_said(tmp_path, find):
   made_files.link(tmp_path, 'videos', 'nowhere')
-  with pytest.raises(ValueError, match=r'holds no .*\(videos: dangling: what'):
+  with pytest.raises(ValueError, match=r'holds no .*\(videos: dangling: its'):
     find(tmp_path)
 
 

@@ -127,5 +127,5 @@ def test_a_video_that_is_annotated_twice_is_refused(ssv2):
   path = notes / 'something-something-v2-train.json'
   entries = json.loads(path.read_text())
   path.write_text(json.dumps(entries + entries[:1]))
-  with pytest.raises(ValueError, match='train.json: video 7 is there twice'):
+  with pytest.raises(ValueError, match='train.json: video 7 is listed twice'):
     ssv2_lib.ssv2_videos(videos, notes, ('train',))

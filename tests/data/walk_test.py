@@ -149,7 +149,7 @@ def test_what_is_no_file_is_listed(tmp_path):
     found, tree = _walked(tmp_path)
   assert found == {'': ([], [])}
   assert tree.not_taken == {
-    'gone.mp4': 'dangling: what it names is not there',
+    'gone.mp4': 'dangling: its target does not exist',
     'null.mp4': 'not_a_file: a character device',
     'pipe.mp4': 'not_a_file: a named pipe (FIFO)',
     'socket.mp4': 'not_a_file: a socket',

@@ -1,5 +1,6 @@
 """Tests of the choice of an OpenGL back end, in real child processes."""
 
+import importlib.util
 import os
 import subprocess
 import sys
@@ -104,3 +105,21 @@ def test_select_tells_child_processes(monkeypatch):
   chosen = gl.select_backend()
   code = 'from drp_jax.envs import gl; print(gl.select_backend(("none",)))'
   assert run(['-c', code]).stdout.strip() == chosen
+
+
+@pytest.mark.skipif(
+  importlib.util.find_spec('triton') is None, reason='torch without CUDA'
+)
+def test_a_process_that_has_rendered_can_run_models_of_torch():
+  code = """
+from drp_jax.envs import gl
+gl.load_triton()
+gl.select_backend()
+import mujoco
+model = mujoco.MjModel.from_xml_string(
+    '<mujoco><worldbody><geom type="sphere" size="1"/></worldbody></mujoco>')
+with mujoco.Renderer(model, 8, 8) as renderer:
+  renderer.render()
+import torch._dynamo
+"""
+  subprocess.run([sys.executable, '-c', code], check=True)

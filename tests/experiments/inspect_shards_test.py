@@ -76,7 +76,7 @@ def test_the_page_and_the_contact_sheet(folder, tmp_path):
   assert sheet.shape == (2 * (18 + 128), 3 * (4 * 128 + 3 * 4) + 20, 3)
   page = (out / 'report.html').read_text()
   for text in (
-    *('Motion', 'have none', 'unreadable', 'x.mp4', 'flow=dis'),
+    *('Motion', 'have no labels', 'unreadable', 'x.mp4', 'flow=dis'),
     *('dangling', 'y.mp4', 'held out whole'),
   ):
     assert text in page, text

@@ -207,7 +207,7 @@ def test_everything_that_is_not_taken_is_in_the_report(plain, tmp_path):
   assert found['not_taken'] == {
     'a/loop': 'loop: leads back to .',
     'copy.mp4': 'duplicate: the file is listed as a/1.mp4',
-    'gone.mp4': 'dangling: what it names is not there',
+    'gone.mp4': 'dangling: its target does not exist',
     'pipe.mp4': 'not_a_file: a named pipe (FIFO)',
   }
   assert found['ignored'] == {'.txt': 1}

@@ -215,7 +215,7 @@ def test_preprocessing_by_several_processes_is_told_to_end(
     living.tell_all(process.pid, signal.SIGTERM)
     said = process.stderr.read()
   assert process.returncode == 0, said[-3000:]
-  assert 'SIGTERM: whole shards are kept' in said, said[-3000:]
+  assert 'SIGTERM: complete shards are kept' in said, said[-3000:]
   assert len(pids) >= 2 and living.all_end(pids)
   command.finish(folder)
   assert _files(folder) == _files(unbroken)
@@ -226,6 +226,6 @@ def test_preprocessing_is_told_to_end(preprocessing, tmp_path):
   folder = tmp_path / 'told'
   change = int(0.5 * command.changes(unbroken))
   code, said = command.run(folder, change, 0.01, signal.SIGTERM)
-  assert code == 0 and 'SIGTERM: whole shards are kept' in said, said[-3000:]
+  assert code == 0 and 'SIGTERM: complete shards are kept' in said, said[-3000:]
   command.finish(folder)
   assert _files(folder) == _files(unbroken)

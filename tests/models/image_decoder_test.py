@@ -3,7 +3,9 @@
 import functools
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+import pytest
 import random_inputs
 
 from drp_jax.models import image_decoder
@@ -149,3 +151,35 @@ def test_without_a_context_there_is_nothing_to_look_up():
   first, second = (decode(random_inputs.keys(i, _B)) for i in range(2))
   assert first.shape == (_B, _T, 64, 64, 3)
   np.testing.assert_array_equal(first, second)
+
+
+@pytest.mark.parametrize('side, channels', [(16, 16), (8, 32), (16, 96)])
+def test_place_features_fall_off_with_distance(side, channels):
+  places = np.asarray(image_decoder.place_features(side, side, channels))
+  np.testing.assert_allclose(np.square(places).sum(-1), 2 * channels, rtol=1e-5)
+  scores = places @ places.T
+  assert (scores.argmax(-1) == np.arange(side**2)).all()
+  row, column = np.divmod(np.arange(side**2), side)
+  near = np.abs(row[:, None] - row) + np.abs(column[:, None] - column) == 1
+  assert scores[near].min() > scores.mean() + 2 * scores.std()
+
+
+@pytest.mark.parametrize('local_start', [True, False])
+def test_local_start_attends_to_the_own_place(local_start):
+  """Before training, a bright token of the context is seen where it is."""
+  attention = image_decoder.CrossAttention(1, 0.0, local_start)
+  x = jnp.zeros([1, 16, 16, 16])
+  context = jnp.asarray(0.1 * _normal(1, 16, 16, 16))
+  keys = random_inputs.keys(0, 1)
+  variables = attention.init(jax.random.key(1), x, context, keys, False)
+
+  def attend(context):
+    keys = random_inputs.keys(0, 1)
+    return attention.apply(variables, x, context, keys, False)[0]
+
+  there, anywhere = 0.0, 0.0
+  for place in ((3, 12), (0, 0), (8, 8), (15, 2), (10, 5)):
+    bright = context.at[0, *place].add(1e-2)
+    change = jnp.abs(attend(bright) - attend(context)).sum(-1)
+    there, anywhere = there + change[place], anywhere + change.mean()
+  assert (there > 5 * anywhere) == local_start
