@@ -10,6 +10,7 @@ Each answers as described in benchmarks/servers.py. None of them uses the
 compilation cache, because seconds to compile are measured.
 """
 
+import dataclasses
 import functools
 import json
 import platform
@@ -25,7 +26,7 @@ import numpy as np
 import optax
 
 from benchmarks import servers, steps
-from drp_jax.train import build, parallel
+from drp_jax.runs import parallel
 
 # Precision -> `config.compute_dtype` and JAX's precision of matrix products.
 PRECISIONS = {
@@ -100,7 +101,7 @@ def differences(stage: str, precisions: list[str]) -> list[dict[str, Any]]:
     For each precision: `loss`, the largest difference of a loss relative to its
     value; `gradient`, the largest difference of a gradient relative to the
     largest value of its array and 0.02 times the norm of its parameter set
-    (some are zero except for rounding), as in tests/train/parallel_test.py; and
+    (some are zero except for rounding), as in tests/runs/parallel_test.py; and
     the names of both.
   """
   names = jax.config.jax_platforms
@@ -108,9 +109,8 @@ def differences(stage: str, precisions: list[str]) -> list[dict[str, Any]]:
     jax.config.update('jax_platforms', f'{names},cpu')
   cpu, here = jax.devices('cpu')[0], jax.local_devices()[0]
   step = steps.make_step(stage, 'float32', 'debug')
-  system = build.system(step.config, step.action_size, None)
   with jax.default_device(cpu):
-    state = jax.device_get(steps.init_state(step, system))
+    state = jax.device_get(step.init())
   with futures.ThreadPoolExecutor() as pool:
     # Both compile at the same time.
     reference = pool.submit(_recorded, stage, 'highest', state, cpu)
@@ -131,23 +131,26 @@ def _recorded(stage, precision, state, where):
   """Computes losses and gradients of a debug step, by name."""
   dtype, matmul = PRECISIONS[precision]
   step = steps.make_step(stage, dtype, 'debug')
-  optimizers = {name for name in step.static if name.endswith('tx')}
-  function = functools.partial(
-    step.function,
-    system=build.system(step.config, step.action_size, None),
-    **{**step.static, **dict.fromkeys(optimizers, _recorder())},
+  learner = step.learner()
+  optimizers = {
+    field.name
+    for field in dataclasses.fields(learner)
+    if field.name.endswith('tx')
+  }
+  learner = dataclasses.replace(
+    learner, **dict.fromkeys(optimizers, _recorder())
   )
-  learner = {'actor', 'critic'} & state.params.keys()
+  policy = {'actor', 'critic'} & state.params.keys()
   parts = {'opt_state': state.params}
   if optimizers != {'tx'}:
     parts = {
-      'model_opt': {k: v for k, v in state.params.items() if k not in learner},
-      'behavior_opt': {k: state.params[k] for k in learner},
+      'model_opt': {k: v for k, v in state.params.items() if k not in policy},
+      'behavior_opt': {k: state.params[k] for k in policy},
     }
   state = state.replace(**jax.tree.map(np.zeros_like, parts))
   inputs = state, steps.random_batch(step), jax.random.key(1)
   with jax.default_matmul_precision(matmul):
-    after, metrics = jax.jit(function)(*jax.device_put(inputs, where))
+    after, metrics = jax.jit(learner.update)(*jax.device_put(inputs, where))
   after, metrics = jax.device_get((after, metrics))
   gradients = {
     jax.tree_util.keystr(path, simple=True, separator='/'): leaf
@@ -204,18 +207,16 @@ class TimedStep:
     dtype, matmul = PRECISIONS[precision]
     jax.config.update('jax_default_matmul_precision', matmul)
     step = steps.make_step(stage, dtype, preset, agent)
-    system = build.system(step.config, step.action_size, parallel.AXIS)
+    learner = step.learner(parallel.AXIS)
     first, self._traces = jax.local_devices()[:1], 0
 
-    def counted(*args, **kwargs):
+    def counted(*args):
       self._traces += 1
-      return step.function(*args, **kwargs)
+      return learner.update(*args)
 
-    self._step = parallel.pmap_step(
-      counted, first, system=system, **step.static
-    )
+    self._step = parallel.pmap_step(counted, first)
     batch = parallel.shard(steps.random_batch(step), 1)
-    self._state = parallel.replicate(steps.init_state(step, system), first)
+    self._state = parallel.replicate(step.init(), first)
     # Batches on the host, as in a run, and batches already on the device.
     self._batches = {'host': batch, 'device': jax.device_put(batch, first[0])}
     self._key = jax.random.key(0)

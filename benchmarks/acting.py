@@ -25,7 +25,9 @@ from absl import flags
 
 from benchmarks import record
 from configs import base, finetune_dmcr, finetune_metaworld
-from drp_jax.train import build, finetune_step, logger, rollout
+from drp_jax.runs import logger
+from drp_jax.systems import registry
+from drp_jax.train import rollout
 from experiments import finetune_work, launch
 
 NUM_ENVS = (1, 2, 4)
@@ -62,13 +64,13 @@ def act(
   """
   spent = {part: [] for part in PARTS}
   with contextlib.closing(make_envs()) as envs:
-    system = build.system(config, envs.action_size, None)
-    state = finetune_step.init_state(config, system, envs.action_size)
+    built = registry.build(config, envs.action_size, None)
+    state = built.finetuning.init()
     variables = {'params': state.params, **state.collections}
     actor = rollout.PolicyActor(
-      system,
+      built.system,
       envs.num_envs,
-      build.keypoints(config),
+      built.num_keypoints,
       jax.random.key(0),
       explore=True,
     )

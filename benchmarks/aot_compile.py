@@ -35,7 +35,7 @@ from absl import flags
 
 from benchmarks import record, steps, work
 from configs import base
-from drp_jax.train import build, parallel
+from drp_jax.runs import parallel
 from experiments import launch
 
 DTYPES = ('bfloat16', 'float32')
@@ -105,12 +105,7 @@ def compile_step(
     to them within a step; `collectives`, the number of each kind, and
     `sent_bytes` of each; `compile_seconds` on this host.
   """
-  pmapped = parallel.pmap_step(
-    step.function,
-    devices,
-    system=build.system(step.config, step.action_size, parallel.AXIS),
-    **step.static,
-  )
+  pmapped = parallel.pmap_step(step.learner(parallel.AXIS).update, devices)
   key = jax.eval_shape(jax.random.key, 0)
   begin = time.monotonic()
   batch = _share(step, len(devices), len(devices))

@@ -19,7 +19,7 @@ from absl import flags
 
 from benchmarks import record
 from drp_jax.envs import looks, make
-from drp_jax.train import logger
+from drp_jax.runs import logger
 from experiments import launch
 
 

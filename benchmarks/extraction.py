@@ -30,7 +30,7 @@ from configs import extract as extract_config
 from drp_jax.data import embedded, folders, schema, shard_files, sources
 from drp_jax.preprocess import backends, extract, keypoints, video
 from drp_jax.preprocess import flow as flow_lib
-from drp_jax.train import logger
+from drp_jax.runs import logger
 from experiments import launch
 
 T = 25  # frames of a clip                                      [Table 5]

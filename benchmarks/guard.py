@@ -17,7 +17,7 @@ from absl import flags
 
 from benchmarks import record, steps
 from configs import base
-from drp_jax.train import bad_steps, build, parallel
+from drp_jax.runs import bad_steps, parallel
 from experiments import launch
 
 STAGES = ('pretrain', 'dmcr')
@@ -31,16 +31,15 @@ def measure(stage: str, preset: str, turns: int) -> dict[str, Any]:
     and maximum of the turns.
   """
   step = steps.make_step(stage, 'float32', preset)
-  system = build.system(step.config, step.action_size, parallel.AXIS)
   key, runs, seconds = jax.random.key(0), {}, {}
   batch = parallel.shard(step.example, 1)
   for side in ('guarded', 'bare'):
     bare = mock.patch.object(bad_steps, 'guard', lambda new, _, m: (new, m))
     with bare if side == 'bare' else contextlib.nullcontext():
       function = parallel.pmap_step(
-        step.function, jax.local_devices()[:1], system=system, **step.static
+        step.learner(parallel.AXIS).update, jax.local_devices()[:1]
       )
-      state = steps.init_state(step, system)
+      state = step.init()
       state, _ = function(parallel.replicate(state), batch, key)
     runs[side], seconds[side] = (function, state), []
   for _ in range(turns):

@@ -27,7 +27,8 @@ from absl import flags
 from benchmarks import record, steps
 from configs import base
 from drp_jax.data import input_pipeline, replay, schema
-from drp_jax.train import batches, build, logger, parallel
+from drp_jax.runs import logger, parallel
+from drp_jax.train import batches
 from experiments import launch
 
 _EPISODES, _LENGTH = 10, 200  # episodes in the replay buffer, steps of each
@@ -42,7 +43,7 @@ def clips(step: steps.Step, shards_dir: str, folder: str) -> Iterator[Any]:
     'train',
     c.data.clip_length,
     c.data.batch_size,
-    build.keypoints(c),
+    step.learner().num_keypoints,
     c.seed,
   )
   return map(batches.video_batch, iterator)
@@ -52,7 +53,9 @@ def segments(step: steps.Step, shards_dir: str, folder: str) -> Iterator[Any]:
   """Yields batches of fine-tuning, from episodes of random numbers."""
   del shards_dir
   c, rng = step.config, np.random.default_rng(0)
-  fields = schema.replay_fields(build.keypoints(c), step.action_size)
+  fields = schema.replay_fields(
+    step.learner().start.num_keypoints, step.action_size
+  )
   buffer = replay.Replay(
     pathlib.Path(folder), fields, c.replay.capacity, c.replay.flow_dtype
   )
@@ -85,11 +88,10 @@ def measure(
     wait.
   """
   step = steps.make_step(stage, 'float32', preset)
-  system = build.system(step.config, step.action_size, parallel.AXIS)
-  state = parallel.replicate(steps.init_state(step, system))
+  state = parallel.replicate(step.init())
   key = jax.random.key(0)
   pmapped = parallel.pmap_step(
-    step.function, jax.local_devices()[:1], system=system, **step.static
+    step.learner(parallel.AXIS).update, jax.local_devices()[:1]
   )
   with tempfile.TemporaryDirectory() as folder:
     source = BATCHES[stage](step, shards_dir, folder)

@@ -26,7 +26,7 @@ from absl import flags
 
 from benchmarks import record, steps
 from configs import base
-from drp_jax.train import build, logger, parallel
+from drp_jax.runs import logger, parallel
 from experiments import launch
 
 _STEPS = 3  # the first two fill caches; the last is timed
@@ -51,10 +51,7 @@ def measure(
   step = steps.make_step(stage, 'float32', preset)
   step.config.remat = remat
   pmapped = parallel.pmap_step(
-    step.function,
-    jax.local_devices()[:1],
-    system=build.system(step.config, step.action_size, parallel.AXIS),
-    **step.static,
+    step.learner(parallel.AXIS).update, jax.local_devices()[:1]
   )
   # Zeros take as much memory as other values.
   state = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), step.state)

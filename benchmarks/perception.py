@@ -27,7 +27,7 @@ from drp_jax.envs import looks, make, metaworld, renders, wrappers
 from drp_jax.preprocess import backends as backends_lib
 from drp_jax.preprocess import flow as flow_lib
 from drp_jax.preprocess import keypoints, segment, track, truth
-from drp_jax.train import logger
+from drp_jax.runs import logger
 from experiments import launch
 
 FRAMES = 26

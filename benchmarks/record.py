@@ -7,7 +7,7 @@ from typing import Any
 from absl import flags
 
 from drp_jax import files
-from drp_jax.train import workdir
+from drp_jax.runs import workdir
 
 _JSON = flags.DEFINE_bool('json', False, 'End with one line of JSON.')
 _OUT = flags.DEFINE_string('out', '', 'File to write the JSON to.')

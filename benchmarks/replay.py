@@ -34,7 +34,7 @@ from drp_jax.data import schema
 from drp_jax.envs import make, renders
 from drp_jax.preprocess import backends
 from drp_jax.preprocess import flow as flow_lib
-from drp_jax.train import logger
+from drp_jax.runs import logger
 from experiments import launch
 
 TASKS = {

@@ -8,10 +8,10 @@ r"""Times a training step beside the same step of another commit.
 Each side runs in a separate process on all cores of this one (`taskset` gives
 fewer). They take turns, one step each, so other load affects both. The table
 gives medians, and the median of the ratio turn by turn; above 1 this commit is
-faster. Temporaries are those of XLA's plan.
+faster. Temporaries are those of XLA's plan. The other commit must have
+`Step.learner` in its benchmarks/steps.py.
 """
 
-import functools
 import os
 import pathlib
 import statistics
@@ -26,7 +26,7 @@ from absl import flags
 
 from benchmarks import record, steps
 from configs import base
-from drp_jax.train import build, finetune_step, logger
+from drp_jax.runs import logger
 from experiments import launch
 
 STAGES = ('pretrain', 'dmcr')
@@ -40,22 +40,13 @@ def serve(stage: str, preset: str, agent: str, batch_size: int | None) -> None:
   The first answer is the temporaries of the step in GiB.
   """
   step = steps.make_step(stage, 'float32', preset, agent, batch_size)
-  system = build.system(step.config, step.action_size, None)
   rng = np.random.default_rng(0)
   batch = step.example.replace(
     image=rng.integers(0, 256, step.example.image.shape, np.uint8)
   )
-  if stage == 'pretrain':
-    # The module of the step, which has other names in other commits.
-    module = sys.modules[step.function.__module__]
-    state = module.init_state(step.config, system, step.static['tx'], 1.0)
-  else:
-    state = finetune_step.init_state(step.config, system, step.action_size)
-  key = jax.random.key(0)
-  function = functools.partial(step.function, system=system, **step.static)
-  compiled = (
-    jax.jit(function, donate_argnums=0).lower(state, batch, key).compile()
-  )
+  state, key = step.init(), jax.random.key(0)
+  update = jax.jit(step.learner().update, donate_argnums=0)
+  compiled = update.lower(state, batch, key).compile()
   temporaries = compiled.memory_analysis().temp_size_in_bytes
   print(f'answer {temporaries / 2**30}', flush=True)
   for _ in sys.stdin:

@@ -34,15 +34,15 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from absl import flags
 
 from benchmarks import record, servers, steps
 from configs import base
 from drp_jax import losses
 from drp_jax.ops import noise
-from drp_jax.train import build, logger
-from drp_jax.train import intrinsic as intrinsic_lib
+from drp_jax.runs import logger
+from drp_jax.systems import intrinsic as intrinsic_lib
+from drp_jax.systems import learner as learner_lib
 from experiments import launch
 
 PIECES = {
@@ -58,24 +58,22 @@ def ours(
 ) -> dict[str, Callable[[], Any]]:
   """Functions that compute a piece each, and wait for it."""
   step = steps.make_step(stage, 'float32', preset, 'ipv', batch_size)
-  system = build.system(step.config, step.action_size, None)
+  learner = step.learner()
+  system = learner.system
   rng = np.random.default_rng(0)
   batch = step.example.replace(
     image=rng.integers(0, 256, step.example.image.shape, np.uint8)
   )
   key = jax.random.key(0)
   keys = noise.example_keys(key, 0, step.batch_size)
-  state = steps.init_state(step, system)
+  state = step.init()
   if stage == 'pretrain':
     pieces = _our_networks(system, state, batch, keys)
   else:
-    pieces = _our_halves(step, system, state, batch, keys)
+    pieces = _our_halves(learner, state, batch, keys)
   # A copy, since the step donates what it is given.
   held = [jax.tree.map(jnp.copy, state)]
-  whole = jax.jit(
-    functools.partial(step.function, system=system, **step.static),
-    donate_argnums=0,
-  )
+  whole = jax.jit(learner.update, donate_argnums=0)
 
   def take_step():
     held[0], metrics = whole(held[0], batch, key)
@@ -150,31 +148,28 @@ def _our_networks(system, state, batch, keys):
   }
 
 
-def _our_halves(step, system, state, batch, keys):
+def _our_halves(learner, state, batch, keys):
+  system = learner.system
   bonus = functools.partial(
     intrinsic_lib.bonus,
     state.intrinsic,
-    settings=step.static['bonus'],
+    settings=learner.bonus,
     axis_name=None,
   )
-  learner = {name: state.params[name] for name in ('actor', 'critic')}
-  model = {k: v for k, v in state.params.items() if k not in learner}
-
-  def moved(tx, grads, opt_state, params):
-    updates, opt_state = tx.update(grads, opt_state, params)
-    return optax.apply_updates(params, updates), opt_state
+  model, policy = learner_lib.split(state.params)
+  moved = learner_lib.apply
 
   @jax.jit
   def world_model(model, opt_state):
     grads, out = jax.grad(system.world_model_loss, has_aux=True)(
       model, state.collections, batch, keys, bonus
     )
-    return moved(step.static['model_tx'], grads, opt_state, model), out
+    return moved(learner.model_tx, grads, opt_state, model), out
 
   @jax.jit
-  def behavior(learner, opt_state, start):
+  def behavior(policy, opt_state, start):
     grads, metrics = jax.grad(system.behavior_loss, has_aux=True)(
-      learner,
+      policy,
       state.slow_critic,
       model,
       state.collections,
@@ -182,7 +177,7 @@ def _our_halves(step, system, state, batch, keys):
       batch.is_terminal.reshape(-1),
       keys,
     )
-    return moved(step.static['behavior_tx'], grads, opt_state, learner), metrics
+    return moved(learner.behavior_tx, grads, opt_state, policy), metrics
 
   N = batch.is_first.size
   start = jax.tree.map(
@@ -191,7 +186,7 @@ def _our_halves(step, system, state, batch, keys):
   )
   return {
     'world model': lambda: world_model(model, state.model_opt),
-    'behavior': lambda: behavior(learner, state.behavior_opt, start),
+    'behavior': lambda: behavior(policy, state.behavior_opt, start),
   }
 
 

@@ -26,7 +26,7 @@ import time
 from absl import flags
 
 from benchmarks import record
-from drp_jax.train import logger
+from drp_jax.runs import logger
 from experiments import launch
 
 TASK = 'walker_walk'

@@ -9,15 +9,9 @@ import numpy as np
 
 from configs import finetune_dmcr, finetune_metaworld
 from configs import pretrain as pretrain_config
-from drp_jax.agents import system as system_lib
+from drp_jax import types
 from drp_jax.data import schema
-from drp_jax.train import (
-  batches,
-  build,
-  finetune_step,
-  optimizers,
-  pretrain_step,
-)
+from drp_jax.systems import learner, pretraining, registry
 
 STAGES = ('pretrain', 'dmcr', 'metaworld')
 
@@ -28,8 +22,7 @@ class Step:
 
   Attributes:
     config: configs/base.py.
-    function: `step(state, batch, key, axis_name)` of `drp_jax.train`.
-    static: its other keyword arguments, except the system.
+    stage: one of STAGES.
     action_size: A.
     state: shapes of the state.
     example: a global batch.
@@ -37,8 +30,7 @@ class Step:
   """
 
   config: ml_collections.ConfigDict
-  function: Any
-  static: dict[str, Any]
+  stage: str
   action_size: int
   state: Any
   example: Any
@@ -48,6 +40,20 @@ class Step:
   def batch_size(self) -> int:
     """Clips or segments in the global batch."""
     return self.example.image.shape[0]
+
+  def learner(
+    self, axis_name: str | None = None
+  ) -> pretraining.Pretraining | learner.Learner:
+    """Builds what has the step's `update`, from the config as it is now.
+
+    Args:
+      axis_name: device axis, or None on a single device.
+    """
+    return _learner(self.config, self.stage, self.action_size, axis_name)
+
+  def init(self) -> Any:
+    """Makes the random state that a run from scratch begins with."""
+    return _init(self.learner())
 
 
 def make_step(
@@ -78,48 +84,23 @@ def make_step(
   config.compute_dtype, config.agent = dtype, agent
   if batch_size is not None:
     config.data.batch_size = config.replay.batch_size = batch_size
+  # Of walker; of the robot arm.
+  action_size = {'pretrain': 1, 'dmcr': 6, 'metaworld': 4}[stage]
+  own, c = _learner(config, stage, action_size, None), config.finetune
   if stage == 'pretrain':
-    tx, system = optimizers.pretraining(config), build.system(config, 1, None)
-    if not system.pretrained:
-      raise ValueError(f'config.agent={agent!r} has no pre-training.')
-    return Step(
-      config,
-      pretrain_step.pretrain_step,
-      dict(tx=tx),
-      1,
-      jax.eval_shape(lambda: pretrain_step.init_state(config, system, tx, 1.0)),
-      batches.example_video_batch(
-        config, (config.data.batch_size, config.data.clip_length)
-      ),
-      config.pretrain.num_steps,
-    )
-  action_size = 6 if stage == 'dmcr' else 4  # walker; robot arm
-  system, c = build.system(config, action_size, None), config.finetune
-  function, settings = finetune_step.update_step(config)
+    shape = config.data.batch_size, config.data.clip_length
+    count = config.pretrain.num_steps
+  else:
+    shape = config.replay.batch_size, config.replay.segment_length
+    count = (c.num_steps - c.prefill) // c.train_every + c.initial_updates
   return Step(
     config,
-    function,
-    settings,
+    stage,
     action_size,
-    jax.eval_shape(
-      lambda: finetune_step.init_state(config, system, action_size)
-    ),
-    batches.example_replay_batch(
-      config,
-      action_size,
-      (config.replay.batch_size, config.replay.segment_length),
-    ),
-    (c.num_steps - c.prefill) // c.train_every + c.initial_updates,
+    state=jax.eval_shape(lambda: _init(own)),
+    example=own.example(shape),
+    steps=count,
   )
-
-
-def init_state(step: Step, system: system_lib.System) -> Any:
-  """Makes the random initial state of a run from scratch."""
-  if step.function is pretrain_step.pretrain_step:
-    return pretrain_step.init_state(
-      step.config, system, step.static['tx'], flow_scale=1.0
-    )
-  return finetune_step.init_state(step.config, system, step.action_size)
 
 
 def random_batch(step: Step, seed: int = 0) -> Any:
@@ -140,8 +121,23 @@ def random_batch(step: Step, seed: int = 0) -> Any:
         np.maximum(time - 1, 0) % schema.WINDOW, flow.shape[:2]
       ).astype(np.int32),
     )
-  if step.function is not pretrain_step.pretrain_step:
+  if isinstance(batch, types.ReplayBatch):
     action, reward = batch.action, batch.reward
     changes['action'] = rng.uniform(-1, 1, action.shape).astype(action.dtype)
     changes['reward'] = rng.standard_normal(reward.shape, np.float32)
   return batch.replace(**changes)
+
+
+def _learner(config, stage, action_size, axis_name):
+  built = registry.build(config, action_size, axis_name)
+  if stage != 'pretrain':
+    return built.finetuning
+  if built.pretraining is None:
+    raise ValueError(f'config.agent={config.agent!r} has no pre-training.')
+  return built.pretraining
+
+
+def _init(own):
+  if isinstance(own, pretraining.Pretraining):
+    return own.init(flow_scale=1.0)
+  return own.init()

@@ -26,7 +26,7 @@ from benchmarks import extraction, record
 from configs import extract as extract_config
 from drp_jax.data import clips, schema, shard_files
 from drp_jax.preprocess import backends, extract, video
-from drp_jax.train import logger
+from drp_jax.runs import logger
 from experiments import launch
 
 SSV2_VIDEOS = 162_074  # in the train list, with 25 frames or more       [A14]

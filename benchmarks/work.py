@@ -8,7 +8,6 @@ from typing import Any
 import jax
 
 from benchmarks import steps
-from drp_jax.train import build
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,10 +98,6 @@ def of_step(step: steps.Step, example: Any) -> Work:
     step: step to count.
     example: batch of that device, or its shapes.
   """
-  system = build.system(step.config, step.action_size, None)
-
-  def one_device(state, batch, key):
-    return step.function(state, batch, key, system=system, **step.static)
-
   key = jax.eval_shape(jax.random.key, 0)
-  return count(jax.make_jaxpr(one_device)(step.state, example, key).jaxpr)
+  update = step.learner().update
+  return count(jax.make_jaxpr(update)(step.state, example, key).jaxpr)

@@ -49,9 +49,9 @@ def defaults(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
 def _paper() -> ml_collections.ConfigDict:
   config = ml_collections.ConfigDict()
   config.preset = 'paper'
-  # drp, ipv, apv, prelar, diswm, dreamerv2 or dreamerv3. Only this key chooses
-  # networks, losses and optimizer groups. Keys of parts that a system lacks are
-  # not read (drp_jax/train/build.py).
+  # Names the system: drp, ipv, apv, prelar, diswm, dreamerv2 or dreamerv3. Only
+  # this key chooses networks, losses and optimizer groups. Keys of parts that a
+  # system lacks are not read (drp_jax/systems/registry.py).
   config.agent = 'drp'
   config.compute_dtype = 'float32'  # or bfloat16; parameters are float32
   # Less memory and more time: layers of the image networks, blocks of the DAE

@@ -129,3 +129,44 @@ class PolicyCarry:
   s: RSSMState
   action: jax.Array
   cache: Any
+
+
+@flax.struct.dataclass
+class PretrainState:
+  """Everything a step of Algorithm 1 changes.
+
+  Attributes:
+    step: [] int32, gradient steps taken so far.
+    params: trainable parameters, by parameter set.
+    collections: other variables: batch statistics, constants.
+    opt_state: state of the optimizer.
+  """
+
+  step: jax.Array
+  params: Any
+  collections: Any
+  opt_state: Any
+
+
+@flax.struct.dataclass
+class FinetuneState:
+  """Everything an update of Algorithm 2 changes.
+
+  Attributes:
+    step: [] int32, updates taken so far.
+    params: trainable parameters, actor and critic among them.
+    collections: other variables: batch statistics, constants.
+    model_opt: optimizer state of the world model's groups.
+    behavior_opt: optimizer state of actor and critic.
+    slow_critic: critic parameters of some updates ago.
+    intrinsic: state of the intrinsic bonus (systems/intrinsic.py); None in
+      systems without one.
+  """
+
+  step: jax.Array
+  params: Any
+  collections: Any
+  model_opt: Any
+  behavior_opt: Any
+  slow_critic: Any
+  intrinsic: Any

@@ -14,8 +14,9 @@ import numpy as np
 
 from drp_jax import extras, files
 from drp_jax.data import shards
+from drp_jax.runs import workdir as workdir_lib
+from drp_jax.systems import ipv as ipv_lib
 from drp_jax.train import pretrained
-from drp_jax.train import workdir as workdir_lib
 from experiments import motion_vectors, probe_scores
 
 TARGETS = {'joint_velocity': 'Joint velocities', 'action': 'Actions'}
@@ -144,7 +145,7 @@ def _latents(ipv: str) -> motion_vectors.Vectors:
   if not ipv:
     return lambda _: {}
   model = pretrained.load(ipv)
-  if not hasattr(model.system, 'encode_video'):
+  if not isinstance(model.system, ipv_lib.IPV):
     raise ValueError(
       f"--ipv={ipv!r}: config.agent={model.config.agent!r} must be 'ipv' or"
       " 'apv'."

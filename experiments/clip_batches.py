@@ -25,7 +25,7 @@ def in_batches(
 
   Args:
     clips: examples of shards.
-    num_keypoints: K, None for systems that see no motion (`build.keypoints`).
+    num_keypoints: K, None for systems that see no motion.
 
   Yields:
     Number of its first clip, and a batch.

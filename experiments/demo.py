@@ -24,7 +24,9 @@ from ml_collections import config_flags
 from configs import base
 from configs import demo as demo_config
 from drp_jax import files
-from drp_jax.train import build, limits, pretrain, ranges, settings
+from drp_jax.runs import limits, ranges, settings
+from drp_jax.systems import registry
+from drp_jax.train import pretrain
 from experiments import (
   demo_report,
   demo_verdicts,
@@ -67,8 +69,8 @@ def demo(config: ml_collections.ConfigDict, directory: str) -> None:
   """
   limits.check(config, ranges.DEMO)
   limits.check_preprocessing(config.preprocess, 'config.preprocess')
-  build.check(config.pretrain, 'config.pretrain')
-  build.check(config.finetune, 'config.finetune')
+  registry.check(config.pretrain, 'config.pretrain')
+  registry.check(config.finetune, 'config.finetune')
   folder = pathlib.Path(directory)
   _begin(config, folder)
   config = _in_workdir(config, folder)

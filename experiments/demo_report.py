@@ -17,16 +17,9 @@ from drp_jax.data import report as data_report
 from drp_jax.data import shards
 from drp_jax.envs import dmcr
 from drp_jax.ops import images, noise, patches
-from drp_jax.train import (
-  build,
-  checkpoint,
-  evaluate,
-  finetune,
-  logger,
-  optimizers,
-  parallel,
-  pretrain_step,
-)
+from drp_jax.runs import checkpoint, logger
+from drp_jax.systems import registry
+from drp_jax.train import evaluate, finetune
 from drp_jax.viz import curves, overlay, report, video
 from experiments import demo_verdicts, finetune_work
 
@@ -220,19 +213,17 @@ def _open_loop(
   config: ml_collections.ConfigDict, folder: pathlib.Path
 ) -> tuple[dict[str, np.ndarray], str]:
   """Frames [N, T, 64, 64, 3] uint8 by kind, and which clips they are."""
-  system = build.system(config, 1, parallel.AXIS)
-  template = jax.eval_shape(
-    lambda: pretrain_step.init_state(
-      config, system, optimizers.pretraining(config), 1.0
-    )
-  )
+  built = registry.build(config, 1, None)
+  template = jax.eval_shape(lambda: built.pretraining.init(1.0))
   saved = checkpoint.Checkpoints(folder)
   state, _ = saved.restore(template)
   saved.close()
-  batch = evaluate.held_out_batches(config)[0]
+  batch = evaluate.held_out_batches(config, built.num_keypoints)[0]
   keys = noise.example_keys(jax.random.key(0), 0, len(batch.image))
   predict = jax.jit(
-    functools.partial(system.open_loop, context_steps=evaluate.CONTEXT_STEPS)
+    functools.partial(
+      built.system.open_loop, context_steps=evaluate.CONTEXT_STEPS
+    )
   )
   variables = {'params': state.params, **state.collections}
   frames = [images.to_uint8(x) for x in predict(variables, batch, keys)]

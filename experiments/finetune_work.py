@@ -59,15 +59,16 @@ def make_envs(
     open_env: opens an environment by the config, in its process; `limited` ends
       its episodes in time.
   """
-  from drp_jax.train import build
+  from drp_jax.systems import registry
 
   if open_env is open_suite:
     gl.select_backend()  # once, not in every process
+  sees_motion = registry.build(config, 1, None).system.sees_motion
   names = config.extract.flow, config.extract.mask, config.extract.tracker
   return driver.Driver(
     functools.partial(limited, config, open_env),
     config.env.num_envs,
-    scenes='sim' in names and build.keypoints(config) is not None,
+    scenes='sim' in names and sees_motion,
     max_seconds=config.env.max_seconds,
   )
 

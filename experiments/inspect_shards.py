@@ -18,7 +18,7 @@ from drp_jax import files
 from drp_jax.data import clips, shards
 from drp_jax.data import report as report_lib
 from drp_jax.ops import patches
-from drp_jax.train import logger
+from drp_jax.runs import logger
 from drp_jax.viz import contact_sheet, curves, overlay, report, video
 from experiments import clip_flags, launch
 

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from drp_jax.data import report
-from drp_jax.train import build, pretrained
+from drp_jax.train import pretrained
 from experiments import clip_batches
 
 Clips = Sequence[dict[str, Any]]
@@ -26,7 +26,7 @@ def load(workdir: str) -> pretrained.Pretrained:
     ValueError: if it is no such pre-training, or is damaged.
   """
   model = pretrained.load(workdir)
-  if not hasattr(model.system, 'encode_motion'):
+  if not model.system.sees_motion:
     raise ValueError(
       f'--workdir={workdir!r}: config.agent={model.config.agent!r} has no'
       ' aggregated action.'
@@ -53,7 +53,7 @@ def of_tokens(model: pretrained.Pretrained) -> Vectors:
       found['local tokens'] = tokens[:, 1:, 1:].mean(2)
     return found
 
-  K = build.keypoints(model.config)
+  K = model.built.num_keypoints
   return lambda clips: _join(
     [
       encode(batch.motion, batch.is_first)

@@ -17,7 +17,7 @@ import jax
 import numpy as np
 
 from drp_jax.ops import images, noise
-from drp_jax.train import build, evaluate, pretrained
+from drp_jax.train import evaluate, pretrained
 from experiments import clip_batches
 from experiments import prediction_scores as scores
 
@@ -132,7 +132,7 @@ def _drivers(
 
 def _frames(run, model, clips, driving, draw) -> tuple[np.ndarray, np.ndarray]:
   """Reconstructs and predicts frames of all clips, [N, T, H, W, 3] uint8."""
-  K, found = build.keypoints(model.config), []
+  K, found = model.built.num_keypoints, []
   for first, batch, driver in _both(clips, driving, K):
     keys = noise.example_keys(jax.random.key(draw), first, len(batch.image))
     frames = run(model.variables, batch, keys, driver=driver)

@@ -37,7 +37,7 @@ from drp_jax.preprocess import (
   truth,
   video,
 )
-from drp_jax.train import logger, settings
+from drp_jax.runs import logger, settings
 
 _RECORD = 'config.json'  # in the folder of the shards
 _MAX_BYTES = 2**31  # memory limit of decoding a video            [ours]

@@ -19,8 +19,9 @@ from absl import flags
 
 from configs import base
 from drp_jax import files
-from drp_jax.train import evaluate, logger
-from drp_jax.train import workdir as workdir_lib
+from drp_jax.runs import logger
+from drp_jax.runs import workdir as workdir_lib
+from drp_jax.train import evaluate
 from experiments import finetune_work, launch
 
 _RESULTS = pathlib.Path(__file__).parent / 'results'

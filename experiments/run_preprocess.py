@@ -35,7 +35,7 @@ from drp_jax import files
 from drp_jax.data import embedded, engines, shards
 from drp_jax.data import report as report_lib
 from drp_jax.preprocess import video
-from drp_jax.train import limits, logger, settings, workdir
+from drp_jax.runs import limits, logger, settings, workdir
 from experiments import launch, preprocess_work
 
 _RENDERS = '.renders.json'  # in config.path, holds the settings of its renders

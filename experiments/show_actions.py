@@ -45,8 +45,8 @@ from absl import flags
 from drp_jax import extras, files
 from drp_jax.data import shards
 from drp_jax.ops import patches
+from drp_jax.runs import workdir as workdir_lib
 from drp_jax.train import pretrained
-from drp_jax.train import workdir as workdir_lib
 from drp_jax.viz import plot_style, scatter
 from experiments import action_probe, clip_flags, launch, motion_vectors
 

@@ -20,8 +20,8 @@ from absl import flags
 from drp_jax import extras, files
 from drp_jax.data import shards
 from drp_jax.ops import patches
-from drp_jax.train import build, pretrained
-from drp_jax.train import workdir as workdir_lib
+from drp_jax.runs import workdir as workdir_lib
+from drp_jax.train import pretrained
 from drp_jax.viz import attention, contact_sheet, overlay, video
 from experiments import clip_batches, clip_flags, launch
 
@@ -52,7 +52,7 @@ def show(
   """
   extras.require('show_attention', 'figures', 'scipy')
   model = pretrained.load(workdir)
-  if not hasattr(model.system, 'mat_attention'):
+  if not model.system.sees_motion:
     raise ValueError(
       f'--workdir={workdir!r}: config.agent={model.config.agent!r} has no'
       ' [MAT].'
@@ -81,7 +81,7 @@ def show(
 def _weights(model: pretrained.Pretrained, clips: list[dict]) -> np.ndarray:
   """Computes attention weights, [N, T, L, K+1]."""
   look = jax.jit(model.system.mat_attention)
-  K = build.keypoints(model.config)
+  K = model.built.num_keypoints
   found = [
     np.asarray(look(model.variables, batch.motion, batch.is_first))
     for _, batch in clip_batches.in_batches(clips, K)

@@ -20,7 +20,7 @@ from ml_collections import config_flags
 
 from drp_jax import files
 from drp_jax.envs import dmcr, metaworld, renders
-from drp_jax.train import limits, logger
+from drp_jax.runs import limits, logger
 from drp_jax.viz import contact_sheet, overlay, video
 from experiments import finetune_work, launch
 

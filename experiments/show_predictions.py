@@ -42,8 +42,8 @@ from absl import flags
 
 from drp_jax import extras, files
 from drp_jax.data import shards
+from drp_jax.runs import workdir as workdir_lib
 from drp_jax.train import evaluate, pretrained
-from drp_jax.train import workdir as workdir_lib
 from drp_jax.viz import video
 from experiments import clip_batches, clip_flags, launch, open_loop
 from experiments import prediction_scores as scores

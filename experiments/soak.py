@@ -141,8 +141,8 @@ def summary(workdir: pathlib.Path, troubles: Troubles) -> dict:
     metrics increase and no episode is missing; `saved_step`, step of the newest
     checkpoint.
   """
-  from drp_jax.train import checkpoint, logger
-  from drp_jax.train import workdir as workdir_lib
+  from drp_jax.runs import checkpoint, logger
+  from drp_jax.runs import workdir as workdir_lib
 
   lines = logger.read_metrics(workdir)
   episodes = [line for line in lines if 'episode/number' in line]

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from drp_jax.train import episode_table, workdir
+from drp_jax.runs import episode_table, workdir
 
 LAST = 3  # evaluations of the second score                      [E8]
 

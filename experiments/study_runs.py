@@ -15,8 +15,9 @@ import numpy as np
 from configs import ablations, base, finetune_dmcr, finetune_metaworld, pretrain
 from configs.studies import systems, throughput
 from drp_jax.data import report
-from drp_jax.train import build, limits, logger, ranges, workdir
-from drp_jax.train import settings as settings_lib
+from drp_jax.runs import limits, logger, ranges, workdir
+from drp_jax.runs import settings as settings_lib
+from drp_jax.systems import registry
 
 _MODULES = {
   'pretrain': 'experiments.run_pretrain',
@@ -331,7 +332,7 @@ def _check(run: Run) -> None:
   config = run.config.copy_and_resolve_references()
   config.init_from = run.needs or ''
   try:
-    build.check(config)
+    registry.check(config)
   except ValueError as error:
     raise ValueError(f'{run.folder}: {error}') from error
 

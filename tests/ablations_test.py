@@ -5,6 +5,7 @@ DRP; of the other networks the losses are traced, and the modules that differ
 are computed by their own tests (tests/models/dae_test.py, adapter_test.py).
 """
 
+import dataclasses
 import functools
 
 import flax.traverse_util
@@ -16,14 +17,8 @@ import random_inputs
 from configs import ablations
 from drp_jax import types
 from drp_jax.convert import checkpoints
-from drp_jax.train import (
-  batches,
-  build,
-  evaluate,
-  finetune_step,
-  pretrain_step,
-)
-from drp_jax.train import state as state_lib
+from drp_jax.systems import registry
+from drp_jax.train import evaluate
 
 _A, _B, _T = 2, 2, 6
 _STAGES = [
@@ -95,11 +90,11 @@ def _flat(config) -> dict:
 
 @functools.cache
 def _system(name):
-  return build.system(_config(name), _A, None)
+  return registry.build(_config(name), _A, None).system
 
 
 def _shapes(system, config):
-  batch = batches.example_replay_batch(config, _A)
+  batch = registry.build(config, _A, None).finetuning.example()
   return jax.eval_shape(system.init, jax.random.key(0), batch)
 
 
@@ -112,7 +107,7 @@ def _variables(name):
 @functools.cache
 def _parent_shapes():
   config = ablations.finetune_dmcr.get_config('debug')
-  system = build.system(config, _A, None)
+  system = registry.build(config, _A, None).system
   return _flat_shapes(_shapes(system, config)['params'])
 
 
@@ -217,13 +212,13 @@ def test_losses_of_both_stages_fit(name):
   collections = {k: v for k, v in _variables(name).items() if k != 'params'}
 
   def finetuning(params, collections, keys):
-    batch = batches.example_replay_batch(config, _A, (_B, _T))
+    batch = registry.build(config, _A, None).finetuning.example((_B, _T))
     return system.world_model_loss(
       params, collections, batch, keys, lambda feat, _: (feat[:, :2, 0], None)
     )
 
   def pretraining(params, collections, keys):
-    batch = batches.example_video_batch(config, (_B, _T))
+    batch = registry.build(config, 1, None).pretraining.example((_B, _T))
     return system.pretrain_loss(params, collections, batch, keys)
 
   keys = random_inputs.keys(0, _B)
@@ -236,28 +231,11 @@ def test_losses_of_both_stages_fit(name):
   assert ('loss/mae' in metrics) == (name != 'global_flow')
 
 
-def _finetune_step(name):
-  return functools.partial(
-    finetune_step.finetune_step,
-    system=_system(name),
-    model_tx=random_inputs.recording_sgd(),
-    behavior_tx=random_inputs.recording_sgd(),
-    bonus=build.intrinsic_settings(_config(name)),
-    slow_critic_every=100,
-  )
-
-
-def _pretrain_step(name):
-  return functools.partial(
-    pretrain_step.pretrain_step,
-    system=_system(name),
-    tx=random_inputs.recording_sgd(),
-  )
-
-
 def _pretrain_state(name):
   system, variables = _system(name), _variables(name)
-  batch = batches.example_video_batch(_config(name, 'pretrain'))
+  batch = registry.build(
+    _config(name, 'pretrain'), 1, None
+  ).pretraining.example()
   shapes = jax.eval_shape(system.init, jax.random.key(0), batch)
   params = {key: variables['params'][key] for key in shapes['params']}
   collections = {
@@ -266,7 +244,7 @@ def _pretrain_state(name):
     if kind != 'params'
   }
   opt_state = random_inputs.recording_sgd().init(params)
-  return state_lib.PretrainState(np.int32(0), params, collections, opt_state)
+  return types.PretrainState(np.int32(0), params, collections, opt_state)
 
 
 @pytest.mark.slow
@@ -275,7 +253,11 @@ def test_two_steps_of_pre_training(name):
   """Loss finite; what should learn has a gradient."""
   K = _config(name).dae.num_keypoints
   batch = random_inputs.video_batch(K, _B, _T)
-  step, state = jax.jit(_pretrain_step(name)), _pretrain_state(name)
+  learner = dataclasses.replace(
+    registry.build(_config(name), _A, None).pretraining,
+    tx=random_inputs.recording_sgd(),
+  )
+  step, state = jax.jit(learner.update), _pretrain_state(name)
   before = state.collections
   for _ in range(2):
     state, metrics = step(state, batch, jax.random.key(1))
@@ -294,10 +276,11 @@ def test_two_steps_of_pre_training(name):
 @pytest.mark.slow
 @pytest.mark.parametrize('name', ['global_flow', 'without_intra'])
 def test_two_steps_of_fine_tuning(name):
-  config, system = _config(name), _system(name)
-  state = random_inputs.finetune_state(config, system, _variables(name))
+  config = _config(name)
+  learner = random_inputs.recording(config, _A)
+  state = random_inputs.finetune_state(learner, _variables(name))
   batch = random_inputs.replay_batch(config.dae.num_keypoints, _A, _B, _T)
-  step = jax.jit(_finetune_step(name))
+  step = jax.jit(learner.update)
   for _ in range(2):
     state, metrics = step(state, batch, jax.random.key(1))
     assert np.isfinite(metrics['loss/total'])
@@ -341,7 +324,9 @@ def test_global_flow_acts_on_the_flow_of_one_frame():
 def test_global_flow_has_no_masked_autoencoder_to_evaluate():
   """Of the held-out metrics those of motion are left out, nothing else."""
   config, system = _config('global_flow', 'pretrain'), _system('global_flow')
-  batch = batches.example_video_batch(config, (4, evaluate.CONTEXT_STEPS + 2))
+  batch = registry.build(config, 1, None).pretraining.example(
+    (4, evaluate.CONTEXT_STEPS + 2)
+  )
   (metrics, _) = jax.eval_shape(
     lambda variables: evaluate._held_out(system, variables, batch)[::2],
     _variables('global_flow'),
@@ -358,8 +343,8 @@ def ipv_run(tmp_path_factory):
   """A workdir as IPV's pre-training leaves it, and what it holds."""
   config = ablations.pretrain.get_config('debug')
   config.agent = 'ipv'
-  batch = batches.example_video_batch(config)
-  system = build.system(config, 1, None)
+  batch = registry.build(config, 1, None).pretraining.example()
+  system = registry.build(config, 1, None).system
   shapes = jax.eval_shape(system.init, jax.random.key(0), batch)
   variables = random_inputs.fill(shapes, 8)
   workdir = tmp_path_factory.mktemp('ipv')
@@ -370,7 +355,7 @@ def ipv_run(tmp_path_factory):
 def _loaded(name, workdir):
   config = _config(name)
   config.init_from = str(workdir)
-  return finetune_step.init_state(config, _system(name), _A)
+  return registry.build(config, _A, None).finetuning.init()
 
 
 def _same(found, expected):
@@ -403,7 +388,7 @@ def test_what_is_left_out_stays_random(name, ipv_run):
   workdir, ipv = ipv_run
   state = jax.device_get(_loaded(name, workdir))
   fresh = jax.device_get(
-    finetune_step.init_state(_config(name), _system(name), _A)
+    registry.build(_config(name), _A, None).finetuning.init()
   )
   _same(state.params['latent_dynamics'], fresh.params['latent_dynamics'])
   kept = fresh.params if name == 'without_pretraining' else ipv['params']
@@ -416,7 +401,7 @@ def test_what_cannot_start_at_zero_is_named(ipv_run):
   for path in ('latent_dynamics/action_in', 'dae/norm/scale'):
     config.init_zero = (path,)
     with pytest.raises(ValueError, match=f"config.init_zero=.*'{path}'"):
-      finetune_step.init_state(config, _system('after_ipv'), _A)
+      registry.build(config, _A, None).finetuning.init()
 
 
 def test_observations_of_ablations_are_those_of_drp():
@@ -424,5 +409,5 @@ def test_observations_of_ablations_are_those_of_drp():
   for name, ablation in ablations.ABLATIONS.items():
     system = _system(name)
     assert system.sees_motion == (ablation.parent == 'drp')
-    batch = batches.example_replay_batch(_config(name), _A)
+    batch = registry.build(_config(name), _A, None).finetuning.example()
     assert isinstance(batch.motion, types.Motion) == system.sees_motion

@@ -8,6 +8,8 @@ import sys
 
 import pytest
 
+from drp_jax.systems import registry
+
 _ROOT = pathlib.Path(__file__).parents[1]
 _PACKAGE = _ROOT / 'drp_jax'
 
@@ -23,18 +25,19 @@ _MAY_IMPORT = {
   'ops': ('types',),
   'losses': ('types', 'ops'),
   'models': ('types', 'ops'),
-  'agents': ('types', 'ops', 'losses', 'models'),
+  'runs': ('data.report', 'data.schema', 'extras', 'files'),
+  'systems': ('types', 'ops', 'losses', 'models', 'runs', 'data.schema'),
   'train': (
     'types',
     'ops',
     'losses',
-    'models',
-    'agents',
+    'runs',
+    'systems',
     'data',
     'files',
     'extras',
   ),
-  'convert': ('types', 'models', 'train.checkpoint', 'weights'),
+  'convert': ('types', 'models', 'systems', 'runs.checkpoint', 'weights'),
   'data': ('files', 'extras', 'processes', 'recordings', 'wheels'),
   'envs': ('files', 'extras', 'processes', 'recordings', 'wheels'),
   'viz': ('files', 'extras'),
@@ -137,17 +140,48 @@ def test_only_one_file_names_devices_mapping(path):
     for node in ast.walk(_tree(path))
     if isinstance(node, ast.Attribute | ast.Name)
   }
-  if _name(path) == 'drp_jax/train/parallel.py':
+  if _name(path) == 'drp_jax/runs/parallel.py':
     assert 'pmap' in names
   else:
     assert not {'pmap', 'shard_map', 'pjit'} & names
 
 
 def test_linen_lives_with_the_models():
-  """And in agents, which hold the module made of them."""
+  """And in systems, which have networks of their own."""
   for path in _FILES:
     if 'flax.linen' in _imports(path):
-      assert _part(path) in ('models', 'agents'), _name(path)
+      assert _part(path) in ('models', 'systems'), _name(path)
+
+
+# Places of systems: `drp_jax.systems.<name>`.
+_OWN = {x.build.__module__.split('.')[2] for x in registry.SYSTEMS.values()}
+
+
+def test_a_system_is_known_by_the_registry_alone():
+  """No loop, no shared file and no other system imports one."""
+  assert _OWN >= {'drp', 'ipv', 'dreamerv2', 'dreamerv3', 'prelar', 'diswm'}
+  for path in _FILES:
+    if _part(path) == 'convert' or _name(path).endswith('systems/registry.py'):
+      continue
+    own = path.relative_to(_PACKAGE).with_suffix('').as_posix()
+    for name in _imports(path):
+      if name.startswith('drp_jax.systems.'):
+        system = name.split('.')[2]
+        assert system not in _OWN or f'systems/{system}' in own, (
+          f'{own} imports {name}'
+        )
+
+
+def test_a_loop_asks_no_system_who_it_is():
+  """No name of a system, and no guess at what an object answers."""
+  for path in _FILES:
+    if _part(path) not in ('runs', 'train'):
+      continue
+    for node in ast.walk(_tree(path)):
+      if isinstance(node, ast.Constant):
+        assert node.value not in registry.SYSTEMS, _name(path)
+      if isinstance(node, ast.Name):
+        assert node.id != 'hasattr', _name(path)
 
 
 def test_no_drawers_for_everything():

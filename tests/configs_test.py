@@ -8,7 +8,7 @@ import pytest
 
 from configs import base, demo
 from configs import preprocess as preprocess_config
-from drp_jax.train import build, optimizers
+from drp_jax.systems import registry
 
 _ROOT = pathlib.Path(__file__).parents[1]
 _RUN_FILES = tuple(
@@ -100,7 +100,7 @@ def _load(name, preset):
   return importlib.import_module(f'configs.{name}').get_config(preset)
 
 
-@pytest.mark.parametrize('agent', build.AGENTS)
+@pytest.mark.parametrize('agent', registry.SYSTEMS)
 @pytest.mark.parametrize('preset', base.PRESETS)
 @pytest.mark.parametrize('name', ('base', *_RUN_FILES))
 def test_every_preset_builds_every_system_and_its_optimizers(
@@ -111,15 +111,11 @@ def test_every_preset_builds_every_system_and_its_optimizers(
   assert config.preset == preset
   assert config.agent == 'drp'
   config.agent = agent
-  system = build.system(config, 3, None)
-  assert isinstance(system, build.AGENTS[agent])
-  assert system.model.actor.action_size == 3
+  built = registry.build(config, 3, None)
+  assert built.system.model.actor.action_size == 3
+  assert (built.pretraining is None) == (not built.system.pretrained)
   assert config.dae.width % 2 == config.dae.decoder_width % 2 == 0
   assert config.intrinsic.neighbours <= config.intrinsic.queue_size
-  optimizers.pretraining(config)
-  optimizers.world_model(config)
-  optimizers.behavior(config)
-  build.intrinsic_settings(config)
 
 
 @pytest.mark.parametrize('variant', preprocess_config.VARIANTS)
@@ -144,7 +140,7 @@ def test_the_demo_is_made_of_the_run_files(variant):
     assert plain.keys() == changed.keys()
     different = {key for key in plain if plain[key] != changed[key]}
     assert different <= _SIZES | {'task', 'optim.lr'}, different - _SIZES
-    build.system(part, 3, None)
+    registry.build(part, 3, None)
 
 
 def test_preprocessing_and_the_agent_extract_alike():

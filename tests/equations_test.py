@@ -22,9 +22,9 @@ import random_inputs
 import scipy.stats
 
 from drp_jax import losses, types
-from drp_jax.agents import behavior, world_model
-from drp_jax.models import dae
+from drp_jax.models import dae, outputs
 from drp_jax.ops import noise, returns
+from drp_jax.systems import imagination, world_model
 
 _OFF = dict(
   mae=0, dyn=0, image=0, kl_z=0, kl_s=0, reward=0, aux_reward=0, free_nats=0
@@ -69,6 +69,9 @@ class _Pass:
   inner: dict
 
 
+_PASSES = outputs.Motion, outputs.Latent, outputs.Action
+
+
 def _watching(loss_fn):
   """`loss_fn`, which also returns what the outermost networks returned."""
 
@@ -77,8 +80,10 @@ def _watching(loss_fn):
 
     def listen(call, args, kwargs, context):
       out = call(*args, **kwargs)
-      if context.module.path == () and isinstance(out, dict):
-        inner.update(out)
+      if context.module.path == ():
+        for part in out if isinstance(out, tuple) else (out,):
+          if isinstance(part, _PASSES):
+            inner.update(vars(part))
       return out
 
     with nn.intercept_methods(listen):
@@ -355,7 +360,7 @@ def test_equation_10_lambda_return():
     _assert_close(found[:, n], expected)
 
 
-_SETTINGS = behavior.Settings(
+_SETTINGS = imagination.Settings(
   horizon=4, discount=0.9, lam=0.7, entropy_scale=0.3
 )
 _STARTS = 3

@@ -3,7 +3,7 @@
 On shards of real video files, two updates of each stage, the second after a
 restart; in a small environment, by streaming extraction where it sees motion.
 That a restart changes no bit is shown by tests/train/pretrain_test.py,
-finetune_test.py and joint_step_test.py.
+finetune_test.py and tests/systems/dreamerv3_loop_test.py.
 """
 
 import functools
@@ -16,7 +16,9 @@ import pytest
 from configs import ablations, finetune_dmcr
 from configs import pretrain as pretrain_config
 from drp_jax.envs import driver
-from drp_jax.train import build, checkpoint, finetune, logger, pretrain
+from drp_jax.runs import checkpoint, logger
+from drp_jax.systems import registry
+from drp_jax.train import finetune, pretrain
 from experiments import finetune_work
 
 _LENGTH = 20  # steps of an episode: a segment fits
@@ -93,7 +95,7 @@ def _finetune(config, workdir):
 def test_it_learns_acts_saves_and_goes_on(name, real_shards, tmp_path):
   first, second = _configs(name)
   second.finetune.flow_scale = 1.0
-  if build.system(first, 1, None).pretrained:
+  if registry.build(first, 1, None).system.pretrained:
     _pretrain(first, real_shards, tmp_path / 'pretrain')
     second.init_from = str(tmp_path / 'pretrain')
   _finetune(second, tmp_path / 'finetune')

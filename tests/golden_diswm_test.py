@@ -12,7 +12,7 @@ import jax
 import numpy as np
 import pytest
 
-from drp_jax.train import batches
+from drp_jax.systems import registry
 from tests.parity import diswm_ours as ours
 
 _case = functools.partial(golden_arrays.case, 'diswm')
@@ -76,9 +76,9 @@ def test_all_weights_have_a_place():
   """And none is used twice."""
   weights = _case()['weights']
   system = ours.small_system(ours.depth(weights))
-  batch = batches.example_replay_batch(
-    ours.small_config(ours.depth(weights)), ours.GOLDEN.actions
-  )
+  batch = registry.build(
+    ours.small_config(ours.depth(weights)), ours.GOLDEN.actions, None
+  ).finetuning.example()
   expected = jax.eval_shape(system.init, jax.random.key(0), batch)['params']
   found = ours.convert(weights)
   assert jax.tree.map(np.shape, found) == jax.tree.map(np.shape, expected)

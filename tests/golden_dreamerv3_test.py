@@ -11,7 +11,7 @@ import golden_arrays
 import jax
 import numpy as np
 
-from drp_jax.train import batches
+from drp_jax.systems import registry
 from tests.parity import contextwm_ours
 from tests.parity import dreamerv3_ours as ours
 
@@ -64,7 +64,7 @@ def test_formulas():
 def test_all_weights_have_a_place():
   """And none is used twice."""
   config = ours.small_config()
-  batch = batches.example_replay_batch(config, ours.GOLDEN.actions)
+  batch = registry.build(config, ours.GOLDEN.actions, None).finetuning.example()
   init = ours.small_system().init
   expected = jax.eval_shape(init, jax.random.key(0), batch)['params']
   found = ours.convert(_case()['weights'])

@@ -10,18 +10,18 @@ import sys
 import jax
 import numpy as np
 
-from drp_jax.train import checkpoint, parallel
+from drp_jax.runs import checkpoint, parallel
 from experiments import launch
 
 PROCESSES, EXAMPLES = 2, 8
 
 
-def step(state, batch, key, axis_name):
+def step(state, batch, key):
   """Adds the mean of what examples weigh, each by its place in the batch."""
   del key
   b = batch.shape[0]
-  place = parallel.device_examples(b, axis_name) + jax.numpy.arange(b)
-  mean = parallel.mean((place * batch).mean(), axis_name)
+  place = parallel.device_examples(b, parallel.AXIS) + jax.numpy.arange(b)
+  mean = parallel.mean((place * batch).mean(), parallel.AXIS)
   return {'sum': state['sum'] + mean, 'step': state['step'] + 1}, {'mean': mean}
 
 

@@ -1,13 +1,15 @@
 """Random batches and variables, made without compiling anything."""
 
+import dataclasses
+from typing import Any
+
 import jax
 import numpy as np
 import optax
 
 from drp_jax import types
 from drp_jax.ops import noise
-from drp_jax.train import build, intrinsic
-from drp_jax.train import state as state_lib
+from drp_jax.systems import registry
 
 B, T = 4, 7
 
@@ -104,25 +106,27 @@ def recording_sgd() -> optax.GradientTransformation:
   )
 
 
-def finetune_state(config, system, variables) -> state_lib.FinetuneState:
-  """The state before the first update, for `recording_sgd`."""
-  params = dict(variables['params'])
-  collections = {k: v for k, v in variables.items() if k != 'params'}
-  learner = {name: params[name] for name in ('actor', 'critic')}
-  model = {k: v for k, v in params.items() if k not in learner}
-  settings = build.intrinsic_settings(config)
-  tx = recording_sgd()
-  return state_lib.FinetuneState(
-    step=np.int32(0),
-    params=params,
-    collections=collections,
-    model_opt=tx.init(model),
-    behavior_opt=tx.init(learner),
-    slow_critic=jax.tree.map(np.copy, params['critic']),
-    intrinsic=intrinsic.init(jax.random.key(5), system.bonus_size, settings)
-    if system.bonus_size
-    else None,
+def recording(config, action_size, axis_name=None, **changes) -> Any:
+  """The learner of a config's system, with `recording_sgd` as optimizers.
+
+  Args:
+    config: configs/base.py.
+    action_size: A.
+    axis_name: device axis, or None.
+    **changes: other fields of the learner.
+  """
+  built = registry.build(config, action_size, axis_name)
+  return dataclasses.replace(
+    built.finetuning,
+    model_tx=recording_sgd(),
+    behavior_tx=recording_sgd(),
+    **changes,
   )
+
+
+def finetune_state(learner, variables) -> types.FinetuneState:
+  """The state before the first update."""
+  return learner.first_state(variables, jax.random.key(5))
 
 
 def moving_squares(num_frames: int, seed: int) -> np.ndarray:

@@ -4,7 +4,8 @@ import jax
 import random_inputs
 
 from configs import pretrain
-from drp_jax.train import build, checkpoint, optimizers, pretrain_step, workdir
+from drp_jax.runs import checkpoint, workdir
+from drp_jax.systems import registry
 
 
 def write(folder, agent, clip_length, motion='atomic_actions'):
@@ -12,13 +13,10 @@ def write(folder, agent, clip_length, motion='atomic_actions'):
   config = pretrain.get_config('debug').unlock()
   config.agent, config.motion = agent, motion
   config.data.clip_length = clip_length
-  system = build.system(config, 1, None)
-  tx = optimizers.pretraining(config)
+  pretraining = registry.build(config, 1, None).pretraining
   workdir.compare(folder, config, 'pretrain', None, {}).record(folder)
   saved = checkpoint.Checkpoints(folder)
-  state = jax.eval_shape(
-    lambda: pretrain_step.init_state(config, system, tx, 1.0)
-  )
+  state = jax.eval_shape(lambda: pretraining.init(1.0))
   variables = {'params': state.params, 'collections': state.collections}
   saved.save(1, random_inputs.fill(variables), {})
   saved.close()

@@ -11,8 +11,8 @@ import pytest
 import random_inputs
 
 from configs import finetune_dmcr
-from drp_jax.agents import drp, world_model
-from drp_jax.train import batches, build, finetune_step
+from drp_jax.systems import registry, world_model
+from drp_jax.systems.drp import drp
 
 ACTION_SIZE = 2
 
@@ -25,13 +25,13 @@ def config():
 
 @pytest.fixture(scope='session')
 def system(config) -> drp.DRP:
-  return build.system(config, ACTION_SIZE, None)
+  return registry.build(config, ACTION_SIZE, None).system
 
 
 @pytest.fixture(scope='session')
 def variables(config, system):
   """All variables of `system`, none of them zero."""
-  batch = batches.example_replay_batch(config, ACTION_SIZE)
+  batch = registry.build(config, ACTION_SIZE, None).finetuning.example()
   shapes = jax.eval_shape(system.init, jax.random.key(0), batch)
   return random_inputs.fill(shapes)
 
@@ -55,24 +55,20 @@ def finetune_gradients(config, system, variables):
   weights are traced, so one compilation serves all tests.
   """
 
+  learner = random_inputs.recording(config, ACTION_SIZE)
+
   def step(state, batch, key, weights):
-    return finetune_step.finetune_step(
-      state,
-      batch,
-      key,
-      system=dataclasses.replace(
-        system, weights=world_model.LossWeights(**weights)
-      ),
-      model_tx=random_inputs.recording_sgd(),
-      behavior_tx=random_inputs.recording_sgd(),
-      bonus=build.intrinsic_settings(config),
-      slow_critic_every=100,
+    changed = dataclasses.replace(
+      system, weights=world_model.LossWeights(**weights)
+    )
+    return dataclasses.replace(learner, system=changed).update(
+      state, batch, key
     )
 
   jitted = jax.jit(step)
 
   def call(batch, **changes):
-    state = random_inputs.finetune_state(config, system, variables)
+    state = random_inputs.finetune_state(learner, variables)
     weights = dataclasses.asdict(system.weights) | changes
     weights = {name: float(value) for name, value in weights.items()}
     state, metrics = jitted(state, batch, jax.random.key(3), weights)

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from drp_jax import weights
-from drp_jax.train import checkpoint
+from drp_jax.runs import checkpoint
 
 _NAMES_SHOWN = 8  # of the arrays that do not fit, in a message
 

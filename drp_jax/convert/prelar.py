@@ -25,10 +25,10 @@ from drp_jax.models import (
   heads,
   image_decoder,
   image_encoder,
-  latent_action_model,
-  latent_actions,
   rssm,
+  transition_encoder,
 )
+from drp_jax.systems.prelar import latent_actions, networks
 
 SOURCE = weights.Source(
   key='--checkpoint',
@@ -154,13 +154,13 @@ def _expected(params: dict[str, Any], sizes: contextwm.Sizes) -> dict[str, Any]:
     return image_encoder.ImageEncoder(depth, sizes.num_layers)
 
   head = heads.ScalarHead(1, 1)  # not part of pre-training, like the policy
-  model = latent_action_model.LatentActionModel(
+  model = networks.LatentActionModel(
     image_encoder=tower(depth),
     image_decoder=image_decoder.ImageDecoder(
       depth, sizes.num_layers, num_heads=1, image_size=S, mask_ratio=0.0
     ),
     inverse_dynamics=latent_actions.InverseDynamics(
-      latent_actions.TransitionEncoder(
+      transition_encoder.TransitionEncoder(
         tower(own['tower']['conv_in']['kernel'].shape[-1]),
         own['dense']['bias'].size,
         2 * Z,

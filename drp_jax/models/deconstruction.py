@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from drp_jax import types
-from drp_jax.models import dae, mae_decoder
+from drp_jax.models import dae, mae_decoder, outputs
 from drp_jax.ops import masking, patches
 
 
@@ -46,7 +46,7 @@ class Deconstruction(nn.Module):
 
   def __call__(
     self, motion: types.Motion, is_first: jax.Array, keys: jax.Array
-  ) -> dict[str, jax.Array]:
+  ) -> outputs.Motion:
     """Runs a masked pass for L_MAE and a full one for a_agg as one batch (B15).
 
     Args:
@@ -55,8 +55,7 @@ class Deconstruction(nn.Module):
       keys: [B] typed keys, for the mask.
 
     Returns:
-      `recon` and `patches` [B, T, K, 2 P^2] float32; `hidden` [B, T, K];
-      `tokens` [B, T, K+1, D] of the full pass, whose slot 0 is a_agg.
+      Reconstructions of the masked pass, and tokens of the full one.
     """
     u = self.atomic_actions(motion)
     hidden = masking.random_hidden(keys, ~is_first, u.shape[2], self.mask_ratio)
@@ -69,7 +68,7 @@ class Deconstruction(nn.Module):
     recon = self.mae_decoder(
       masked, motion.points, motion.window_step, is_first, hidden
     )
-    return dict(recon=recon, patches=u, hidden=hidden, tokens=full)
+    return outputs.Motion(full, recon, patches=u, hidden=hidden)
 
   def encode(self, motion: types.Motion, is_first: jax.Array) -> jax.Array:
     """Runs the full pass: leaves [B, T, ...] -> tokens as in `__call__`."""

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from drp_jax import types
-from drp_jax.models import latent_actions
+from drp_jax.models import outputs, transition_encoder
 from drp_jax.ops import patches
 
 
@@ -26,7 +26,7 @@ class GlobalFlow(nn.Module):
 
   parameter_sets: ClassVar[tuple[str, ...]] = ('flow_encoder',)
 
-  flow_encoder: latent_actions.TransitionEncoder
+  flow_encoder: transition_encoder.TransitionEncoder
   dtype: jnp.dtype
 
   def setup(self):
@@ -35,7 +35,7 @@ class GlobalFlow(nn.Module):
 
   def __call__(
     self, motion: types.Motion, is_first: jax.Array, keys: jax.Array
-  ) -> dict[str, jax.Array]:
+  ) -> outputs.Motion:
     """Encodes sequences, with batch statistics.
 
     Args:
@@ -44,10 +44,10 @@ class GlobalFlow(nn.Module):
       keys: not used, since nothing is drawn.
 
     Returns:
-      `tokens` [B, T, 1, D], the one of a frame being a_agg.
+      Tokens alone, the one of a frame being a_agg.
     """
     del keys
-    return dict(tokens=self._encode(motion, is_first, True)[:, :, None])
+    return outputs.Motion(self._encode(motion, is_first, True)[:, :, None])
 
   def encode(self, motion: types.Motion, is_first: jax.Array) -> jax.Array:
     """Encodes with running statistics: leaves [B, T, ...] -> [B, T, 1, D]."""

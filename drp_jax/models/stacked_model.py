@@ -2,10 +2,8 @@
 
 The latent dynamics model z, pre-trained from videos, carries the one of the
 robot's actions, s. What is trained on what comes out stands in
-`drp_jax/agents/`.
+`drp_jax/systems/`.
 """
-
-from typing import Any
 
 import flax.linen as nn
 import jax
@@ -17,6 +15,7 @@ from drp_jax.models import (
   heads,
   image_decoder,
   image_encoder,
+  outputs,
   rssm,
 )
 from drp_jax.ops import images, noise, seams
@@ -121,7 +120,7 @@ class StackedModel(nn.Module):
     a_agg: jax.Array,
     keys: list[jax.Array],
     decode: bool = True,
-  ) -> dict[str, Any]:
+  ) -> outputs.Latent:
     """Runs the forward pass of Algorithm 1 over images.
 
     Args:
@@ -129,11 +128,6 @@ class StackedModel(nn.Module):
       a_agg: [B, T, D], what drives z.
       keys: three of [B] typed keys: of the context frame, samples, decoder.
       decode: whether images are wanted too.
-
-    Returns:
-      `image`, `embed`; posterior `z` and prior `z_prior`; `context` and the
-      numbers of its frames `context_index` [B], None without contexts;
-      `z_decoded` if wanted.
     """
     context_keys, sample_keys, decode_keys = keys
     image = images.to_float(batch.image)
@@ -145,17 +139,18 @@ class StackedModel(nn.Module):
     if self.context_encoder is not None:
       frame, index = self._context_frame(image, context_keys)
       context = self.context(frame, True)
-    out = dict(
+    decoded = None
+    if decode:
+      decoded = self.image_decoder(z.feat, context, decode_keys, True)
+    return outputs.Latent(
       image=image,
-      embed=embed,
       z=z,
       z_prior=prior,
+      z_decoded=decoded,
+      embed=embed,
       context=context,
       context_index=index,
     )
-    if decode:
-      out['z_decoded'] = self.image_decoder(z.feat, context, decode_keys, True)
-    return out
 
   def finetune(
     self,
@@ -164,8 +159,8 @@ class StackedModel(nn.Module):
     latent_keys: list[jax.Array],
     action_keys: list[jax.Array],
     decode_z: bool,
-  ) -> dict[str, Any]:
-    """Runs the forward pass of Algorithm 2, lines 11-18; adds s to `pretrain`.
+  ) -> tuple[outputs.Latent, outputs.Action]:
+    """Runs the forward pass of Algorithm 2, lines 11-18; `pretrain` and s.
 
     Args:
       batch: leaves [B, T, ...].
@@ -175,35 +170,31 @@ class StackedModel(nn.Module):
       decode_z: whether images of z are wanted too (Eq. 8).
 
     Returns:
-      Those of `pretrain`; posterior `s` and prior `s_prior`; `s_decoded`,
-      `reward`, `aux_reward` and `continuation` if there are such heads. With
-      contexts also `image_weight` [B, T]: frames of another episode than the
-      context's are not to be decoded with it (N40).
+      The passes of z and of s.
     """
     sample_keys, decode_keys = action_keys
-    out = self.pretrain(batch, a_agg, latent_keys, decode_z)
-    embed = out['embed']
+    latent = self.pretrain(batch, a_agg, latent_keys, decode_z)
+    embed, weight = latent.embed, None
+    if self.context_encoder is not None:
+      weight = seams.same_part_weight(batch.is_last, latent.context_index)
     s, prior = self.observe_s(
-      out['z'].feat,
+      latent.z.feat,
       embed,
       batch.action,
       batch.is_first,
       self._gumbel(sample_keys, embed, self.action_dynamics),
     )
-    out |= dict(s=s, s_prior=prior)
-    out['s_decoded'] = self.image_decoder(
-      s.feat, out['context'], decode_keys, True
+    action = outputs.Action(
+      image=latent.image,
+      s=s,
+      s_prior=prior,
+      s_decoded=self.image_decoder(s.feat, latent.context, decode_keys, True),
+      reward=self.reward(s.feat),
+      aux_reward=self.aux_reward and self.aux_reward(s.feat),
+      continuation=self.continuation and self.continuation(s.feat),
+      image_weight=weight,
     )
-    if self.context_encoder is not None:
-      out['image_weight'] = seams.same_part_weight(
-        batch.is_last, out['context_index']
-      )
-    if self.aux_reward is not None:
-      out['aux_reward'] = self.aux_reward(s.feat)
-    if self.continuation is not None:
-      out['continuation'] = self.continuation(s.feat)
-    out['reward'] = self.reward(s.feat)
-    return out
+    return latent.replace(image_weight=weight), action
 
   def img_step(
     self,
@@ -233,7 +224,7 @@ class StackedModel(nn.Module):
     keys: jax.Array,
     context_steps: int,
   ) -> tuple[jax.Array, jax.Array]:
-    """Reconstructs and predicts clips; see `System.open_loop`.
+    """Reconstructs and predicts clips; see `Pretrains.open_loop`.
 
     Args:
       batch: leaves [B, T, ...].

@@ -11,10 +11,11 @@ import ml_collections
 import numpy as np
 
 from drp_jax import extras, losses, types
-from drp_jax.agents import system as system_lib
 from drp_jax.data import input_pipeline, report
 from drp_jax.ops import images, noise
-from drp_jax.train import batches, build, ranges, rollout
+from drp_jax.runs import clocks, ranges
+from drp_jax.systems import contract
+from drp_jax.train import batches, rollout
 
 with extras.brings('train', __name__):
   import gymnasium
@@ -26,9 +27,13 @@ _SEED = 1_000_003  # of episodes and noise; training never uses it
 
 
 def held_out_batches(
-  config: ml_collections.ConfigDict,
+  config: ml_collections.ConfigDict, num_keypoints: int | None
 ) -> list[types.VideoBatch]:
   """Reads a fixed sample of the validation split, the same at every call.
+
+  Args:
+    config: configs/base.py.
+    num_keypoints: K, None for systems that see no motion.
 
   Returns:
     `pretrain.eval_batches` batches of `data.batch_size` clips, or all clips
@@ -49,14 +54,14 @@ def held_out_batches(
     data.clip_length,
     data.batch_size,
     config.pretrain.eval_batches,
-    build.keypoints(config),
+    num_keypoints,
     _SEED,
   )
   return [batches.video_batch(arrays) for arrays in found]
 
 
 def held_out(
-  system: system_lib.System, variables: Any, batches: list[types.VideoBatch]
+  system: contract.Pretrains, variables: Any, batches: list[types.VideoBatch]
 ) -> tuple[dict[str, float], np.ndarray]:
   """Measures a pre-trained model on clips it was not trained on.
 
@@ -67,7 +72,7 @@ def held_out(
   last context frame reaches.
 
   Args:
-    system: from `build.system`.
+    system: a system that pre-trains.
     variables: params and collections.
     batches: from `held_out_batches`, at least one.
 
@@ -88,7 +93,7 @@ def held_out(
 
 @functools.partial(jax.jit, static_argnums=0)
 def _held_out(
-  system: system_lib.System, variables: Any, batch: types.VideoBatch
+  system: contract.Pretrains, variables: Any, batch: types.VideoBatch
 ):
   keys = noise.example_keys(jax.random.key(_SEED), 0, batch.image.shape[0])
   mae_keys, image_keys = noise.split(keys, 2)
@@ -209,10 +214,8 @@ def due(
     evaluated: of them at the newest evaluation; -1 if there was none.
   """
   c = config.finetune
-  periods = [
-    (step - c.prefill) // c.eval_every for step in (agent_step, evaluated)
-  ]
-  return periods[0] > periods[1] or agent_step >= c.num_steps
+  clock = clocks.Every(c.eval_every, first=c.prefill)
+  return clock.passed(evaluated, agent_step) > 0 or agent_step >= c.num_steps
 
 
 def schedule(config: ml_collections.ConfigDict) -> str:

@@ -1,7 +1,6 @@
 """Pre-training from videos (Algorithm 1)."""
 
 import pathlib
-import time
 from typing import Any
 
 import jax
@@ -9,31 +8,27 @@ import ml_collections
 import numpy as np
 
 from drp_jax import types
-from drp_jax.agents import system as system_lib
 from drp_jax.data import input_pipeline, report
-from drp_jax.train import (
+from drp_jax.runs import (
   alarms,
   bad_steps,
-  batches,
-  build,
   checkpoint,
-  evaluate,
+  clocks,
   inputs,
   logger,
-  optimizers,
   parallel,
   preemption,
-  pretrain_step,
   workdir,
 )
-from drp_jax.train import state as state_lib
+from drp_jax.systems import contract, registry
+from drp_jax.train import batches, evaluate
 
 
 def pretrain(
   config: ml_collections.ConfigDict,
   directory: str | pathlib.Path,
   defaults: ml_collections.ConfigDict | None = None,
-) -> state_lib.PretrainState:
+) -> types.PretrainState:
   """Runs Algorithm 1 to its end, going on from the newest checkpoint.
 
   On SIGTERM it saves after the step under way and ends the process.
@@ -53,7 +48,7 @@ def pretrain(
       or step after step is not finite.
     SystemExit: with code 0, on SIGTERM.
   """
-  build.check(config)
+  registry.check(config)
   own = parallel.own_folder(directory)
   with workdir.locked(own), preemption.Preemption() as sigterm:
     start = workdir.compare(
@@ -73,27 +68,26 @@ def _pretrain(
   own: pathlib.Path,
   start: workdir.Start,
   sigterm: preemption.Preemption,
-) -> state_lib.PretrainState:
-  system = build.system(config, 1, parallel.AXIS)
-  if not system.pretrained:
+) -> types.PretrainState:
+  built = registry.build(config, 1, parallel.AXIS)
+  if built.pretraining is None:
     raise ValueError(
       f'config.agent={config.agent!r} has no pre-training: fine-tune it from'
       ' scratch.'
     )
-  tx = optimizers.pretraining(config)
   iterator = input_pipeline.make_iterator(
     config.data.shards_dir,
     'train',
     config.data.clip_length,
     config.data.batch_size,
-    build.keypoints(config),
+    built.num_keypoints,
     config.seed,
     jax.process_index(),
     jax.process_count(),
   )
-  held_out = evaluate.held_out_batches(config)
+  held_out = evaluate.held_out_batches(config, built.num_keypoints)
   flow_scale = report.read_report(config.data.shards_dir)['flow_scale']
-  state = pretrain_step.init_state(config, system, tx, flow_scale)
+  state = built.pretraining.init(flow_scale)
   start.record(own)
   saved = checkpoint.Checkpoints(directory)
   log = logger.Logger(
@@ -112,12 +106,16 @@ def _pretrain(
   )
   log.resume(first if first else -1, meta['lines'])
   bad = bad_steps.BadSteps(own, config.optim.max_bad_steps, meta['bad_steps'])
-  watch = alarms.Alarms(build.max_entropy(config))
+  watch = alarms.Alarms(built.max_entropy)
 
   state = parallel.replicate(state)
   run_key = jax.random.key(config.seed + 1)
-  step = parallel.pmap_step(pretrain_step.pretrain_step, system=system, tx=tx)
-  clock, since = time.monotonic(), first
+  step = parallel.pmap_step(built.pretraining.update)
+  speed = clocks.Speed(steps=first)
+  log_clock, eval_clock, save_clock = (
+    clocks.Every(config.pretrain[f'{name}_every'])
+    for name in ('log', 'eval', 'checkpoint')
+  )
   for number in range(first + 1, config.pretrain.num_steps + 1):
     batch = batches.video_batch(next(iterator))
     state, metrics = step(state, parallel.shard(batch), run_key)
@@ -125,18 +123,15 @@ def _pretrain(
     log.advance(number)
     last = number == config.pretrain.num_steps
     stop = sigterm.stops_after(number) and not last
-    if number % config.pretrain.log_every == 0 or last:
+    if log_clock.at(number) or last:
       bad.settle(state, number)
-      metrics = jax.device_get(metrics)
-      now = time.monotonic()
-      metrics['time/steps_per_second'] = (number - since) / (now - clock)
+      metrics = jax.device_get(metrics) | speed.measure(steps=number)
       metrics['skipped'] = bad.total
       log.scalars(number, metrics)
       watch.look(number, metrics)
-      clock, since = now, number
-    if held_out and (number % config.pretrain.eval_every == 0 or last):
-      watch.look(number, _evaluate(system, state, held_out, number, log))
-    if number % config.pretrain.checkpoint_every == 0 or last or stop:
+    if held_out and (eval_clock.at(number) or last):
+      watch.look(number, _evaluate(built.system, state, held_out, number, log))
+    if save_clock.at(number) or last or stop:
       bad.settle(state, number)
       meta = {
         'iterator': _json(iterator.get_state()),
@@ -155,8 +150,8 @@ def _pretrain(
 
 
 def _evaluate(
-  system: system_lib.System,
-  state: state_lib.PretrainState,
+  system: contract.Pretrains,
+  state: types.PretrainState,
   batches: list[types.VideoBatch],
   step: int,
   log: logger.Logger,

@@ -8,15 +8,8 @@ import jax
 import ml_collections
 
 from drp_jax import files
-from drp_jax.agents import system as system_lib
-from drp_jax.train import (
-  batches,
-  build,
-  checkpoint,
-  optimizers,
-  pretrain_step,
-  workdir,
-)
+from drp_jax.runs import checkpoint, workdir
+from drp_jax.systems import contract, definition, registry
 
 
 class Pretrained(NamedTuple):
@@ -24,13 +17,18 @@ class Pretrained(NamedTuple):
 
   Attributes:
     config: that it was trained with, configs/base.py.
-    system: what it is; for DRP `encode_motion`, for all `open_loop`.
+    built: its system, with the number of keypoints that it sees.
     variables: params and other collections, what the system's calls take.
   """
 
   config: ml_collections.ConfigDict
-  system: system_lib.System
+  built: definition.Built
   variables: dict[str, Any]
+
+  @property
+  def system(self) -> contract.Pretrains:
+    """What the model is; for DRP a `contract.SeesMotion`."""
+    return self.built.system
 
 
 def load(directory: str | pathlib.Path) -> Pretrained:
@@ -44,18 +42,14 @@ def load(directory: str | pathlib.Path) -> Pretrained:
     ValueError: if it is none, or is damaged.
   """
   config = workdir.read_config(directory)
-  system = build.system(config, 1, None)
-  if not system.pretrained:
+  built = registry.build(config, 1, None)
+  if built.pretraining is None:
     raise ValueError(f'{str(directory)!r} is no workdir of a pre-training.')
-  state = jax.eval_shape(
-    lambda: pretrain_step.init_state(
-      config, system, optimizers.pretraining(config), 1.0
-    )
-  )
+  state = jax.eval_shape(lambda: built.pretraining.init(1.0))
   template = {'params': state.params, 'collections': state.collections}
   found = checkpoint.load_part(directory, template, 'workdir')
   return Pretrained(
-    config, system, {'params': found['params'], **found['collections']}
+    config, built, {'params': found['params'], **found['collections']}
   )
 
 
@@ -67,7 +61,7 @@ def untrained(model: Pretrained) -> Pretrained:
   Args:
     model: of `load`.
   """
-  batch = batches.example_video_batch(model.config)
+  batch = model.built.pretraining.example()
   variables = jax.jit(model.system.init)(jax.random.key(0), batch)
   if 'constants' in model.variables:
     variables = {**variables, 'constants': model.variables['constants']}

@@ -9,8 +9,8 @@ import jax
 import numpy as np
 
 from drp_jax import types
-from drp_jax.agents import system as system_lib
 from drp_jax.ops import noise
+from drp_jax.systems import contract
 from drp_jax.train import batches
 
 # Of one step of N environments, by names of `data.schema.replay_fields`.
@@ -231,7 +231,7 @@ class PolicyActor:
 
   def __init__(
     self,
-    system: system_lib.System,
+    system: contract.System,
     num_envs: int,
     num_keypoints: int | None,
     key: jax.Array,
@@ -240,7 +240,7 @@ class PolicyActor:
     """Prepares to act.
 
     Args:
-      system: from `build.system`.
+      system: from `registry.build`.
       num_envs: N.
       num_keypoints: K of the extractor; None for systems that see no motion.
       key: typed key of all noise.

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from benchmarks import accelerator, accelerator_jobs, steps
-from drp_jax.train import build
+from drp_jax.systems import registry
 
 _ROOT = pathlib.Path(__file__).parents[2]
 
@@ -208,6 +208,6 @@ def test_batches_are_random_and_of_the_types_of_real_ones(agent):
     step.example,
   )
   assert batch.image.std() > 50 and batch.action.std() > 0.4
-  if build.keypoints(step.config):
+  if registry.build(step.config, 1, None).num_keypoints:
     assert batch.motion.flow.astype(np.float32).std() > 0.9
     assert 0 <= batch.motion.points.min() < batch.motion.points.max() <= 63

@@ -7,7 +7,7 @@ import pytest
 
 from benchmarks import aot_compile, steps
 from benchmarks import work as work_lib
-from drp_jax.train import parallel
+from drp_jax.runs import parallel
 
 
 def _work(function, *args):
@@ -85,9 +85,9 @@ def test_loops_count_as_often_as_they_turn():
 def test_collectives_of_a_compiled_program():
   """A mean of 40 numbers and a scalar, in one exchange or in two."""
 
-  def step(state, batch, key, axis_name):
+  def step(state, batch, key):
     del key
-    mean, total = parallel.mean((batch.mean(0), batch.sum()), axis_name)
+    mean, total = parallel.mean((batch.mean(0), batch.sum()), parallel.AXIS)
     return state + mean, total
 
   compiled = (

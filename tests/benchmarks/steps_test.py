@@ -1,21 +1,16 @@
 """Steps of systems, as benchmarks take them."""
 
-import functools
-
 import jax
 import numpy as np
 import pytest
 
 from benchmarks import steps
-from drp_jax.train import build
 
 
 def _traced(step):
   """Shapes of the next state and names of the metrics."""
-  system = build.system(step.config, step.action_size, None)
-  function = functools.partial(step.function, system=system, **step.static)
   key = jax.eval_shape(lambda: jax.random.key(0))
-  return jax.eval_shape(function, step.state, step.example, key)
+  return jax.eval_shape(step.learner().update, step.state, step.example, key)
 
 
 @pytest.mark.parametrize('agent', ['dreamerv2', 'dreamerv3'])

@@ -13,7 +13,8 @@ import pytest
 
 from configs import ablations
 from drp_jax.convert import contextwm
-from drp_jax.train import batches, build, checkpoint, finetune_step
+from drp_jax.runs import checkpoint
+from drp_jax.systems import registry
 from tests.parity import contextwm_ours as ours
 
 torch = pytest.importorskip('torch')
@@ -49,7 +50,7 @@ def _system(agent, workdir, **changes):
   config = ours.small_config('apv' if agent == 'apv' else 'ipv')
   config.agent, config.init_from = agent, str(workdir)
   config.update(changes)
-  return config, build.system(config, ours.GOLDEN.actions, None)
+  return config, registry.build(config, ours.GOLDEN.actions, None).system
 
 
 @pytest.mark.parametrize('agent', ['ipv', 'apv'])
@@ -57,7 +58,7 @@ def test_fine_tuning_finds_all_that_it_loads(agent, tmp_path, monkeypatch):
   path = _save(_arrays(agent), tmp_path / 'variables.pt')
   _run(monkeypatch, '--checkpoint', path, '--out', tmp_path / 'out')
   config, system = _system(agent, tmp_path / 'out')
-  batch = batches.example_replay_batch(config, ours.GOLDEN.actions)
+  batch = registry.build(config, ours.GOLDEN.actions, None).finetuning.example()
   shapes = jax.eval_shape(system.init, jax.random.key(0), batch)
   wanted = {
     'params': {name: shapes['params'][name] for name in system.pretrained},
@@ -83,7 +84,7 @@ def test_drp_starts_from_ipv_with_an_a_agg_of_no_influence(
   changes = ablations.ABLATIONS['after_ipv'].changes
   without = changes['init_without']
   config, system = _system('drp', out, **changes)
-  state = finetune_step.init_state(config, system, ours.GOLDEN.actions)
+  state = registry.build(config, ours.GOLDEN.actions, None).finetuning.init()
   expected = contextwm.convert(_arrays())
   action_in = expected['params']['latent_dynamics']['action_in']
   hidden = action_in['bias'].size
@@ -114,7 +115,7 @@ def test_what_cannot_be_loaded_is_named(
   _run(monkeypatch, '--checkpoint', path, '--out', tmp_path / 'out')
   config, system = _system('drp', tmp_path / 'out', init_without=without)
   with pytest.raises(ValueError, match=message):
-    finetune_step.init_state(config, system, ours.GOLDEN.actions)
+    registry.build(config, ours.GOLDEN.actions, None).finetuning.init()
 
 
 @pytest.mark.parametrize('agent', ['ipv', 'apv'])

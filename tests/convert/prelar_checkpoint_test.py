@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from drp_jax.convert import prelar
-from drp_jax.train import batches, build, checkpoint
+from drp_jax.runs import checkpoint
+from drp_jax.systems import registry
 from tests.parity import contextwm_ours as ours
 
 torch = pytest.importorskip('torch')
@@ -48,8 +49,8 @@ def test_fine_tuning_finds_all_that_it_loads(tmp_path, monkeypatch):
   path, out = _save(_arrays(), tmp_path / 'variables.pt'), tmp_path / 'out'
   _run(monkeypatch, '--checkpoint', path, '--out', out)
   config = ours.small_config('prelar')
-  system = build.system(config, ours.GOLDEN.actions, None)
-  batch = batches.example_replay_batch(config, ours.GOLDEN.actions)
+  system = registry.build(config, ours.GOLDEN.actions, None).system
+  batch = registry.build(config, ours.GOLDEN.actions, None).finetuning.example()
   shapes = jax.eval_shape(system.init, jax.random.key(0), batch)
   wanted = {
     'params': {name: shapes['params'][name] for name in system.pretrained},
@@ -70,8 +71,8 @@ def test_fine_tuning_finds_all_that_it_loads(tmp_path, monkeypatch):
 def test_pre_training_could_go_on_from_it():
   """The tree is that of our own pre-training."""
   config = ours.small_config('prelar')
-  system = build.system(config, 1, None)
-  batch = batches.example_video_batch(config)
+  system = registry.build(config, 1, None).system
+  batch = registry.build(config, 1, None).pretraining.example()
   shapes = jax.eval_shape(system.init, jax.random.key(0), batch)
   assert jax.tree.map(np.shape, prelar.convert(_arrays())) == jax.tree.map(
     np.shape, shapes

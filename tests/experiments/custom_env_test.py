@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from configs import base
-from drp_jax.train import logger
+from drp_jax.runs import logger
 from experiments import custom_env
 
 

@@ -7,7 +7,8 @@ import pytest
 
 from configs import base, demo, preprocess
 from configs.studies import base as study_base
-from drp_jax.train import finetune, limits, pretrain, ranges
+from drp_jax.runs import limits, ranges
+from drp_jax.train import finetune, pretrain
 from experiments import demo as demo_lib
 from experiments import run_preprocess, study
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from configs import base
-from drp_jax.train import logger
+from drp_jax.runs import logger
 from experiments import finetune_work
 
 

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from configs.studies import paper, printed
-from drp_jax.train import episode_table
+from drp_jax.runs import episode_table
 from experiments import (
   plot_results,
   score_statistics,

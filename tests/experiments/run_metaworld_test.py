@@ -5,7 +5,9 @@ import numpy as np
 import pytest
 
 from configs import finetune_metaworld
-from drp_jax.train import finetune, finetune_step, logger
+from drp_jax.runs import logger
+from drp_jax.systems import registry
+from drp_jax.train import finetune
 from experiments import finetune_work
 
 pytestmark = pytest.mark.slow  # what a step is made of is compiled anew
@@ -38,8 +40,9 @@ def test_the_encoder_waits(finished):
   """Its group is frozen for 100 updates, what is new is not."""
   state, _ = finished
   config = finetune_metaworld.get_config('debug')
-  system = finetune.build.system(config, 4, None)
-  fresh = jax.device_get(finetune_step.init_state(config, system, 4).params)
+  fresh = jax.device_get(
+    registry.build(config, 4, None).finetuning.init().params
+  )
   state = jax.device_get(state.params)
 
   def moved(name):

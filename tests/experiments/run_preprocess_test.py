@@ -21,7 +21,7 @@ from configs import preprocess as preprocess_config
 from drp_jax import recordings
 from drp_jax.data import embedded, report, shards
 from drp_jax.preprocess import video
-from drp_jax.train import lock
+from drp_jax.runs import lock
 from experiments import preprocess_work, run_preprocess
 
 

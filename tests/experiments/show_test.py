@@ -10,7 +10,7 @@ from PIL import Image
 
 from configs import preprocess
 from drp_jax.data import shards
-from drp_jax.train import workdir
+from drp_jax.runs import workdir
 from experiments import (
   clip_batches,
   run_preprocess,

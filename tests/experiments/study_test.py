@@ -15,7 +15,7 @@ from ml_collections import config_flags
 
 from configs.studies import base as study_base
 from configs.studies import nano, paper, systems, throughput
-from drp_jax.train import build
+from drp_jax.systems import registry
 from experiments import study, study_index, study_runs
 
 _ROOT = pathlib.Path(__file__).parents[2]
@@ -84,7 +84,7 @@ def test_the_matrix_of_a_study(name):
   assert len(found) == _SIZES[config.name]
   assert len({cell.run.folder for cell in found}) == len(found)
   for cell in found:
-    assert cell.run.config.agent in build.AGENTS
+    assert cell.run.config.agent in registry.SYSTEMS
     assert cell.run.config.seed == cell.seed
     assert cell.run.config.preset == cell.preset
     suite = cell.task.partition('/')[0]

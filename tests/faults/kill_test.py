@@ -18,7 +18,7 @@ import orbax.checkpoint as ocp
 import pytest
 from tensorboard.backend.event_processing import event_accumulator
 
-from drp_jax.train import episode_table, lock, logger
+from drp_jax.runs import episode_table, lock, logger
 
 # Commands that compile are slow.
 _ALL_SLOW = [pytest.param(n, marks=pytest.mark.slow) for n in (1, 20)]

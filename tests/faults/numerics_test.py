@@ -9,7 +9,8 @@ from configs import preprocess as preprocess_config
 from configs import pretrain as pretrain_config
 from drp_jax.data import clips, shards
 from drp_jax.preprocess import video
-from drp_jax.train import bad_steps, logger, pretrain
+from drp_jax.runs import bad_steps, logger
+from drp_jax.train import pretrain
 from experiments import preprocess_work
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import writers
 
-from drp_jax.train import checkpoint
+from drp_jax.runs import checkpoint
 
 _KILLS = [2, pytest.param(20, marks=pytest.mark.slow)]
 _CHANGES = 150  # of files, among which one is chosen: some twenty writes

@@ -53,7 +53,7 @@ def open_replay(folder: pathlib.Path) -> replay_lib.Replay:
 
 
 def write_checkpoints(folder: pathlib.Path) -> None:
-  from drp_jax.train import checkpoint
+  from drp_jax.runs import checkpoint
 
   saved = checkpoint.Checkpoints(folder)
   step = saved.latest_step() or 0

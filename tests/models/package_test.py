@@ -44,12 +44,17 @@ def test_nothing_is_imported_before_it_is_asked_for():
     'from drp_jax import models\n'
     "print('flax' in sys.modules, 'DAE' in dir(models))\n"
     'models.DAE, models.rssm.RSSM\n'
-    "print('drp_jax.models.cnn' in sys.modules)"
+    "print('drp_jax.models.adapter' in sys.modules)"
   ) == ['False True', 'False']
 
 
 def test_every_name_is_there():
   assert set(models.__all__) >= {'DAE', 'MAEDecoder', 'RSSM', 'Adapter', 'dae'}
+  # Networks of one system alone, which lie in its own place.
+  assert set(models.__all__) >= {
+    *('CNNDecoder', 'CNNEncoder', 'DisWMModel', 'DreamerV3Model'),
+    *('LatentActionModel', 'SingleModel'),
+  }
   for name in models.__all__:
     found = getattr(models, name)
     if name[0].isupper():

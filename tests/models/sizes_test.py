@@ -11,7 +11,7 @@ import pytest
 from configs import finetune_dmcr, finetune_metaworld, pretrain
 from drp_jax.models import rssm
 from drp_jax.ops import noise
-from drp_jax.train import batches, build
+from drp_jax.systems import registry
 
 _ACTION_SIZE = 4
 
@@ -24,13 +24,13 @@ def _count(tree) -> int:
 def _system(config_file, agent='drp'):
   config = config_file.get_config('paper')
   config.agent = agent
-  return config, build.system(config, _ACTION_SIZE, None)
+  return config, registry.build(config, _ACTION_SIZE, None).system
 
 
 @functools.cache
 def _variables(config_file, agent='drp'):
   config, system = _system(config_file, agent)
-  batch = batches.example_replay_batch(config, _ACTION_SIZE)
+  batch = registry.build(config, _ACTION_SIZE, None).finetuning.example()
   return jax.eval_shape(system.init, jax.random.key(0), batch)
 
 
@@ -150,7 +150,7 @@ def test_parameter_sets_of_algorithm_2():
     'latent_dynamics',
   }
   config, system = _system(finetune_metaworld)
-  video = batches.example_video_batch(config)
+  video = registry.build(config, 1, None).pretraining.example()
   shapes = jax.eval_shape(system.init, jax.random.key(0), video)
   assert set(shapes['params']) == names
   more = {
@@ -293,7 +293,7 @@ def test_shapes_in_pre_training():
   B, T = 16, 25
   paper = pretrain.get_config('paper')
   assert (paper.data.batch_size, paper.data.clip_length) == (B, T)
-  batch = batches.example_video_batch(config, (B, T))
+  batch = registry.build(config, 1, None).pretraining.example((B, T))
 
   def loss(variables, batch, key):
     params = variables.pop('params')
@@ -317,7 +317,7 @@ def test_shapes_in_fine_tuning(config_file, B, observed):
   config, system = _system(config_file)
   T = 50
   assert (config.replay.batch_size, config.replay.segment_length) == (B, T)
-  batch = batches.example_replay_batch(config, _ACTION_SIZE, (B, T))
+  batch = registry.build(config, _ACTION_SIZE, None).finetuning.example((B, T))
 
   def world_model_loss(variables, batch, key):
     params = variables.pop('params')

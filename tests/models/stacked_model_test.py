@@ -9,7 +9,7 @@ import pytest
 import random_inputs
 
 from configs import finetune_dmcr
-from drp_jax.train import build
+from drp_jax.systems import registry
 
 _B, _T = 200, 3
 
@@ -18,7 +18,7 @@ _B, _T = 200, 3
 def _model(erasing):
   config = finetune_dmcr.get_config('debug')
   config.agent, config.image.context_erasing = 'ipv', erasing
-  return build.system(config, 2, None).model
+  return registry.build(config, 2, None).system.model
 
 
 def _frames(erasing):

@@ -24,11 +24,9 @@ import optax
 
 from configs import finetune_dmcr, finetune_metaworld
 from drp_jax import losses, types
-from drp_jax.agents import behavior as behavior_lib
-from drp_jax.agents import ipv
 from drp_jax.convert import contextwm, prelar
 from drp_jax.ops import distributions, images, noise, returns
-from drp_jax.train import build, intrinsic, optimizers
+from drp_jax.systems import imagination, intrinsic, ipv, optim, parts, registry
 from tests.parity import arguments
 
 CONTINUATION = '_continuation'  # in the name of a case
@@ -104,6 +102,7 @@ def small_config(case: str, sizes: Sizes = GOLDEN) -> ml_collections.ConfigDict:
     config.image.depth //= 2
     config.image.num_heads = 2  # unused, but checked against the depth
   config.image.num_layers = 1 if agent in ('ipv', 'prelar') else 2
+  config.image.context_mask_ratio = 0.75  # the original's
   config.heads.depth = 2
   # Not a whole number of batches.
   config.intrinsic.queue_size = sizes.sequences * sizes.steps + 8
@@ -255,7 +254,7 @@ def double():
   with (
     jax.enable_x64(True),
     mock.patch.object(jnp, 'float32', jnp.float64),
-    mock.patch.dict(build._DTYPES, float32=jnp.float64),
+    mock.patch.dict(parts.DTYPES, float32=jnp.float64),
   ):
     yield
 
@@ -300,7 +299,7 @@ def pretrain(
 ) -> Rows:
   """The loss of pre-training, its gradients, and its optimizer."""
   config = pretrain_config(agent, sizes)
-  system = build.system(config, sizes.actions, None)
+  system = registry.build(config, sizes.actions, None).system
   everything = variables(config, arrays)
   names = system.pretrained
   if agent == 'prelar':
@@ -348,7 +347,7 @@ def finetune(
 ) -> Rows:
   """The world model's loss of fine-tuning and its gradients."""
   config = small_config(agent, sizes)
-  system = build.system(config, sizes.actions, None)
+  system = registry.build(config, sizes.actions, None).system
   everything = variables(config, arrays)
   params = {
     name: tree
@@ -376,7 +375,7 @@ def finetune(
       bonus_fn = functools.partial(
         intrinsic.bonus,
         _empty_queue(config, inputs['projection']),
-        settings=build.intrinsic_settings(config),
+        settings=registry.build(config, 1, None).finetuning.bonus,
         axis_name=None,
       )
     with fed(
@@ -417,7 +416,7 @@ def behavior(
 ) -> Rows:
   """Losses and gradients of actor and critic on an imagined rollout."""
   config = small_config(agent, sizes)
-  system = build.system(config, sizes.actions, None)
+  system = registry.build(config, sizes.actions, None).system
   everything = variables(config, arrays)
   params = dict(everything['params'])
   learner = {name: params.pop(name) for name in LEARNER}
@@ -467,7 +466,7 @@ def discounts(
 ) -> Rows:
   """Discounts, weights and returns of a rollout whose features are given."""
   config = small_config(agent, sizes)
-  system = build.system(config, sizes.actions, None)
+  system = registry.build(config, sizes.actions, None).system
   everything = variables(config, arrays)
 
   def head(feat):
@@ -476,9 +475,9 @@ def discounts(
     )
     return jax.nn.sigmoid(logit)
 
-  fns = behavior_lib.Functions(None, None, None, None, head)
+  fns = imagination.Functions(None, None, None, None, head)
   feats, values = inputs['rollout_feat'], inputs['rollout_value']
-  discount, weight = behavior_lib.discounts(
+  discount, weight = imagination.discounts(
     fns, jnp.asarray(feats), terminal(inputs).reshape(-1), system.behavior
   )
   ret = returns.lambda_return(
@@ -528,14 +527,14 @@ def optimizer_steps(
   rows = {
     'optimizers of the world model': _moves(
       config,
-      optimizers.world_model(config),
+      registry.build(config, 2, None).finetuning.model_tx,
       arrays,
       theirs['fine-tuning: gradients'],
       frozen + len(GRADIENT_FACTORS),
     ),
     'optimizers of actor and critic': _moves(
       config,
-      optimizers.behavior(config),
+      registry.build(config, 2, None).finetuning.behavior_tx,
       arrays,
       theirs['actor and critic: gradients'],
       len(GRADIENT_FACTORS),
@@ -544,7 +543,7 @@ def optimizer_steps(
   if agent != 'dreamerv2':
     rows['optimizer of pre-training'] = _moves(
       config,
-      optimizers.pretraining(config),
+      optim.pretraining(config),
       arrays,
       theirs['pre-training: gradients'],
       len(GRADIENT_FACTORS),
@@ -595,9 +594,9 @@ def networks(
 ) -> Rows:
   """Forward passes in evaluation, module by module."""
   config = small_config(agent, sizes)
-  model = build.system(config, sizes.actions, None).model
+  model = registry.build(config, sizes.actions, None).system.model
   config.image.context_mask_ratio = 0.0
-  unmasked = build.system(config, sizes.actions, None).model
+  unmasked = registry.build(config, sizes.actions, None).system.model
   everything = variables(config, arrays)
 
   def apply(method, *args, model=model):
@@ -717,7 +716,7 @@ def act(
 ) -> Rows:
   """Some steps of acting, one environment being reset on the way."""
   config = small_config(agent, sizes)
-  system = build.system(config, sizes.actions, None)
+  system = registry.build(config, sizes.actions, None).system
   everything = variables(config, arrays)
   B, T = inputs['image'].shape[:2]
 
@@ -769,7 +768,7 @@ def formulas(inputs: Arrays, sizes: Sizes = GOLDEN) -> Rows:
       state,
       feat,
       np.zeros(feat.shape[:2], bool),
-      build.intrinsic_settings(config),
+      registry.build(config, 1, None).finetuning.bonus,
       None,
     )
   return {
@@ -896,7 +895,7 @@ def _erase(image, numbers):
 
 
 def _empty_queue(config, projection):
-  settings = build.intrinsic_settings(config)
+  settings = registry.build(config, 1, None).finetuning.bonus
   state = intrinsic.init(jax.random.key(0), projection.shape[0], settings)
   return state.replace(matrix=jnp.asarray(projection))
 

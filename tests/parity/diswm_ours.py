@@ -18,10 +18,10 @@ import optax
 
 from configs import finetune_dmcr
 from drp_jax import losses, types
-from drp_jax.agents import diswm
 from drp_jax.convert import contextwm as rules
 from drp_jax.ops import distributions, images, returns
-from drp_jax.train import build, optimizers
+from drp_jax.systems import optim, registry
+from drp_jax.systems.diswm import diswm
 from tests.parity import arguments, contextwm_ours
 from tests.parity.contextwm_ours import GRADIENT_FACTORS, PIXELS, Arrays, Rows
 
@@ -185,7 +185,7 @@ def as_ours(row: dict[str, Any], sizes: Sizes = GOLDEN) -> dict[str, Any]:
 
 def small_system(depth: int, sizes: Sizes = GOLDEN) -> diswm.DisWM:
   """The system of `small_config`."""
-  return build.system(small_config(depth, sizes), sizes.actions, None)
+  return registry.build(small_config(depth, sizes), sizes.actions, None).system
 
 
 def networks(weights: Arrays, inputs: Arrays, sizes: Sizes = GOLDEN) -> Rows:
@@ -363,7 +363,7 @@ def distill_weights() -> Rows:
   for schedule in ('intended', 'cross_domain', 'released'):
     config = small_config()
     config.diswm.schedule = schedule
-    settings = build.system(config, GOLDEN.actions, None).settings
+    settings = registry.build(config, GOLDEN.actions, None).system.settings
     found[schedule] = diswm.distill_weight(settings, updates)
   return {'weight of distillation': found}
 
@@ -450,17 +450,17 @@ def optimizer_steps(
     for row, tx, gradients in (
       (
         'optimizer of pre-training',
-        optimizers.pretraining(config),
+        optim.pretraining(config),
         'pre-training: gradients',
       ),
       (
         'optimizers of the world model',
-        optimizers.world_model(config),
+        registry.build(config, 2, None).finetuning.model_tx,
         'fine-tuning: gradients',
       ),
       (
         'optimizers of actor and critic',
-        optimizers.behavior(config),
+        registry.build(config, 2, None).finetuning.behavior_tx,
         'actor and critic: gradients',
       ),
     )
@@ -501,7 +501,7 @@ def formulas(x: Arrays) -> Rows:
     }
   code, by_code = jax.value_and_grad(
     lambda mean, log_var: diswm._code_kl(
-      {'mean': mean, 'std': jnp.exp(0.5 * log_var)}
+      diswm.networks.Codes(mean, jnp.exp(0.5 * log_var))
     ),
     (0, 1),
   )(x['mean'], x['log_var'])

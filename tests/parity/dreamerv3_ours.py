@@ -21,15 +21,9 @@ import optax
 
 from configs import finetune_dmcr
 from drp_jax import types
-from drp_jax.agents import dreamerv3
-from drp_jax.ops import (
-  distributions,
-  dreamerv3_returns,
-  images,
-  noise,
-  two_hot,
-)
-from drp_jax.train import build, optimizers
+from drp_jax.ops import distributions, images, noise, two_hot
+from drp_jax.systems import registry
+from drp_jax.systems.dreamerv3 import dreamerv3, returns
 from tests.parity import arguments, contextwm_ours
 
 # The optimizer is given gradients times these, in turn: so much that some are
@@ -155,7 +149,7 @@ def fed(**numbers: list[jax.Array]):
 
 def small_system(sizes: Sizes = GOLDEN) -> dreamerv3.DreamerV3:
   """The system of `small_config`."""
-  return build.system(small_config(sizes), sizes.actions, None)
+  return registry.build(small_config(sizes), sizes.actions, None).system
 
 
 def _keys(count: int) -> jax.Array:
@@ -298,7 +292,7 @@ def optimizer_steps(weights: Arrays, gradients: Arrays) -> Rows:
   config, moves = small_config(), []
   params = convert({name: weights[name] for name in gradients})
   gradients = convert(gradients)
-  tx = optimizers.world_model(config)
+  tx = registry.build(config, 2, None).finetuning.model_tx
   step = jax.jit(tx.update)
   state = tx.init(params)
   for factor in GRADIENT_FACTORS:
@@ -329,9 +323,9 @@ def formulas(x: Arrays) -> Rows:
   )
   c, lam = small_config().dreamerv3, small_config().behavior.lam
   replayed_live = c.discount * (1.0 - x['terminal'].astype(jnp.float32))
-  range_, ranges = dreamerv3_returns.initial_range(), {}
-  for i, returns in enumerate(x['returns']):
-    range_ = dreamerv3_returns.follow(range_, returns, c.return_rate, None)
+  range_, ranges = returns.initial_range(), {}
+  for i, some in enumerate(x['returns']):
+    range_ = returns.follow(range_, some, c.return_rate, None)
     ranges |= {f'{name} {i}': value for name, value in range_.items()}
   return {
     'two-hot: mean': from_logits(two_hot.mean),
@@ -344,10 +338,10 @@ def formulas(x: Arrays) -> Rows:
       'by prior': by_prior,
     },
     'lambda-returns': {
-      'imagined': dreamerv3_returns.lambda_return(
+      'imagined': returns.lambda_return(
         x['some_rewards'], x['some_values'], x['live'], lam
       ),
-      'replayed': dreamerv3_returns.lambda_return(
+      'replayed': returns.lambda_return(
         x['some_rewards'], x['some_values'], replayed_live, lam
       ),
     },

@@ -25,11 +25,15 @@ def _pretrain_config(folder):
   return config
 
 
+def _held_out(config):
+  return evaluate.held_out_batches(config, config.dae.num_keypoints)
+
+
 def test_held_out_clips_are_the_same_at_every_call(real_shards):
   config = _pretrain_config(real_shards)
-  first = evaluate.held_out_batches(config)
+  first = _held_out(config)
   config.seed = 5  # of the run, which has no say here
-  second = evaluate.held_out_batches(config)
+  second = _held_out(config)
   assert len(first) == 2
   assert first[0].image.shape == (4, 25, 64, 64, 3)
   jax.tree.map(np.testing.assert_array_equal, first, second)
@@ -50,7 +54,7 @@ def test_few_held_out_clips_make_smaller_batches(
   config = _pretrain_config(real_shards)
   config.data.batch_size = batch_size
   config.pretrain.eval_batches = eval_batches
-  found = evaluate.held_out_batches(config)
+  found = _held_out(config)
   assert [len(batch.image) for batch in found] == sizes
   for batch in found:
     leaves = jax.tree.leaves(batch)
@@ -66,7 +70,7 @@ def test_the_first_held_out_clips_are_those_of_an_endless_stream(real_shards):
   stream = input_pipeline.make_iterator(
     real_shards, 'validation', 25, 2, config.dae.num_keypoints, evaluate._SEED
   )
-  for batch in evaluate.held_out_batches(config):
+  for batch in _held_out(config):
     expected = batches.video_batch(next(stream))
     jax.tree.map(np.testing.assert_array_equal, batch, expected)
 
@@ -77,7 +81,7 @@ def test_clips_of_another_length_are_not_held_out_clips(real_shards):
   with pytest.raises(
     ValueError, match='config.data.clip_length=24, but .* have 25 frames'
   ):
-    evaluate.held_out_batches(config)
+    _held_out(config)
 
 
 def _batch(video_batch, **motion):

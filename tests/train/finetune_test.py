@@ -15,20 +15,10 @@ import pytest
 
 from configs import finetune_dmcr
 from drp_jax.envs import driver, gl
-from drp_jax.train import (
-  build,
-  checkpoint,
-  episode_table,
-  evaluate,
-  finetune,
-  finetune_step,
-  lock,
-  logger,
-  optimizers,
-  pretrain_step,
-  rollout,
-)
-from drp_jax.train import workdir as workdir_lib
+from drp_jax.runs import checkpoint, episode_table, lock, logger
+from drp_jax.runs import workdir as workdir_lib
+from drp_jax.systems import registry
+from drp_jax.train import evaluate, finetune, rollout, updater
 from experiments import finetune_work, record_result
 
 _LOST_EPISODE, _LOST_AT = 3, 7  # an environment dies there
@@ -66,7 +56,7 @@ class _Watched(driver.Driver):
     super().send(actions)
 
 
-def _run(config, workdir, copy_to=None, told_at=None, hangs=None):
+def _run(config, workdir, copy_to=None, told_at=None, hangs=None, opened=None):
   """Runs in `workdir`, which is copied in the middle, as a kill leaves it.
 
   Args:
@@ -76,6 +66,7 @@ def _run(config, workdir, copy_to=None, told_at=None, hangs=None):
     told_at: (0 for training, 1 for evaluation, step of those environments) to
       be told to end at, by SIGTERM to all processes.
     hangs: (seed, step) at which an environment does, after such SIGTERMs.
+    opened: list that both sets of environments are added to.
   """
   seed = rollout.episode_seed(config.seed, _LOST_EPISODE)
 
@@ -98,7 +89,7 @@ def _run(config, workdir, copy_to=None, told_at=None, hangs=None):
     if copy_to is not None:
       shutil.copytree(workdir, copy_to)
 
-  opened = []
+  opened = [] if opened is None else opened
   extractor = functools.partial(finetune_work.make_extractor, config)
   state = finetune.finetune(config, workdir, make_envs, extractor)
   assert len(opened) == 2
@@ -204,17 +195,17 @@ def test_a_run_that_is_told_to_end_in_an_update_goes_on(
 ):
   """Between rounds, and in the middle of one."""
   state, workdir, _ = unbroken
-  original = finetune._Run._update
+  original, opened = updater.Updater.update, []
 
-  def told(run):
-    if run.updates + 1 == update:
-      _tell(run.envs)
-    original(run)
+  def told(learning):
+    if learning.updates + 1 == update:
+      _tell(opened[0])
+    original(learning)
 
   with monkeypatch.context() as patch:
-    patch.setattr(finetune._Run, '_update', told)
+    patch.setattr(updater.Updater, 'update', told)
     with pytest.raises(SystemExit) as end:
-      _run(_config(), tmp_path)
+      _run(_config(), tmp_path, opened=opened)
   assert end.value.code == 0
   resumed = _run(_config(), tmp_path)
   jax.tree.map(np.testing.assert_array_equal, state, resumed)
@@ -337,9 +328,7 @@ def pretrained(tmp_path_factory):
   """State and workdir of a pre-training before its first step."""
   workdir = tmp_path_factory.mktemp('pretrained')
   config = _config(seed=1)  # so that what is loaded differs
-  system = build.system(config, 1, None)
-  tx = optimizers.pretraining(config)
-  state = pretrain_step.init_state(config, system, tx, flow_scale=2.5)
+  state = registry.build(config, 1, None).pretraining.init(2.5)
   saved = checkpoint.Checkpoints(workdir)
   saved.save(1, state, {})
   saved.close()
@@ -349,9 +338,9 @@ def pretrained(tmp_path_factory):
 def test_pre_trained_parts_are_loaded_and_others_are_not(pretrained):
   trained, workdir = pretrained
   config = _config(init_from=str(workdir))
-  system = build.system(config, 6, None)
-  loaded = jax.device_get(finetune_step.init_state(config, system, 6))
-  fresh = jax.device_get(finetune_step.init_state(_config(), system, 6))
+  system = registry.build(config, 6, None).system
+  loaded = jax.device_get(registry.build(config, 6, None).finetuning.init())
+  fresh = jax.device_get(registry.build(_config(), 6, None).finetuning.init())
   for name, params in loaded.params.items():
     same = (
       trained.params[name] if name in system.pretrained else fresh.params[name]
@@ -374,6 +363,6 @@ def test_pre_trained_parts_are_loaded_and_others_are_not(pretrained):
 def test_another_preset_does_not_load(pretrained):
   config = _config(init_from=str(pretrained[1]))
   config.dae.width = 32
-  system = build.system(config, 6, None)
+  learner = registry.build(config, 6, None).finetuning
   with pytest.raises(ValueError, match='config.init_from=.*does not fit'):
-    finetune_step.init_state(config, system, 6)
+    learner.init()

@@ -7,9 +7,10 @@ import pytest
 
 from configs import pretrain as pretrain_config
 from drp_jax import types
-from drp_jax.agents import behavior
 from drp_jax.models import heads
-from drp_jax.train import logger, pretrain
+from drp_jax.runs import logger
+from drp_jax.systems import imagination
+from drp_jax.train import pretrain
 
 
 @pytest.mark.slow
@@ -39,7 +40,7 @@ def test_actor_and_critic_learn_in_a_known_world():
   the actor only follows their slope: it takes this many even here.
   """
   actor, critic = heads.PolicyHead(1, 64, 2), heads.ScalarHead(64, 2)
-  settings = behavior.Settings(
+  settings = imagination.Settings(
     horizon=15, discount=0.99, lam=0.95, entropy_scale=1e-3
   )
 
@@ -47,7 +48,7 @@ def test_actor_and_critic_learn_in_a_known_world():
     none = jnp.zeros((len(place), 1, 1))
     return types.RSSMState(deter=place, stoch=none, logits=none)
 
-  fns = behavior.Functions(
+  fns = imagination.Functions(
     img_step=lambda s, action, _: state(0.8 * s.deter + 0.2 * action),
     reward=lambda feat: 1 - jnp.abs(feat[..., 1] - 0.6),
     policy=lambda params, feat: actor.apply({'params': params}, feat),
@@ -70,7 +71,7 @@ def test_actor_and_critic_learn_in_a_known_world():
     uniform = jax.random.uniform(action_key, (15, 96, 1))
     gumbel = jnp.zeros((15, 96, 1, 1))
     terminal = jnp.zeros(96, bool)
-    grads, metrics = jax.grad(behavior.loss, has_aux=True)(
+    grads, metrics = jax.grad(imagination.loss, has_aux=True)(
       trained, slow, fns, state(place), terminal, uniform, gumbel, settings
     )
     updates, opt_state = tx.update(grads, opt_state)

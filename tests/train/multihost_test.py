@@ -14,14 +14,9 @@ import numpy as np
 import pytest
 
 from configs import pretrain as pretrain_config
-from drp_jax.train import (
-  build,
-  checkpoint,
-  logger,
-  optimizers,
-  pretrain,
-  pretrain_step,
-)
+from drp_jax.runs import checkpoint, logger
+from drp_jax.systems import registry
+from drp_jax.train import pretrain
 
 _ROOT = pathlib.Path(__file__).parents[2]
 _PROCESSES = 2
@@ -90,11 +85,8 @@ def _timeless(workdir):
 
 
 def _saved_state(config, workdir):
-  system = build.system(config, 1, None)
   template = jax.eval_shape(
-    lambda: pretrain_step.init_state(
-      config, system, optimizers.pretraining(config), 1.0
-    )
+    lambda: registry.build(config, 1, None).pretraining.init(1.0)
   )
   state, meta = checkpoint.Checkpoints(workdir).restore(template)
   return jax.device_get(state), meta

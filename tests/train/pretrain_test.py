@@ -11,16 +11,10 @@ import random_inputs
 from configs import preprocess as preprocess_config
 from configs import pretrain as pretrain_config
 from drp_jax.preprocess import video
-from drp_jax.train import (
-  build,
-  checkpoint,
-  finetune_step,
-  lock,
-  logger,
-  pretrain,
-  pretrained,
-)
-from drp_jax.train import workdir as workdir_lib
+from drp_jax.runs import checkpoint, lock, logger
+from drp_jax.runs import workdir as workdir_lib
+from drp_jax.systems import registry
+from drp_jax.train import pretrain, pretrained
 from experiments import run_preprocess
 
 
@@ -222,8 +216,8 @@ def test_other_systems_pre_train_from_the_images_alone(
   assert {'loss/image_z', 'held_out/open_loop_mse'} <= names
   assert not {'loss/mae', 'held_out/mae'} & names
   config.init_from = str(tmp_path)
-  system = build.system(config, 2, None)
-  loaded = jax.device_get(finetune_step.init_state(config, system, 2))
+  system = registry.build(config, 2, None).system
+  loaded = jax.device_get(registry.build(config, 2, None).finetuning.init())
   for name in system.pretrained:
     jax.tree.map(
       np.testing.assert_array_equal, loaded.params[name], state.params[name]

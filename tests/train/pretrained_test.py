@@ -13,14 +13,9 @@ from configs import finetune_dmcr, pretrain
 from drp_jax import losses
 from drp_jax.data import shards
 from drp_jax.preprocess import video
-from drp_jax.train import (
-  build,
-  checkpoint,
-  optimizers,
-  pretrain_step,
-  pretrained,
-  workdir,
-)
+from drp_jax.runs import checkpoint, workdir
+from drp_jax.systems import registry
+from drp_jax.train import pretrained
 from experiments import clip_batches
 
 _ROOT = pathlib.Path(__file__).parents[2]
@@ -32,9 +27,7 @@ def run(tmp_path_factory):
   folder = tmp_path_factory.mktemp('pretrained')
   config = pretrain.get_config('debug')
   config.data.shards_dir = str(folder)
-  system = build.system(config, 1, None)
-  tx = optimizers.pretraining(config)
-  state = pretrain_step.init_state(config, system, tx, flow_scale=2.5)
+  state = registry.build(config, 1, None).pretraining.init(2.5)
   workdir.compare(folder, config, 'pretrain', None, {}).record(folder)
   saved = checkpoint.Checkpoints(folder)
   saved.save(7, state, {})

@@ -11,7 +11,6 @@ import jax
 import pytest
 
 from benchmarks import steps
-from drp_jax.train import build
 
 _STEPS = [
   ('pretrain', 'drp'),
@@ -36,10 +35,10 @@ _PLATFORMS = 'cuda', 'tpu'
 @functools.cache
 def _traced(stage, agent, dtype):
   step = steps.make_step(stage, dtype, 'debug', agent)
-  system = build.system(step.config, step.action_size, None)
-  function = functools.partial(step.function, system=system, **step.static)
   key = jax.eval_shape(lambda: jax.random.key(0))
-  return jax.jit(function).trace(step.state, step.example, key), step
+  return jax.jit(step.learner().update).trace(
+    step.state, step.example, key
+  ), step
 
 
 @functools.cache

@@ -7,7 +7,7 @@ import random_inputs
 
 from configs import finetune_dmcr
 from drp_jax.models import image_decoder
-from drp_jax.train import build
+from drp_jax.systems import registry
 
 _B, _T, _K = 2, 6, 3
 
@@ -43,7 +43,7 @@ def _run(remat, which):
   """Variables; loss, batch statistics and gradient."""
   config = finetune_dmcr.get_config('debug')
   config.remat = remat
-  module, inputs = _module(build.system(config, 2, None), which)
+  module, inputs = _module(registry.build(config, 2, None).system, which)
   shapes = jax.eval_shape(
     lambda key: module.init(key, *inputs), jax.random.key(0)
   )
@@ -84,7 +84,7 @@ def test_acting_takes_no_notice_of_it():
   for remat in (False, True):
     config = finetune_dmcr.get_config('debug')
     config.remat = remat
-    module, inputs = _module(build.system(config, 2, None), 'dae')
+    module, inputs = _module(registry.build(config, 2, None).system, 'dae')
     shapes = jax.eval_shape(
       lambda key, m=module, x=inputs: m.init(key, *x), jax.random.key(0)
     )

@@ -9,7 +9,8 @@ import pytest
 
 from configs import base
 from drp_jax.envs import driver
-from drp_jax.train import finetune, logger
+from drp_jax.runs import logger
+from drp_jax.train import finetune
 
 _LENGTH = 3  # steps of an episode, 4 frames; a segment has 8
 

@@ -5,19 +5,17 @@ import pytest
 
 from configs import finetune_dmcr
 from configs import pretrain as pretrain_config
-from drp_jax.train import build, finetune_step, optimizers, pretrain_step
+from drp_jax.systems import registry
 
 
 def _pretraining():
   config = pretrain_config.get_config('debug')
-  system, tx = build.system(config, 1, None), optimizers.pretraining(config)
-  return lambda: pretrain_step.init_state(config, system, tx, 1.0)
+  return lambda: registry.build(config, 1, None).pretraining.init(1.0)
 
 
 def _finetuning():
   config = finetune_dmcr.get_config('debug')
-  system = build.system(config, 2, None)
-  return lambda: finetune_step.init_state(config, system, 2)
+  return registry.build(config, 2, None).finetuning.init
 
 
 @pytest.mark.parametrize('prepare', [_pretraining, _finetuning])
