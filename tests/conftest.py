@@ -32,7 +32,9 @@ pytest_plugins = ('system_fixtures',)
 
 _ROOT = pathlib.Path(__file__).parents[1]
 jax.config.update('jax_compilation_cache_dir', str(_ROOT / '.cache' / 'xla'))
-jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.3)
+# All of them, since small programs are many: to read one takes a tenth of the
+# time of compiling it.
+jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.0)
 jax.config.update('jax_numpy_rank_promotion', 'raise')
 jax.config.update('jax_debug_key_reuse', True)
 
