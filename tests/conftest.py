@@ -15,6 +15,14 @@ os.environ['XLA_FLAGS'] = ' '.join(
   ]
 )
 os.environ['JAX_PLATFORMS'] = 'cpu'
+# What was compiled is kept, also by commands that tests start. Small programs
+# too, since they are many: to read one takes a fifth of the time of compiling
+# it. Without XLA's own caches, whose folder would be a part of every key: each
+# checkout would compile all anew, wherever .cache comes from.
+_ROOT = pathlib.Path(__file__).parents[1]
+os.environ['JAX_COMPILATION_CACHE_DIR'] = str(_ROOT / '.cache' / 'xla')
+os.environ['JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS'] = '0'
+os.environ['JAX_PERSISTENT_CACHE_ENABLE_XLA_CACHES'] = 'none'
 # So that commands do not begin twice (experiments/launch.py).
 os.environ['GLIBC_TUNABLES'] = 'glibc.malloc.hugetlb=1'
 
@@ -30,11 +38,6 @@ from experiments import run_preprocess  # noqa: E402
 
 pytest_plugins = ('system_fixtures',)
 
-_ROOT = pathlib.Path(__file__).parents[1]
-jax.config.update('jax_compilation_cache_dir', str(_ROOT / '.cache' / 'xla'))
-# All of them, since small programs are many: to read one takes a tenth of the
-# time of compiling it.
-jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.0)
 jax.config.update('jax_numpy_rank_promotion', 'raise')
 jax.config.update('jax_debug_key_reuse', True)
 

@@ -41,7 +41,6 @@ def _processes(commands):
     'XLA_FLAGS': '--xla_force_host_platform_device_count=2'
     ' --xla_backend_optimization_level=0',
     'JAX_PLATFORMS': 'cpu',
-    'JAX_COMPILATION_CACHE_DIR': str(_ROOT / '.cache' / 'xla'),
   }
   return [
     subprocess.Popen(
