@@ -1,7 +1,5 @@
 """Convolutions in other forms against the plain one, in float64."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -25,18 +23,21 @@ def _plain(x, kernel, strides, padding):
 def _agree(found, expected, *inputs):
   """In value, and in the gradients of all inputs, to rounding in float64.
 
-  Each form is one program: operation by operation, dozens would be compiled.
+  In one program: operation by operation, dozens would be compiled.
   """
 
-  @functools.partial(jax.jit, static_argnums=0)
-  def run(form, inputs, dy):
-    y, vjp = jax.vjp(form, *inputs)
-    return y, *vjp(dy)
+  @jax.jit
+  def both(inputs, dy):
+    results = []
+    for form in (found, expected):
+      y, vjp = jax.vjp(form, *inputs)
+      results.append((y, *vjp(dy)))
+    return results
 
   with jax.enable_x64(True):
     inputs = [jnp.asarray(x, jnp.float64) for x in inputs]
     dy = jnp.asarray(_normal(9, *jax.eval_shape(expected, *inputs).shape))
-    one, other = run(found, inputs, dy), run(expected, inputs, dy)
+    one, other = both(inputs, dy)
     assert one[0].dtype == jnp.float64
     for a, b in zip(one, other, strict=True):
       np.testing.assert_allclose(a, b, rtol=0, atol=1e-12)
