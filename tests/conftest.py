@@ -4,9 +4,9 @@ import os
 import pathlib
 
 # Read once, when JAX starts: four devices on any machine, if XLA_FLAGS does not
-# say otherwise; the fusion that runs use (experiments/launch.py). No optimization
-# by LLVM, and of XLA's two emitters of kernels the older one, which halves the
-# time of compiling: tests compile for minutes, run for milliseconds.
+# say otherwise; the fusion that runs use (experiments/launch.py). No
+# optimization by LLVM, and of XLA's two emitters of kernels the older one that
+# compiles in half the time: tests compile for minutes, run for milliseconds.
 os.environ['XLA_FLAGS'] = ' '.join(
   [
     '--xla_force_host_platform_device_count=4',
