@@ -2,19 +2,32 @@
 
 import os
 import pathlib
+from importlib import metadata
 
 # Read once, when JAX starts: four devices on any machine, if XLA_FLAGS does not
-# say otherwise; the fusion that runs use (experiments/launch.py); and no
-# optimization by LLVM, since tests compile for minutes, run for milliseconds.
+# say otherwise; the fusion that runs use (experiments/launch.py). No
+# optimization by LLVM, and of the two emitters of kernels that JAX 0.10 has the
+# older one, which compiles in half the time: tests compile for minutes and run
+# for milliseconds.
+_OLD_EMITTERS = ['--xla_cpu_use_fusion_emitters=false']
 os.environ['XLA_FLAGS'] = ' '.join(
   [
     '--xla_force_host_platform_device_count=4',
     os.environ.get('XLA_FLAGS', ''),
     '--xla_cpu_experimental_ynn_fusion_type=individual_dot,reduce',
     '--xla_backend_optimization_level=0',
+    *(_OLD_EMITTERS if metadata.version('jaxlib').startswith('0.10.') else []),
   ]
 )
 os.environ['JAX_PLATFORMS'] = 'cpu'
+# What was compiled is kept, also by commands that tests start. Small programs
+# too, since they are many: to read one takes a fifth of the time of compiling
+# it. Without XLA's own caches, whose folder would be a part of every key: each
+# checkout would compile all anew, wherever .cache comes from.
+_ROOT = pathlib.Path(__file__).parents[1]
+os.environ['JAX_COMPILATION_CACHE_DIR'] = str(_ROOT / '.cache' / 'xla')
+os.environ['JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS'] = '0'
+os.environ['JAX_PERSISTENT_CACHE_ENABLE_XLA_CACHES'] = 'none'
 # So that commands do not begin twice (experiments/launch.py).
 os.environ['GLIBC_TUNABLES'] = 'glibc.malloc.hugetlb=1'
 
@@ -31,9 +44,6 @@ from experiments import run_preprocess  # noqa: E402
 
 pytest_plugins = ('system_fixtures',)
 
-_ROOT = pathlib.Path(__file__).parents[1]
-jax.config.update('jax_compilation_cache_dir', str(_ROOT / '.cache' / 'xla'))
-jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.3)
 jax.config.update('jax_numpy_rank_promotion', 'raise')
 jax.config.update('jax_debug_key_reuse', True)
 

@@ -2,6 +2,7 @@
 
 import ast
 import configparser
+import functools
 import pathlib
 import subprocess
 import sys
@@ -20,6 +21,7 @@ _ALWAYS |= {'absl', 'tapnet'}
 _OURS = {'benchmarks', 'configs', 'drp_jax', 'experiments'}
 
 
+@functools.cache
 def _tree(path):
   return ast.parse(path.read_text('utf-8'))
 
@@ -49,7 +51,12 @@ def _texts(node):
 
 def _required(paths):
   """All words in calls that check for packages, or in blocks that do."""
-  nodes = [node for path in paths for node in ast.walk(_tree(path))]
+  return set().union(*map(_required_by, paths))
+
+
+@functools.cache
+def _required_by(path):
+  nodes = list(ast.walk(_tree(path)))
   words = {
     text
     for node in nodes
@@ -81,8 +88,9 @@ def test_every_package_of_an_extra_is_asked_for_where_it_is_imported():
     for path in own:
       missing = _imported(path) - required
       assert not missing, f'{path}: add {missing} to extras.require(...).'
+  required = _required([*_COMMANDS, *_LIBRARY])
   for path in _COMMANDS:
-    missing = _imported(path) - _required([path, *_COMMANDS, *_LIBRARY])
+    missing = _imported(path) - required
     assert not missing, f'{path}: add {missing} to extras.require(...).'
 
 

@@ -551,22 +551,30 @@ _RENDER = """
 import sys
 from configs import preprocess
 from experiments import run_preprocess
-config = preprocess.get_config(sys.argv[1])
-config.path = sys.argv[2]
-config.sim.tasks, config.sim.clips_per_task = ('walker_walk',), 1
-config.sim.frames = 60
-config.pushes.clips_per_class = 1
-run_preprocess.fetch(config)
+for source in sys.argv[2:]:
+  config = preprocess.get_config(source)
+  config.path = f'{sys.argv[1]}/{source}'
+  config.sim.tasks, config.sim.clips_per_task = ('walker_walk',), 1
+  config.sim.frames = 60
+  config.pushes.clips_per_class = 1
+  run_preprocess.fetch(config)
 """
 
 
-@pytest.mark.parametrize(('source', 'count'), [('sim', 4), ('pushes', 7)])
-def test_renders_are_a_function_of_their_seed(tmp_path, source, count):
-  """Every file, to the bit, in processes unlike each other."""
-  folders = [tmp_path / str(number) for number in range(3)]
+@pytest.fixture(scope='module')
+def rendered(tmp_path_factory):
+  """Folders of renders, by processes unlike each other."""
+  root = tmp_path_factory.mktemp('rendered')
+  folders = [root / str(number) for number in range(3)]
   for number, folder in enumerate(folders):
-    unlike.run(_RENDER, number, source, str(folder))
-  first, *others = map(_contents, folders)
+    unlike.run(_RENDER, number, str(folder), 'sim', 'pushes')
+  return folders
+
+
+@pytest.mark.parametrize(('source', 'count'), [('sim', 4), ('pushes', 7)])
+def test_renders_are_a_function_of_their_seed(rendered, source, count):
+  """Every file, to the bit."""
+  first, *others = (_contents(folder / source) for folder in rendered)
   assert len(first) == count
   for other in others:
     assert other == first

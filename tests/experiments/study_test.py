@@ -440,8 +440,8 @@ def _command(module, *args):
     cwd=_ROOT,
     env={
       **os.environ,
-      'XLA_FLAGS': '--xla_backend_optimization_level=0',
-      'JAX_COMPILATION_CACHE_DIR': str(_ROOT / '.cache' / 'xla'),
+      'XLA_FLAGS': os.environ['XLA_FLAGS']
+      + ' --xla_force_host_platform_device_count=1',
     },
     capture_output=True,
     text=True,

@@ -13,7 +13,6 @@ _ROOT = pathlib.Path(__file__).parents[2]
 _ENV = {
   **os.environ,
   'PYTHONPATH': os.pathsep.join([str(_ROOT), str(_ROOT / 'tests')]),
-  'JAX_COMPILATION_CACHE_DIR': str(_ROOT / '.cache' / 'xla'),
 }
 _STRUCK = pathlib.Path(__file__).with_name('struck.py')
 

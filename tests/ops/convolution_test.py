@@ -21,14 +21,25 @@ def _plain(x, kernel, strides, padding):
 
 
 def _agree(found, expected, *inputs):
-  """In value, and in the gradients of all inputs, to rounding in float64."""
+  """In value, and in the gradients of all inputs, to rounding in float64.
+
+  In one program: operation by operation, dozens would be compiled.
+  """
+
+  @jax.jit
+  def both(inputs, dy):
+    results = []
+    for form in (found, expected):
+      y, vjp = jax.vjp(form, *inputs)
+      results.append((y, *vjp(dy)))
+    return results
+
   with jax.enable_x64(True):
     inputs = [jnp.asarray(x, jnp.float64) for x in inputs]
-    one, one_vjp = jax.vjp(found, *inputs)
-    other, other_vjp = jax.vjp(expected, *inputs)
-    assert one.dtype == jnp.float64
-    dy = jnp.asarray(_normal(9, *other.shape))
-    for a, b in zip((one, *one_vjp(dy)), (other, *other_vjp(dy)), strict=True):
+    dy = jnp.asarray(_normal(9, *jax.eval_shape(expected, *inputs).shape))
+    one, other = both(inputs, dy)
+    assert one[0].dtype == jnp.float64
+    for a, b in zip(one, other, strict=True):
       np.testing.assert_allclose(a, b, rtol=0, atol=1e-12)
 
 

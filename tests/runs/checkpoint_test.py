@@ -347,7 +347,7 @@ _FULL = """
 import pathlib, resource, signal, sys
 sys.path.insert(0, sys.argv[2])
 import checkpoint_test as test
-from drp_jax.train import checkpoint
+from drp_jax.runs import checkpoint
 
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 saved = checkpoint.Checkpoints(sys.argv[1])

@@ -27,10 +27,13 @@ from drp_jax.runs import limits, ranges
 from drp_jax.systems import registry
 from experiments import study
 
-_STUDIES = [
-  importlib.import_module(path.removesuffix('.py').replace('/', '.'))
-  for path in study.names()
-]
+
+def _study(name):
+  """The config that `--config=name` is."""
+  path, _, argument = name.partition(':')
+  module = path.removesuffix('.py').replace('/', '.')
+  arguments = [argument] if argument else []
+  return importlib.import_module(module).get_config(*arguments)
 
 
 def _demo(variant):
@@ -73,7 +76,7 @@ _CONFIGS = {
     *(preprocess.get_config(variant) for variant in preprocess.VARIANTS),
     *(demo.get_config(variant).preprocess for variant in demo.VARIANTS),
   ],
-  'STUDY': [m.get_config() for m in (study_base, *_STUDIES)],
+  'STUDY': [study_base.get_config(), *map(_study, study.names())],
   'DEMO': [_demo(variant) for variant in demo.VARIANTS],
 }
 _KEYS = sorted(_TABLES['BASE'])

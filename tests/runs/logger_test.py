@@ -243,7 +243,7 @@ def test_no_metrics_yet(tmp_path):
 _KILLED_RUN = """
 import os, signal, sys
 import numpy as np
-from drp_jax.train import logger
+from drp_jax.runs import logger
 log = logger.Logger(sys.argv[1], 10, 'train')
 for step in range(5):
   log.scalars(step, {'loss': 100.0 + step})

@@ -281,7 +281,7 @@ def test_the_commit_of_code_outside_a_repository(tmp_path, monkeypatch):
 
 _HOLDER = """
 import sys, time
-from drp_jax.train import workdir
+from drp_jax.runs import workdir
 with workdir.locked(sys.argv[1]):
   print('in', flush=True)
   time.sleep(600)

@@ -130,12 +130,22 @@ def test_a_resumed_run_equals_an_unbroken_one(unbroken):
   assert episode_table.read(workdir) == episode_table.read(killed)
 
 
-def test_a_run_that_is_told_to_end_saves_at_once(tmp_path):
-  """In the first round, while the step is being compiled."""
+@pytest.fixture(scope='module')
+def told(tmp_path_factory):
+  """Exit code and workdir of a run that was told to end.
+
+  In the first round, while the step is being compiled.
+  """
+  workdir = tmp_path_factory.mktemp('told')
   with pytest.raises(SystemExit) as end:
-    _run(_config(), tmp_path, told_at=(0, 10))
-  assert end.value.code == 0
-  assert checkpoint.Checkpoints(tmp_path).latest_step() == 20
+    _run(_config(), workdir, told_at=(0, 10))
+  return end.value.code, workdir
+
+
+def test_a_run_that_is_told_to_end_saves_at_once(told):
+  code, workdir = told
+  assert code == 0
+  assert checkpoint.Checkpoints(workdir).latest_step() == 20
 
 
 @pytest.mark.slow
@@ -295,24 +305,24 @@ def test_another_run_does_not_take_over_a_workdir(unbroken, tmp_path):
   assert {**after, lock_file: b''} == {**before, lock_file: b''}
 
 
-def test_the_number_of_environments_may_change(tmp_path):
+def test_the_number_of_environments_may_change(told, tmp_path):
   """Also in the middle of a round, whose episodes are dropped and counted."""
-  with pytest.raises(SystemExit):
-    _run(_config(), tmp_path, told_at=(0, 10))
+  workdir = tmp_path / 'run'
+  shutil.copytree(told[1], workdir)
   config = _config()
   config.env.num_envs = 1
   config.finetune.num_steps = 40
-  _run(config, tmp_path)
-  lines = logger.read_metrics(tmp_path)
+  _run(config, workdir)
+  lines = logger.read_metrics(workdir)
   (episode,) = [line for line in lines if 'episode/return' in line]
   assert (episode['episode/number'], episode['step']) == (3, 40)
   assert episode['episode/dropped'] == 2
-  changes = workdir_lib.read_changes(tmp_path)
+  changes = workdir_lib.read_changes(workdir)
   assert {'step': 20, 'key': 'config.env.num_envs', 'old': 2, 'new': 1} in (
     changes
   )
   assert (
-    json.loads((tmp_path / 'config.json').read_text())['env']['num_envs'] == 2
+    json.loads((workdir / 'config.json').read_text())['env']['num_envs'] == 2
   )
 
 

@@ -33,10 +33,8 @@ def _processes(commands):
   """Starts them, each with two devices."""
   environment = {
     **os.environ,
-    'XLA_FLAGS': '--xla_force_host_platform_device_count=2'
-    ' --xla_backend_optimization_level=0',
-    'JAX_PLATFORMS': 'cpu',
-    'JAX_COMPILATION_CACHE_DIR': str(_ROOT / '.cache' / 'xla'),
+    'XLA_FLAGS': os.environ['XLA_FLAGS']
+    + ' --xla_force_host_platform_device_count=2',
   }
   return [
     subprocess.Popen(

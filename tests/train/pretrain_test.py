@@ -35,7 +35,12 @@ def _timeless(workdir):
 
 @pytest.fixture(scope='module')
 def unbroken(real_shards, tmp_path_factory):
+  """State and workdir; a start with other settings had failed there."""
   workdir = tmp_path_factory.mktemp('unbroken')
+  failing = _config(workdir / 'nowhere', 2)
+  failing.seed = 5
+  with pytest.raises(ValueError, match='nowhere'):
+    pretrain.pretrain(failing, workdir)
   state = pretrain.pretrain(_config(real_shards, 4), workdir)
   return jax.device_get(state), workdir
 
@@ -119,13 +124,8 @@ def test_the_shards_of_a_run_may_move_but_not_change(
     assert _contents(run) == before
 
 
-def test_a_start_that_failed_binds_nobody(real_shards, tmp_path):
-  with pytest.raises(ValueError, match='nowhere'):
-    pretrain.pretrain(_config(tmp_path / 'nowhere', 2), tmp_path / 'run')
-  config = _config(real_shards, 1)
-  config.seed = 5
-  pretrain.pretrain(config, tmp_path / 'run')
-  assert workdir_lib.read_config(tmp_path / 'run').seed == 5
+def test_a_start_that_failed_binds_nobody(unbroken):
+  assert workdir_lib.read_config(unbroken[1]).seed == 0
 
 
 def test_load_part_reads_what_is_asked_for(unbroken):
