@@ -118,9 +118,9 @@ class DualAttentionBlock(nn.Module):
       self.inter_query, self.inter_key, self.inter_value = (
         projection() for _ in range(3)
       )
-    if self.num_heads > 1:
-      self.intra_out = projection() if self.intra else None
-      self.inter_out = projection() if self.inter else None
+    several = self.num_heads > 1
+    self.intra_out = projection() if several and self.intra else None
+    self.inter_out = projection() if several and self.inter else None
     self.mlp_norm = layers.LayerNorm()
     self.mlp_in = layers.Dense(self.mlp_ratio * D)
     self.mlp_out = layers.Dense(D)
@@ -185,14 +185,16 @@ class DualAttentionBlock(nn.Module):
       weights = attention_weights(query, key, allowed, self.num_heads)
       self.sow('intermediates', 'intra_attention', weights)
     h = attend(query, key, self.intra_value(h), allowed, self.num_heads)  # (14)
-    return x + (self.intra_out(h) if self.num_heads > 1 else h)  # Eq. 17
+    return x + (h if self.intra_out is None else self.intra_out(h))  # Eq. 17
 
   def _inter_projections(self, x):
     h = jnp.swapaxes(self.inter_norm(x), 1, 2)  # [B, K+1, T, D]
     return self.inter_query(h), self.inter_key(h), self.inter_value(h)  # Eq. 15
 
   def _finish(self, x, inter):
-    x = x + (self.inter_out(inter) if self.num_heads > 1 else inter)  # Eq. 18
+    x = x + (
+      inter if self.inter_out is None else self.inter_out(inter)
+    )  # Eq. 18
     return self._mlp(x)
 
   def _mlp(self, x):

@@ -4,18 +4,17 @@ The half of DRP that sees motion. It hands one aggregated action a step to the
 latent dynamics model of `stacked_model`.
 """
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from drp_jax import types
-from drp_jax.models import dae, mae_decoder, outputs
+from drp_jax.models import dae, mae_decoder, network, outputs
 from drp_jax.ops import masking, patches
 
 
-class Deconstruction(nn.Module):
+class Deconstruction(network.Network):
   """Atomic actions, Dual-Attention Encoder and masked autoencoder.
 
   Attributes:
@@ -59,11 +58,12 @@ class Deconstruction(nn.Module):
     """
     u = self.atomic_actions(motion)
     hidden = masking.random_hidden(keys, ~is_first, u.shape[2], self.mask_ratio)
-    both = jax.tree.map(
+    both: Any = jax.tree.map(
       lambda x: jnp.concatenate([x, x], 0),
       (u.astype(self.dtype), motion.points, motion.window_step, is_first),
     )
-    encoded = self.dae(*both, jnp.concatenate([hidden, hidden & False], 0))
+    twice = jnp.concatenate([hidden, hidden & False], 0)
+    encoded = self.dae(both[0], both[1], both[2], both[3], twice)
     masked, full = jnp.split(encoded, 2, 0)
     recon = self.mae_decoder(
       masked, motion.points, motion.window_step, is_first, hidden

@@ -7,16 +7,15 @@ nothing is masked.
 
 from typing import ClassVar
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from drp_jax import types
-from drp_jax.models import outputs, transition_encoder
+from drp_jax.models import network, outputs, transition_encoder
 from drp_jax.ops import patches
 
 
-class GlobalFlow(nn.Module):
+class GlobalFlow(network.Network):
   """Encodes the flow of each frame separately.
 
   Attributes:

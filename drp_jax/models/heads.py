@@ -4,10 +4,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from drp_jax.models import layers
+from drp_jax.models import layers, network
 
 
-class ScalarHead(nn.Module):
+class ScalarHead(network.Network):
   """Predicts one number from a state.
 
   The mean of a unit-variance Gaussian, a reward or a value; or the logit of a
@@ -28,7 +28,7 @@ class ScalarHead(nn.Module):
     return out[..., 0].astype(jnp.float32)
 
 
-class PolicyHead(nn.Module):
+class PolicyHead(network.Network):
   """Truncated normal on [-1, 1]^A  [IPV].
 
   Attributes:

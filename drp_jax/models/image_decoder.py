@@ -207,7 +207,7 @@ class ImageDecoder(nn.Module):
     self,
     feat: jax.Array,
     context: Context | None,
-    keys: jax.Array,
+    keys: jax.Array | None,
     train: bool,
   ) -> jax.Array:
     """Decodes each step of each sequence.
@@ -226,8 +226,9 @@ class ImageDecoder(nn.Module):
       residual, attend = layers.RecomputedResidual, RecomputedCrossAttention
     B, T = feat.shape[:2]
     side, C = self.image_size // 16, 4 * self.depth
-    memories, stage_keys = (None, None, None), None
+    memories, stage_keys = (None, None, None), ()
     if context is not None:
+      assert keys is not None
       memories = context.coarse, context.fine, None
       stage_keys = noise.split(keys, 2)
     x = layers.Dense(side * side * C, name='dense')(feat)

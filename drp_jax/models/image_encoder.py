@@ -53,4 +53,5 @@ class ImageEncoder(nn.Module):
         )
       maps.append(x)
       x = nn.avg_pool(x, (2, 2), strides=(2, 2))
-    return x.reshape(x.shape[0], -1), tuple(maps)
+    fine, middle, coarse = maps
+    return x.reshape(x.shape[0], -1), (fine, middle, coarse)

@@ -40,7 +40,7 @@ def _forward(step, params, carry, xs):
 
   The gradient of a layer's tap is that of what it returned.
   """
-  flat = flax.traverse_util.flatten_dict(params)
+  flat: dict[Any, Any] = flax.traverse_util.flatten_dict(params)
 
   def tapped(taps, params, carry, x):
     given = {}
@@ -97,7 +97,7 @@ def _backward(step, kept, gradient):
       x.T, dy, preferred_element_type=jnp.promote_types(dy.dtype, jnp.float32)
     )
     grads[*path, 'bias'] = dy.sum(0, dtype=grads[*path, 'kernel'].dtype)
-  flat = flax.traverse_util.flatten_dict(params)
+  flat: dict[Any, Any] = flax.traverse_util.flatten_dict(params)
   grads = {path: grads[path].astype(x.dtype) for path, x in flat.items()}
   return flax.traverse_util.unflatten_dict(grads), carry, xs
 

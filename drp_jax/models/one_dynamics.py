@@ -1,13 +1,13 @@
 """Implements the calls of models with one dynamics model."""
 
-import flax.linen as nn
 import jax
 
 from drp_jax import types
+from drp_jax.models import network
 from drp_jax.ops import images, noise
 
 
-class OneDynamics(nn.Module):
+class OneDynamics(network.Network):
   """A model whose `action_dynamics` takes the place of s elsewhere.
 
   A subclass has the fields `image_encoder`, `action_dynamics`, `actor`,

@@ -5,7 +5,8 @@ robot's actions, s. What is trained on what comes out stands in
 `drp_jax/systems/`.
 """
 
-import flax.linen as nn
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 
@@ -15,13 +16,14 @@ from drp_jax.models import (
   heads,
   image_decoder,
   image_encoder,
+  network,
   outputs,
   rssm,
 )
 from drp_jax.ops import images, noise, seams
 
 
-class StackedModel(nn.Module):
+class StackedModel(network.Network):
   """The networks, one submodule per parameter set of Algorithm 2.
 
   Attributes:
@@ -90,7 +92,10 @@ class StackedModel(nn.Module):
     )
 
   def init_pretrain(
-    self, batch: types.VideoBatch, a_agg: jax.Array, keys: jax.Array
+    self,
+    batch: types.VideoBatch | types.ReplayBatch,
+    a_agg: jax.Array,
+    keys: jax.Array,
   ):
     """Calls every module that pre-training uses, to create its parameters."""
     image = images.to_float(batch.image)
@@ -116,7 +121,7 @@ class StackedModel(nn.Module):
 
   def pretrain(
     self,
-    batch: types.VideoBatch,
+    batch: types.VideoBatch | types.ReplayBatch,
     a_agg: jax.Array,
     keys: list[jax.Array],
     decode: bool = True,
@@ -176,6 +181,7 @@ class StackedModel(nn.Module):
     latent = self.pretrain(batch, a_agg, latent_keys, decode_z)
     embed, weight = latent.embed, None
     if self.context_encoder is not None:
+      assert latent.context_index is not None  # there is a context
       weight = seams.same_part_weight(batch.is_last, latent.context_index)
     s, prior = self.observe_s(
       latent.z.feat,
@@ -190,11 +196,13 @@ class StackedModel(nn.Module):
       s_prior=prior,
       s_decoded=self.image_decoder(s.feat, latent.context, decode_keys, True),
       reward=self.reward(s.feat),
-      aux_reward=self.aux_reward and self.aux_reward(s.feat),
-      continuation=self.continuation and self.continuation(s.feat),
+      aux_reward=None if self.aux_reward is None else self.aux_reward(s.feat),
+      continuation=None
+      if self.continuation is None
+      else self.continuation(s.feat),
       image_weight=weight,
     )
-    return latent.replace(image_weight=weight), action
+    return dataclasses.replace(latent, image_weight=weight), action
 
   def img_step(
     self,
@@ -267,6 +275,7 @@ class StackedModel(nn.Module):
       z and s; mean and std of the action, [B, A].
     """
     z_keys, s_keys = keys
+    assert carry.z is not None  # as `initial_carry` made it
     embed = self.encode(images.to_float(obs.image), False)
     z = self.latent_dynamics.obs_step(
       carry.z, embed, a_agg, obs.is_first, self._gumbel(z_keys, embed)
@@ -290,7 +299,7 @@ class StackedModel(nn.Module):
     index = noise.draw(keys, draw, ())
     place = index[:, None, None, None, None]
     frame = jnp.take_along_axis(image, place, 1)[:, 0]
-    if self.context_erasing:
+    if erase_keys is not None:
       frame = images.random_erasing(frame, erase_keys)
     return frame, index
 

@@ -122,7 +122,7 @@ def check_preprocessing(
 
 
 def leaves(
-  config: Mapping[str, Any], parent: str = ''
+  config: Mapping[str, Any] | ml_collections.ConfigDict, parent: str = ''
 ) -> Iterator[tuple[str, Any]]:
   """Yields the dotted key and the value of every setting."""
   for name, value in config.items():
@@ -163,5 +163,5 @@ class Named:
 def _allowed(low: float, high: float) -> str:
   if low == -math.inf:  # there is no row
     return 'finite'
-  low, high = (x if isinstance(x, int) else f'{x:g}' for x in (low, high))
-  return f'at least {low}' if high == 'inf' else f'in {low}..{high}'
+  first, last = (x if isinstance(x, int) else f'{x:g}' for x in (low, high))
+  return f'at least {first}' if last == 'inf' else f'in {first}..{last}'

@@ -21,6 +21,7 @@ class ActsFromOneState:
 
   sees_motion: ClassVar[bool] = False
   choose_action = staticmethod(imagination.choose_action)
+  model: Any
 
   def policy_step(
     self,
@@ -38,7 +39,9 @@ class ActsFromOneState:
     action = self.choose_action(mean, std, action_keys, explore)
     return types.PolicyCarry(z=None, s=s, action=action, cache=None), action
 
-  def initial_carry(self, batch: int, num_keypoints: int) -> types.PolicyCarry:
+  def initial_carry(
+    self, batch: int, num_keypoints: int | None
+  ) -> types.PolicyCarry:
     """See `System.initial_carry`."""
     del num_keypoints  # sees none
     return types.PolicyCarry(

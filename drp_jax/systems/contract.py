@@ -7,7 +7,7 @@ asks which one it runs.
 """
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import flax.struct
 import jax
@@ -50,8 +50,8 @@ class System(Protocol):
       `Pretrains`.
   """
 
-  sees_motion: bool
-  pretrained: tuple[str, ...]
+  sees_motion: ClassVar[bool]
+  pretrained: ClassVar[tuple[str, ...]]
 
   def init(self, key: jax.Array, batch: Any) -> dict[str, Any]:
     """Creates variables for pre-training or, from a ReplayBatch, fine-tuning.
@@ -100,7 +100,7 @@ class Pretrains(System, Protocol):
     follows_motion: whether `open_loop` follows the later motion of a clip.
   """
 
-  follows_motion: bool
+  follows_motion: ClassVar[bool]
 
   def pretrain_loss(
     self,

@@ -65,7 +65,7 @@ class Definition:
 
 def in_turn(
   config: ml_collections.ConfigDict,
-  system: contract.Imagines,
+  system: Any,
   action_size: int,
   members: Mapping[str, str],
   max_entropy: float | None = None,

@@ -128,7 +128,9 @@ class SingleModel(one_dynamics.OneDynamics):
       s_prior=prior,
       s_decoded=self.image_decoder(s.feat),
       reward=self.reward(s.feat),
-      continuation=self.continuation and self.continuation(s.feat),
+      continuation=None
+      if self.continuation is None
+      else self.continuation(s.feat),
     )
 
 

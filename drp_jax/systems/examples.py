@@ -1,5 +1,7 @@
 """Makes batches of zeros in the shapes and types of real ones."""
 
+from typing import Any
+
 import numpy as np
 
 from drp_jax import types
@@ -17,18 +19,20 @@ def video_batch(
   """
   B, T = shape
   S, K = schema.IMAGE_SIZE, num_keypoints
+  zeros: Any = np.zeros  # on the host, where types.py says jax.Array
+  is_first: Any = np.broadcast_to(np.arange(T) == 0, (B, T))
   motion = None
   if K is not None:
     motion = types.Motion(
-      flow=np.zeros((B, T, S, S, 2), np.float16),
-      points=np.zeros((B, T, K, 2), np.float32),
-      visible=np.ones((B, T, K), bool),
-      window_step=np.zeros((B, T), np.int32),
+      flow=zeros((B, T, S, S, 2), np.float16),
+      points=zeros((B, T, K, 2), np.float32),
+      visible=~zeros((B, T, K), bool),
+      window_step=zeros((B, T), np.int32),
     )
   return types.VideoBatch(
-    image=np.zeros((B, T, S, S, 3), np.uint8),
+    image=zeros((B, T, S, S, 3), np.uint8),
     motion=motion,
-    is_first=np.broadcast_to(np.arange(T) == 0, (B, T)),
+    is_first=is_first,
   )
 
 
@@ -45,12 +49,13 @@ def replay_batch(
     shape: B and T.
   """
   video = video_batch(num_keypoints, shape)
+  zeros: Any = np.zeros
   return types.ReplayBatch(
     image=video.image,
     motion=video.motion,
-    action=np.zeros((*shape, action_size), np.float32),
-    reward=np.zeros(shape, np.float32),
+    action=zeros((*shape, action_size), np.float32),
+    reward=zeros(shape, np.float32),
     is_first=video.is_first,
-    is_last=np.zeros(shape, bool),
-    is_terminal=np.zeros(shape, bool),
+    is_last=zeros(shape, bool),
+    is_terminal=zeros(shape, bool),
   )

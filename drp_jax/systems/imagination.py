@@ -178,7 +178,7 @@ def loss(
     'behavior/value': value.mean(),
   }
   if fns.continuation is not None:
-    metrics['behavior/discount'] = discount.mean()
+    metrics['behavior/discount'] = jnp.mean(discount)
   return actor + critic, metrics
 
 
@@ -218,7 +218,7 @@ def loss_in_model(
     x = noise.draw(keys, sampler, (H, N // b, *shape))  # [b, H, T, ...]
     return jnp.swapaxes(x, 0, 1).reshape(H, N, *shape)
 
-  def apply(method, **own):
+  def apply(method, **own) -> Any:
     params = {**variables['params'], **own}
     return model.apply({**variables, 'params': params}, method=method)
 

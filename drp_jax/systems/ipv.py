@@ -154,7 +154,9 @@ class IPV(world_model.LearnsInImagination):
     action = imagination.choose_action(mean, std, action_keys, explore)
     return types.PolicyCarry(z=z, s=s, action=action, cache=None), action
 
-  def initial_carry(self, batch: int, num_keypoints: int) -> types.PolicyCarry:
+  def initial_carry(
+    self, batch: int, num_keypoints: int | None
+  ) -> types.PolicyCarry:
     """See `System.initial_carry`."""
     del num_keypoints  # sees none
     model = self.model

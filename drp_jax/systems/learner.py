@@ -108,14 +108,16 @@ class Learner:
     b = batch.image.shape[0]
     first = parallel.device_examples(b, self.axis_name)
     keys = noise.example_keys(jax.random.fold_in(key, state.step), first, b)
-    state = state.replace(slow_critic=self.slow_critic(state))
+    state = dataclasses.replace(state, slow_critic=self.slow_critic(state))
     moved, grads, metrics = self.move(state, batch, keys)
     metrics |= {
       f'grad_norm/{name}': optax.global_norm(x) for name, x in grads.items()
     }
     number = state.step + 1
     return bad_steps.guard(
-      moved.replace(step=number), state.replace(step=number), metrics
+      dataclasses.replace(moved, step=number),
+      dataclasses.replace(state, step=number),
+      metrics,
     )
 
   def first_bonus(self, key: jax.Array) -> Any:
@@ -208,7 +210,8 @@ class InTurn(Learner):
     learner, behavior_opt = apply(
       self.behavior_tx, learner_grads, state.behavior_opt, learner
     )
-    moved = state.replace(
+    moved = dataclasses.replace(
+      state,
       params={**model, **learner},
       collections=out.collections,
       model_opt=model_opt,

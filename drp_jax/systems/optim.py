@@ -1,6 +1,6 @@
 """Adam in groups of parameter sets, made from a config (Table 5; D3, D16)."""
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from typing import Any
 
 import ml_collections
@@ -46,14 +46,19 @@ def grouped(
   Returns:
     An optimizer of trees whose top keys are in `members`.
   """
+  transforms: dict[Hashable, optax.GradientTransformation] = {**groups}
   return optax.multi_transform(
-    dict(groups), lambda params: {key: members[key] for key in params}
+    transforms, lambda params: {key: members[key] for key in params}
   )
 
 
 def frozen_at_first(learning_rate: float, updates: int) -> optax.Schedule:
   """Learning rate 0 for some updates, then constant (`no_pretrain`, IPV)."""
-  return lambda count: learning_rate * (count >= updates)
+
+  def schedule(count: Any) -> Any:
+    return learning_rate * (count >= updates)
+
+  return schedule
 
 
 def pretraining(

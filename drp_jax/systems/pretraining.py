@@ -84,8 +84,8 @@ class Pretraining:
     updates, opt_state = self.tx.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
     metrics['grad_norm/all'] = optax.global_norm(grads)
-    counted = state.replace(step=state.step + 1)
-    moved = counted.replace(
-      params=params, collections=collections, opt_state=opt_state
+    counted = dataclasses.replace(state, step=state.step + 1)
+    moved = dataclasses.replace(
+      counted, params=params, collections=collections, opt_state=opt_state
     )
     return bad_steps.guard(moved, counted, metrics)

@@ -82,7 +82,7 @@ def _part(start, system, shapes) -> tuple[dict[str, Any], dict[str, jax.Array]]:
     }
   if system.sees_motion and system.motion_encoder in names:
     collections['constants'] = shapes['constants']
-  params = flax.traverse_util.flatten_dict(
+  params: dict[Any, Any] = flax.traverse_util.flatten_dict(
     {name: shapes['params'][name] for name in names}, sep='/'
   )
   unknown = sorted(set(start.init_zero) - params.keys())

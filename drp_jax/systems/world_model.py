@@ -47,6 +47,8 @@ class LearnsInImagination:
   """
 
   state_noise = staticmethod(jax.random.gumbel)
+  model: Any
+  behavior: Any
 
   def start_states(self, output: contract.WorldModelOutput) -> types.RSSMState:
     """See `Imagines.start_states`: every posterior s."""
@@ -108,6 +110,7 @@ def latent_loss(
   Returns:
     The loss [] and metrics.
   """
+  assert out.z_decoded is not None  # it was asked for
   image = losses.image_loss(out.z_decoded, out.image, out.image_weight)
   kl, kl_value = _kl(out.z, out.z_prior, weights, axis_name)
   return image + weights.kl_z * kl, {

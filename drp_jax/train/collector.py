@@ -83,7 +83,9 @@ class Collector:
       episodes = rollout.play_round(
         self._envs,
         self._extractor,
-        actor if explore else lambda steps: actor(variables(), steps),
+        self._random
+        if explore
+        else lambda steps: self._policy(variables(), steps),
         self._seed,
         numbers,
         meanwhile,

@@ -1,7 +1,7 @@
 """Pre-training from videos (Algorithm 1)."""
 
 import pathlib
-from typing import Any
+from typing import Any, cast
 
 import jax
 import ml_collections
@@ -93,7 +93,7 @@ def _pretrain(
   log = logger.Logger(
     own, config.pretrain.num_steps, 'pretrain', ('loss/total',)
   )
-  meta = {'lines': 0, 'bad_steps': [0, 0]}
+  meta: dict[str, Any] = {'lines': 0, 'bad_steps': [0, 0]}
   if saved.latest_step() is not None:
     state, found = saved.restore(state)
     meta |= {'lines': None} | found  # all lines, if it says nothing of them
@@ -107,6 +107,7 @@ def _pretrain(
   log.resume(first if first else -1, meta['lines'])
   bad = bad_steps.BadSteps(own, config.optim.max_bad_steps, meta['bad_steps'])
   watch = alarms.Alarms(built.max_entropy)
+  system = cast(contract.Pretrains, built.system)
 
   state = parallel.replicate(state)
   run_key = jax.random.key(config.seed + 1)
@@ -130,7 +131,7 @@ def _pretrain(
       log.scalars(number, metrics)
       watch.look(number, metrics)
     if held_out and (eval_clock.at(number) or last):
-      watch.look(number, _evaluate(built.system, state, held_out, number, log))
+      watch.look(number, _evaluate(system, state, held_out, number, log))
     if save_clock.at(number) or last or stop:
       bad.settle(state, number)
       meta = {

@@ -2,7 +2,7 @@
 
 import json
 import pathlib
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import ml_collections
@@ -28,7 +28,7 @@ class Pretrained(NamedTuple):
   @property
   def system(self) -> contract.Pretrains:
     """What the model is; for DRP a `contract.SeesMotion`."""
-    return self.built.system
+    return cast(contract.Pretrains, self.built.system)
 
 
 def load(directory: str | pathlib.Path) -> Pretrained:
@@ -61,7 +61,9 @@ def untrained(model: Pretrained) -> Pretrained:
   Args:
     model: of `load`.
   """
-  batch = model.built.pretraining.example()
+  pretraining = model.built.pretraining
+  assert pretraining is not None  # `load` saw to it
+  batch = pretraining.example()
   variables = jax.jit(model.system.init)(jax.random.key(0), batch)
   if 'constants' in model.variables:
     variables = {**variables, 'constants': model.variables['constants']}

@@ -90,7 +90,9 @@ class Stopped(Exception):
     failed: places in 0..N-1 of the environments that have failed in it.
   """
 
-  def __init__(self, actions: np.ndarray, failed: Sequence[int] = ()):
+  def __init__(
+    self, actions: np.ndarray | tuple[()], failed: Sequence[int] = ()
+  ):
     super().__init__(len(actions), failed)
     self.actions, self.failed = actions, failed
 
@@ -108,7 +110,7 @@ def play_round(
   numbers: Sequence[int],
   meanwhile: Callable[[int], None] = lambda _: None,
   stop: Callable[[], bool] = lambda: False,
-  taken: Sequence[np.ndarray] = (),
+  taken: Sequence[np.ndarray] | np.ndarray = (),
   lost: Sequence[int] = (),
 ) -> list[Episode]:
   """Plays episodes at the same time, until all are over.

@@ -60,6 +60,7 @@ class RunState:
     state = cls(lines=None)  # all, if it says nothing of them
     for name in names & found.keys():
       setattr(state, name, found[name])
-    if state.round is not None:
-      state.round = Round(**state.round)
+    left: Any = state.round  # a dict, as JSON has it
+    if left is not None:
+      state.round = Round(**left)
     return state

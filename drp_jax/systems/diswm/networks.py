@@ -98,7 +98,9 @@ class DisWMModel(one_dynamics.OneDynamics):
       s_prior=prior,
       s_decoded=self.image_decoder(s.feat),
       reward=self.reward(s.feat),
-      continuation=self.continuation and self.continuation(s.feat),
+      continuation=None
+      if self.continuation is None
+      else self.continuation(s.feat),
     )
     teacher_code = self._code(*self.teacher(x), teacher_keys)
     return out, Codes(mean, std, code, teacher_code)
@@ -132,6 +134,7 @@ class DisWMModel(one_dynamics.OneDynamics):
     )
     predicted = self.image_decoder(future.feat)
     recon = out.z_decoded
+    assert recon is not None
     return recon, jnp.concatenate([recon[:, :n], predicted], 1)
 
   def _code(self, mean, std, keys):

@@ -154,7 +154,9 @@ class DreamerV3(acting.ActsFromOneState):
       'rep': c.rep_scale,
       'replay_value': c.replay_value_scale,
     }
-    loss = sum(scales.get(name, 1.0) * term for name, term in terms.items())
+    loss: Any = sum(
+      scales.get(name, 1.0) * term for name, term in terms.items()
+    )
     metrics |= more_metrics | {f'loss/{k}': term for k, term in terms.items()}
     metrics['loss/total'] = loss
     return loss, ({**collections, 'return_range': return_range}, metrics)

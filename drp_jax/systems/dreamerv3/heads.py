@@ -4,13 +4,14 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from drp_jax.models import network
 from drp_jax.systems.dreamerv3 import layers
 
 _BINS = 255  # of two-hot numbers  [DreamerV3]
 _MIN_STD, _MAX_STD = 0.1, 1.0  # of the policy  [DreamerV3]
 
 
-class TwoHotHead(nn.Module):
+class TwoHotHead(network.Network):
   """Head for a reward or value as logits of bins (ops/two_hot.py), initially 0.
 
   Attributes:
@@ -30,7 +31,7 @@ class TwoHotHead(nn.Module):
     return x.astype(jnp.float32)
 
 
-class ContinueHead(nn.Module):
+class ContinueHead(network.Network):
   """Probability that the episode continues, times the discount.
 
   Attributes:
@@ -49,7 +50,7 @@ class ContinueHead(nn.Module):
     return x[..., 0].astype(jnp.float32)
 
 
-class PolicyHead(nn.Module):
+class PolicyHead(network.Network):
   """Normal distributions whose means lie in (-1, 1).
 
   Attributes:

@@ -49,7 +49,8 @@ class AtOnce(learner.Learner):
     policy, behavior_opt = learner.apply(
       self.behavior_tx, policy_grads, state.behavior_opt, policy
     )
-    moved = state.replace(
+    moved = dataclasses.replace(
+      state,
       params={**model, **policy},
       collections=collections,
       model_opt=model_opt,

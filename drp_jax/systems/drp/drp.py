@@ -89,9 +89,10 @@ class DRP(world_model.LearnsInImagination):
     """See `System.init`."""
     B = batch.image.shape[0]
     hide, decode = noise.split(noise.example_keys(key, 0, B), 2)
-    out, motion = self.deconstruction.init_with_output(
+    made: Any = self.deconstruction.init_with_output(
       key, batch.motion, batch.is_first, hide
     )
+    out, motion = made
     finetune = isinstance(batch, types.ReplayBatch)
     method = self.model.init_finetune if finetune else self.model.init_pretrain
     a_agg = out.tokens[:, :, 0]
@@ -184,9 +185,12 @@ class DRP(world_model.LearnsInImagination):
     action = imagination.choose_action(mean, std, action_keys, explore)
     return types.PolicyCarry(z=z, s=s, action=action, cache=cache), action
 
-  def initial_carry(self, batch: int, num_keypoints: int) -> types.PolicyCarry:
+  def initial_carry(
+    self, batch: int, num_keypoints: int | None
+  ) -> types.PolicyCarry:
     """See `System.initial_carry`."""
     model = self.model
+    assert num_keypoints is not None  # it sees motion
     return types.PolicyCarry(
       z=model.latent_dynamics.initial(batch, model.dtype),
       s=model.action_dynamics.initial(batch, model.dtype),

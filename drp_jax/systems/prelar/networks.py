@@ -7,13 +7,19 @@ stands in `prelar.py`.
 
 from collections.abc import Callable
 
-import flax.linen as nn
 import flax.struct
 import jax
 import jax.numpy as jnp
 
 from drp_jax import types
-from drp_jax.models import heads, image_decoder, image_encoder, outputs, rssm
+from drp_jax.models import (
+  heads,
+  image_decoder,
+  image_encoder,
+  network,
+  outputs,
+  rssm,
+)
 from drp_jax.ops import images, noise
 from drp_jax.systems.prelar import latent_actions
 
@@ -33,7 +39,7 @@ class Compared:
   z_prior_other: types.RSSMState
 
 
-class LatentActionModel(nn.Module):
+class LatentActionModel(network.Network):
   """The networks, one submodule per parameter set.
 
   Attributes:
@@ -157,7 +163,9 @@ class LatentActionModel(nn.Module):
       s_decoded=self.decode(s.feat, True),
       reward=self.reward(s.feat),
       aux_reward=self.aux_reward(s.feat),
-      continuation=self.continuation and self.continuation(s.feat),
+      continuation=None
+      if self.continuation is None
+      else self.continuation(s.feat),
     )
     return out, embed
 
