@@ -264,8 +264,8 @@ def _shapes_of_finetuning(B, T, observed):
     **hidden_layers,
     'reward': (B, T),
     'aux_reward': (B, T),
-    '.finetune:z_decoded': (B, T, 64, 64, 3),
-    '.finetune:s_decoded': (B, T, 64, 64, 3),
+    '.finetune:0.z_decoded': (B, T, 64, 64, 3),
+    '.finetune:1.s_decoded': (B, T, 64, 64, 3),
   }
 
 
