@@ -28,7 +28,7 @@ FILES = (
   'golden_continuation_test',
   'golden_diswm_test',
 )
-DEVICES_FILE = 'train.parallel_test'
+DEVICES_FILE = 'runs.parallel_test'
 _DEVICES = 'gradient_on_devices'  # its tests that run on any number of devices
 _FIXTURES = 'system_fixtures'  # shared by all files
 _SHOWN = 300  # characters of an error

@@ -28,19 +28,19 @@ def test_nothing_is_returned_from_beyond_the_end_of_an_episode():
 
 
 def test_the_range_follows_percentiles():
-  returns = np.arange(101.0, dtype=np.float32)[np.newaxis]
+  seen = np.arange(101.0, dtype=np.float32)[np.newaxis]
   old = {'low': np.float32(1.0), 'high': np.float32(-2.0)}
-  new = returns.follow(old, returns, 0.1, None)
+  new = returns.follow(old, seen, 0.1, None)
   np.testing.assert_allclose(new['low'], 0.9 * 1.0 + 0.1 * 5.0, rtol=1e-6)
   np.testing.assert_allclose(new['high'], 0.9 * -2.0 + 0.1 * 95.0, rtol=1e-6)
 
 
 def test_returns_of_all_devices_count():
-  returns = np.random.default_rng(0).normal(size=(4, 5, 6)).astype(np.float32)
+  seen = np.random.default_rng(0).normal(size=(4, 5, 6)).astype(np.float32)
   old = returns.initial_range()
-  one = returns.follow(old, returns, 0.5, None)
+  one = returns.follow(old, seen, 0.5, None)
   four = jax.vmap(lambda x: returns.follow(old, x, 0.5, 'i'), axis_name='i')(
-    returns
+    seen
   )
   for name, x in one.items():
     np.testing.assert_allclose(four[name], np.full(4, x), rtol=1e-6)
