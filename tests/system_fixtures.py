@@ -71,7 +71,8 @@ def finetune_gradients(config, system, variables):
     state = random_inputs.finetune_state(learner, variables)
     weights = dataclasses.asdict(system.weights) | changes
     weights = {name: float(value) for name, value in weights.items()}
-    state, metrics = jitted(state, batch, jax.random.key(3), weights)
+    # With key 3, rounding moves a unit across its kink on several devices.
+    state, metrics = jitted(state, batch, jax.random.key(4), weights)
     return {**state.model_opt, **state.behavior_opt}, state, metrics
 
   return call

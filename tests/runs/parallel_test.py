@@ -112,7 +112,7 @@ def pretraining(config, system, variables):
       opt_state=tx.init(params),
     )
     shares = parallel.shard(batch, devices) if devices else batch
-    state, metrics = step(tx)(state, shares, jax.random.key(3))
+    state, metrics = step(tx)(state, shares, jax.random.key(4))
     return jax.device_get((state.opt_state, state, metrics))
 
   return call
@@ -168,7 +168,7 @@ def test_finetuning_gradient_on_devices(
   many, own_metrics = step(
     random_inputs.finetune_state(learner, variables),
     parallel.shard(batch, devices),
-    jax.random.key(3),
+    jax.random.key(4),
   )
   own_gradients = {**many.model_opt, **many.behavior_opt}
   for name in gradients:
