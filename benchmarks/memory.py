@@ -92,7 +92,7 @@ def measure(
 def measure_in_process(
   stage: str, preset: str, remat: bool, compile_only: bool
 ) -> dict[str, Any]:
-  """Runs `measure` in a separate process, for a peak of its own."""
+  """Runs `measure` in a separate process, whose peak is that of `measure`."""
   output = subprocess.run(
     [
       *(sys.executable, '-m', 'benchmarks.memory', '--child'),

@@ -4,6 +4,7 @@ Each has a device's memory to itself and fails alone. Questions and answers are
 lines of JSON; other output of a process is ignored.
 """
 
+import contextlib
 import json
 import queue
 import subprocess
@@ -55,11 +56,10 @@ class Server:
 
   def ask(self, question: Any, deadline: float) -> Any:
     """Sends a question and waits for its answer, like `answer`."""
-    try:
+    # If it ended, `answer` raises the reason.
+    with contextlib.suppress(BrokenPipeError):
       self._process.stdin.write(json.dumps(question) + '\n')
       self._process.stdin.flush()
-    except BrokenPipeError:
-      pass  # it ended; `answer` raises the reason
     return self.answer(deadline)
 
   def answer(self, deadline: float) -> Any:

@@ -23,7 +23,7 @@ os.environ['JAX_PLATFORMS'] = 'cpu'
 # What was compiled is kept, also by commands that tests start. Small programs
 # too, since they are many: to read one takes a fifth of the time of compiling
 # it. Without XLA's own caches, whose folder would be a part of every key: each
-# checkout would compile all anew, wherever .cache comes from.
+# checkout would then compile everything, even with a copied .cache.
 _ROOT = pathlib.Path(__file__).parents[1]
 os.environ['JAX_COMPILATION_CACHE_DIR'] = str(_ROOT / '.cache' / 'xla')
 os.environ['JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS'] = '0'

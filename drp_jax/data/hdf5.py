@@ -144,7 +144,7 @@ def _episodes(
   tree: walk.Walk,
 ) -> list[sources.Record]:
   """Lists the episodes of an open file; notes those without frames."""
-  episodes = {name: '*'}  # source id -> what stands in the place of *
+  episodes = {name: '*'}  # source id -> what replaces *
   if '*' in keys:
     above = '/'.join(keys[: keys.index('*')])
     episodes = {
